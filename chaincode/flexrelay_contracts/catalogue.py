@@ -1,0 +1,10 @@
+"""Every transaction and query of the network, by name."""
+
+from typing import Any
+
+from flexrelay_contracts.runtime import Query, Transaction
+
+_MODULES: tuple[Any, ...] = ()
+
+TRANSACTIONS: dict[str, Transaction[Any]] = {t.name: t for module in _MODULES for t in module.TRANSACTIONS}
+QUERIES: dict[str, Query[Any]] = {q.name: q for module in _MODULES for q in module.QUERIES}

@@ -1,0 +1,61 @@
+"""Records on the ledger: canonical JSON objects under composite keys. Every record carries `v`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from flexrelay_contracts.context import ContractContext, composite_key, prefix_range, split_key
+from flexrelay_contracts.refusal import Refused
+from flexrelay_schemas.canonical import canonical, parse
+
+VERSION = "1"
+
+Record = dict[str, Any]
+
+
+def key(kind: str, *attributes: str) -> str:
+    """The key of a record; the version of the layout is its first attribute."""
+    return composite_key(kind, VERSION, *attributes)
+
+
+def load(ctx: ContractContext, record_key: str) -> Record | None:
+    """The record, or None. Raises Refused('unknown_version') for a layout that this contract does not know."""
+    data = ctx.get(record_key)
+    return None if data is None else _decode(record_key, data)
+
+
+def load_many(ctx: ContractContext, record_keys: Sequence[str]) -> list[Record | None]:
+    """Like `load` for many keys at once (one round trip on Fabric)."""
+    values = ctx.get_many(record_keys)
+    return [None if data is None else _decode(name, data) for name, data in zip(record_keys, values, strict=True)]
+
+
+def need(ctx: ContractContext, record_key: str, code: str, message: str, field: str = "") -> Record:
+    """The record; Refused(code, message, field) when there is none."""
+    record = load(ctx, record_key)
+    if record is None:
+        raise Refused(code, message, field)
+    return record
+
+
+def save(ctx: ContractContext, record_key: str, record: Mapping[str, Any]) -> None:
+    """Write a record; `v` is added."""
+    ctx.put(record_key, canonical({**record, "v": 1}))
+
+
+def scan(ctx: ContractContext, kind: str, *attributes: str) -> Iterator[tuple[tuple[str, ...], Record]]:
+    """All records under a key prefix in key order: (attributes after the version, record). Phantom-protected."""
+    start, end = prefix_range(kind, VERSION, *attributes)
+    for record_key, data in ctx.range(start, end):
+        yield split_key(record_key)[2:], _decode(record_key, data)
+
+
+def announce(ctx: ContractContext, name: str, payload: Mapping[str, Any]) -> None:
+    """Emit an event with a canonical JSON object; `v` is added."""
+    ctx.emit(name, canonical({**payload, "v": 1}))
+
+
+def _decode(record_key: str, data: bytes) -> Record:
+    record: Record = parse(data)
+    if record.get("v") != 1:
+        raise Refused("unknown_version", f"record {split_key(record_key)} has version {record.get('v')!r}; known: 1")
+    return record

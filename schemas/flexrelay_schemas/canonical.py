@@ -1,0 +1,109 @@
+"""Canonical JSON (RFC 8785, JCS) for everything that is hashed or signed: one place for the whole project.
+
+The profile is JCS without floating-point numbers: integers stay within ±(2^53 - 1), so that every JSON
+implementation reads them back exactly. Money, energy and power are integers, hence nothing is lost by it.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+import rfc8785
+
+MAX_INTEGER = 2**53 - 1
+MAX_DEPTH = 64
+
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
+class CanonicalError(ValueError):
+    """The value or text has no canonical form here; the message names the path and what stands there."""
+
+
+def canonical(value: Any) -> bytes:
+    """The JCS bytes of a JSON value made of dict, list, tuple, str, int, bool and None.
+
+    Raises CanonicalError for floats, integers beyond 2^53 - 1, non-string keys and foreign types.
+    """
+    if _check(value, "$", 0):
+        text = _encode(value)
+    else:  # a key outside ASCII: JCS orders by UTF-16 code units, Python by code points
+        return rfc8785.dumps(value)
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise CanonicalError(f"canonical JSON: text holds a lone surrogate ({error.reason})") from None
+
+
+def digest(value: Any) -> str:
+    """Lower-case hex SHA-256 of the canonical bytes of `value`."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def parse(data: bytes | str) -> Any:
+    """Parse JSON that must fit the profile: no floats, NaN, duplicate names or integers beyond 2^53 - 1.
+
+    Raises CanonicalError (also for what is not UTF-8 or not JSON at all).
+    """
+    try:
+        text = data.decode() if isinstance(data, bytes) else data
+        value = json.loads(
+            text, parse_float=_no_float, parse_constant=_no_float, parse_int=_integer, object_pairs_hook=_object
+        )
+    except CanonicalError:
+        raise
+    except UnicodeDecodeError as error:
+        raise CanonicalError(f"not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise CanonicalError("nested too deeply") from None
+    except ValueError as error:
+        raise CanonicalError(f"not JSON: {error}") from None
+    return value
+
+
+def _check(value: Any, path: str, depth: int) -> bool:
+    """Refuse what the profile forbids; True when every key is ASCII (code-point order is JCS order)."""
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
+        return True
+    if kind is int:
+        if -MAX_INTEGER <= value <= MAX_INTEGER:
+            return True
+        raise CanonicalError(f"canonical JSON: {path} is an integer beyond 2^53 - 1")
+    if depth > MAX_DEPTH:
+        raise CanonicalError(f"canonical JSON: {path} is nested deeper than {MAX_DEPTH}")
+    ascii_keys = True
+    if kind is dict:
+        for key, item in value.items():
+            if type(key) is not str:
+                raise CanonicalError(f"canonical JSON: {path} has a key that is not text: {key!r}")
+            if not key.isascii():
+                ascii_keys = False
+            if not _check(item, f"{path}.{key}", depth + 1):
+                ascii_keys = False
+        return ascii_keys
+    if kind is list or kind is tuple:
+        for index, item in enumerate(value):
+            if not _check(item, f"{path}[{index}]", depth + 1):
+                ascii_keys = False
+        return ascii_keys
+    raise CanonicalError(f"canonical JSON: {path} is a {kind.__name__}, which has no canonical form")
+
+
+def _no_float(text: str) -> Any:
+    raise CanonicalError(f"number {text[:40]} is not an integer")
+
+
+def _integer(text: str) -> int:
+    if len(text) > 17 or not -MAX_INTEGER <= int(text) <= MAX_INTEGER:
+        raise CanonicalError(f"integer {text[:40]} is beyond 2^53 - 1")
+    return int(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise CanonicalError(f"name {twice[:40]!r} stands twice in one object")
+    return result

@@ -1,0 +1,94 @@
+"""Readings that a device signs, and readings that a gateway attests for a device that cannot sign.
+
+The device's signature covers "flexrelay-reading-v1" ‖ JCS{did, key_version, network, observed_at, registers, seq}.
+`registers` maps names of the closed vocabulary REGISTERS to integers in the unit that the name ends with. Registers
+that only grow (CUMULATIVE) are what energy is settled from.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, StringConstraints, field_validator
+
+from flexrelay_schemas.canonical import MAX_INTEGER, canonical
+from flexrelay_schemas.did import Did, Hash
+from flexrelay_schemas.intent import Signature, WallMs
+from flexrelay_schemas.model import Model
+
+CUMULATIVE: Final = frozenset({"import_j", "export_j"})
+"""Energy registers in joules: taken from the grid, fed into the grid."""
+
+REGISTERS: Final = CUMULATIVE | {"power_w", "reactive_var", "voltage_mv", "current_ma", "soc_permille"}
+"""All register names; power and reactive power are signed, positive = withdrawal."""
+
+RegisterValue = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+NetworkId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+
+
+def _known(registers: Mapping[str, int]) -> None:
+    if not registers:
+        raise ValueError("a reading needs at least one register")
+    for name, value in registers.items():
+        if name not in REGISTERS:
+            raise ValueError(f"unknown register {name[:40]!r}; known are {', '.join(sorted(REGISTERS))}")
+        if name in CUMULATIVE and value < 0:
+            raise ValueError(f"register {name} is negative")
+
+
+class Reading(Model):
+    """What a device measured. `observed_at` is a UTC instant in milliseconds since 1970 (market time)."""
+
+    did: Did
+    key_version: Annotated[int, Field(ge=1, le=1_000_000)]
+    network: NetworkId
+    observed_at: WallMs
+    registers: dict[str, RegisterValue]
+    seq: Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+
+    @field_validator("registers")
+    @classmethod
+    def _registers(cls, value: dict[str, int]) -> dict[str, int]:
+        _known(value)
+        return value
+
+    def message(self) -> bytes:
+        """The bytes that the device signs."""
+        return b"flexrelay-reading-v1" + canonical(self.model_dump())
+
+
+class SignedReading(Model):
+    """The native payload of a device: the reading, its version and the device's signature."""
+
+    v: Literal[1] = 1
+    reading: Reading
+    signature: Signature
+
+
+class Attestation(Model):
+    """A gateway's word for a reading whose device cannot sign; `frame_sha256` is the received frame's hash."""
+
+    did: Did
+    frame_sha256: Hash
+    gateway: Did
+    key_version: Annotated[int, Field(ge=1, le=1_000_000)]
+    network: NetworkId
+    observed_at: WallMs
+    registers: dict[str, RegisterValue]
+
+    @field_validator("registers")
+    @classmethod
+    def _registers(cls, value: dict[str, int]) -> dict[str, int]:
+        _known(value)
+        return value
+
+    def message(self) -> bytes:
+        """The bytes that the gateway signs (with key version `key_version` of its own DID)."""
+        return b"flexrelay-attestation-v1" + canonical(self.model_dump())
+
+
+class SignedAttestation(Model):
+    """An attestation and the gateway's signature: the evidence bytes of an unsigned reading."""
+
+    v: Literal[1] = 1
+    attestation: Attestation
+    signature: Signature
