@@ -1,0 +1,39 @@
+# `make help` lists what there is. Everything sets itself up; nothing needs root, Docker or a configuration file.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv/bin
+ARGS ?=
+
+.PHONY: help setup demo test check bench soak schemas
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/.ready: pyproject.toml uv.lock scripts/setup.sh
+	@scripts/setup.sh
+	@touch $@
+
+setup: .venv/.ready ## the environment only (.venv from uv.lock)
+
+demo: .venv/.ready ## the main job on embedded parts; ARGS="--no-serve --report FILE"
+	@$(VENV)/flexrelay demo $(ARGS)
+
+test: .venv/.ready ## everything the tests need, then all tests (at most 12 minutes on 2 cores)
+	@scripts/mosquitto.sh
+	@$(VENV)/pytest -m "not soak" $(ARGS)
+
+check: .venv/.ready ## ruff, mypy strict, import-linter
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/mypy
+	$(VENV)/lint-imports
+
+bench: .venv/.ready ## prints figures and ratios; ARGS="NAME --json FILE"
+	@$(VENV)/flexrelay bench $(ARGS)
+
+soak: .venv/.ready ## the full counts of kills and fuzzing
+	@scripts/mosquitto.sh
+	@FLEXRELAY_SOAK=1 $(VENV)/pytest -m soak --timeout 3600 $(ARGS)
+
+schemas: .venv/.ready ## export the JSON Schemas and the JSON-LD context again
+	@$(VENV)/python -m flexrelay_schemas.export
