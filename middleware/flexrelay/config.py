@@ -1,0 +1,140 @@
+"""The configuration of one process: one ledger and one or more gateways, each an organisation's own.
+
+One frozen model, read from `flexrelay.toml` in the data folder and from environment variables (prefix `FLEXRELAY_`,
+`__` between levels, e.g. `FLEXRELAY_PASSPHRASE`, `FLEXRELAY_HTTP__PORT`), validated at start. Unknown keys and missing
+secrets are errors that name the key. Relative paths are relative to the data folder. Ports are on loopback.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+FILE_NAME = "flexrelay.toml"
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; the message has one line per key: where, what, and what stands there."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LedgerConfig(_Section):
+    """`embedded`: a hash-chained file for one operator, development and tests."""
+
+    kind: Literal["embedded"] = "embedded"
+    folder: Path = Path("ledger")
+
+
+class HttpConfig(_Section):
+    """`/healthz`, `/readyz`, `/metrics`. Port 0: off."""
+
+    host: Literal["127.0.0.1", "::1"] = "127.0.0.1"
+    port: Port = 0
+
+
+class IngestConfig(_Section):
+    """Bounds of the ingest path. When the queue is full the adapters stop reading from their protocols."""
+
+    max_frame_bytes: Annotated[int, Field(ge=256, le=16_777_216)] = 65_536
+    queue_frames: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
+    queue_bytes: Annotated[int, Field(ge=65_536)] = 64 * 1024 * 1024
+    future_tolerance_s: Annotated[int, Field(ge=0, le=86_400)] = 60
+    stale_after_days: Annotated[int, Field(ge=1, le=3_650)] = 30
+    dead_letters: Annotated[int, Field(ge=1)] = 100_000
+    dead_letter_bytes: Annotated[int, Field(ge=65_536)] = 256 * 1024 * 1024
+    retention_days: Annotated[int, Field(ge=1)] = 400
+
+
+class WindowsConfig(_Section):
+    """When windows close and roots are anchored, in seconds of market time after the interval's end."""
+
+    grace_s: Annotated[int, Field(ge=0, le=864_000)] = 900
+    anchor_every_s: Annotated[int, Field(ge=1, le=864_000)] = 3_600
+
+
+class GatewayConfig(_Section):
+    """One organisation's gateway: its folder holds journal, store and keys."""
+
+    org: Name
+    folder: Path
+    ingest: IngestConfig = IngestConfig()
+    windows: WindowsConfig = WindowsConfig()
+    adapters: dict[Name, dict[str, Any]] = {}
+    """Adapter name → its own configuration, with `type` naming an entry point of the group `flexrelay.adapters`."""
+
+    @field_validator("adapters")
+    @classmethod
+    def _typed(cls, value: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name, section in value.items():
+            if not isinstance(section.get("type"), str):
+                raise ValueError(f"adapters.{name} has no type")
+        return value
+
+
+class Config(BaseSettings):
+    """The whole of it. `passphrase` opens the key files; give it by environment or a secret file, not in the TOML."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="FLEXRELAY_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    network: Name
+    passphrase: SecretStr
+    ledger: LedgerConfig = LedgerConfig()
+    http: HttpConfig = HttpConfig()
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    gateways: Annotated[tuple[GatewayConfig, ...], Field(min_length=1)]
+
+    @field_validator("gateways")
+    @classmethod
+    def _distinct(cls, value: tuple[GatewayConfig, ...]) -> tuple[GatewayConfig, ...]:
+        orgs = [gateway.org for gateway in value]
+        if len(set(orgs)) != len(orgs):
+            raise ValueError(f"an organisation stands twice: {', '.join(orgs)}")
+        return value
+
+
+def load(folder: Path) -> Config:
+    """Read `folder`/flexrelay.toml and the environment. Raises ConfigError."""
+    path = folder / FILE_NAME
+    if not path.is_file():
+        raise ConfigError(f"{path} does not exist; `flexrelay init {folder}` makes a data folder")
+
+    class _FromFile(Config):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return env_settings, TomlConfigSettingsSource(settings_cls, path)
+
+    try:
+        return _FromFile()
+    except ValidationError as error:
+        lines = [_line(detail) for detail in error.errors(include_url=False, include_input=False)]
+        raise ConfigError(f"{path}: " + "; ".join(lines)) from None
+    except ValueError as error:  # not TOML
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _line(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "missing":
+        return f"{where} is missing (or set FLEXRELAY_{where.upper().replace('.', '__')})"
+    if detail["type"] == "extra_forbidden":
+        return f"{where} is not a known key"
+    return f"{where}: {detail['msg']}"
