@@ -1,0 +1,9 @@
+"""The gateway's store: one SQLite file (WAL, `synchronous=FULL`) with forward-only migrations.
+
+Outbox, projections and dispatch keep their tables here as components. Every key of every table begins with the tenant.
+"""
+
+from flexrelay.store.database import Store, StoreUnavailable, connect
+from flexrelay.store.migrations import Component, Migration, MigrationError, migrate
+
+__all__ = ["Component", "Migration", "MigrationError", "Store", "StoreUnavailable", "connect", "migrate"]

@@ -1,0 +1,201 @@
+"""One SQLite file with one writer thread (group commit) and one reader thread.
+
+A write is a function on the connection. Writes that wait together share one transaction and one fsync; each runs in a
+savepoint of its own, so the failure of one does not touch the others. `write` returns after the commit is on disk.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from queue import Full, Queue
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from flexrelay.store.migrations import Component, migrate
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], Any]
+
+GROUP: Final = 256
+"""Writes that share one commit at most."""
+
+QUEUE: Final = 10_000
+"""Writes and reads that may wait; beyond it `write` and `read` raise StoreUnavailable at once."""
+
+
+class StoreUnavailable(Exception):
+    """Nothing was written (disk full, closed, overloaded). The same call may be made again later."""
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection in autocommit mode with the durability that the store promises; usable from one other thread."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    if read_only:
+        connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+class Store:
+    """Async context manager around the file at `path`. Opening migrates it; raises MigrationError."""
+
+    def __init__(self, path: Path, components: Sequence[Component]) -> None:
+        self.path = path
+        self._components = tuple(components)
+        self._writer: _Worker | None = None
+        self._reader: _Worker | None = None
+        self._listeners: list[Callable[[], None]] = []
+
+    async def __aenter__(self) -> Self:
+        connection, reading = await asyncio.to_thread(self._open)
+        self._writer = _Worker(f"store-writer-{self.path.name}", connection, self._after_commit, writes=True)
+        self._reader = _Worker(f"store-reader-{self.path.name}", reading, lambda: None, writes=False)
+        return self
+
+    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = connect(self.path)
+        migrate(connection, self.path, self._components)
+        return connection, connect(self.path, read_only=True)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        workers = [worker for worker in (self._reader, self._writer) if worker is not None]
+        self._writer = self._reader = None
+        for worker in workers:  # what waits is still written, then the thread ends
+            await asyncio.shield(asyncio.to_thread(worker.close))
+
+    def on_commit(self, listener: Callable[[], None]) -> None:
+        """Call `listener` on the writer's thread after every commit; it must be quick and not raise."""
+        self._listeners.append(listener)
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in a transaction; its result after the commit.
+
+        What `work` raises is raised here and only its own effects are undone. Cancelling the caller does not take the
+        write back. Raises StoreUnavailable when the commit fails.
+        """
+        return await self._run(self._writer, work)
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` on a read-only connection: it sees the last commit."""
+        return await self._run(self._reader, work)
+
+    async def _run(self, worker: "_Worker | None", work: Callable[[sqlite3.Connection], T]) -> T:
+        if worker is None:
+            raise StoreUnavailable(f"{self.path} is not open")
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        worker.put(_Job(work, future, loop), self.path)
+        return await asyncio.shield(future)
+
+    def _after_commit(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+
+class _Job:
+    __slots__ = ("future", "loop", "work")
+
+    def __init__(self, work: Work, future: "asyncio.Future[Any]", loop: asyncio.AbstractEventLoop) -> None:
+        self.work = work
+        self.future = future
+        self.loop = loop
+
+    def finish(self, value: Any, error: BaseException | None) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self._set, value, error)
+        except RuntimeError:  # the caller's loop is closed: nobody is left to be told
+            pass
+
+    def _set(self, value: Any, error: BaseException | None) -> None:
+        if self.future.done():
+            return
+        if error is None:
+            self.future.set_result(value)
+        else:
+            self.future.set_exception(error)
+            self.future.exception()  # a caller that was cancelled does not fetch it
+
+
+class _Worker:
+    """A thread that owns one connection."""
+
+    def __init__(self, name: str, connection: sqlite3.Connection, done: Callable[[], None], *, writes: bool) -> None:
+        self._connection = connection
+        self._done = done
+        self._jobs: Queue[_Job | None] = Queue(QUEUE)
+        self._thread = threading.Thread(target=self._write_all if writes else self._read_all, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, job: _Job, path: Path) -> None:
+        try:
+            self._jobs.put_nowait(job)
+        except Full:
+            raise StoreUnavailable(f"{path}: {QUEUE} operations wait already; slow down and try again") from None
+
+    def close(self) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    def _read_all(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                value = job.work(self._connection)
+            except BaseException as error:
+                job.finish(None, error)
+            else:
+                job.finish(value, None)
+
+    def _write_all(self) -> None:
+        last = False
+        while not last:
+            job = self._jobs.get()
+            group: list[_Job] = []
+            while job is not None:
+                group.append(job)
+                if len(group) == GROUP or self._jobs.empty():
+                    break
+                job = self._jobs.get()
+            last = job is None
+            if group:
+                self._commit(group)
+
+    def _commit(self, group: list[_Job]) -> None:
+        connection = self._connection
+        results: list[tuple[_Job, Any, BaseException | None]] = []
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for job in group:
+                results.append((job, *self._attempt(job)))
+            connection.execute("COMMIT")
+        except (sqlite3.Error, StoreUnavailable) as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            failure = StoreUnavailable(f"nothing was written: {error}")
+            failure.__cause__ = error
+            results = [(job, None, failure) for job in group]
+        else:
+            self._done()
+        for job, value, problem in results:
+            job.finish(value, problem)
+
+    def _attempt(self, job: _Job) -> tuple[Any, BaseException | None]:
+        connection = self._connection
+        connection.execute("SAVEPOINT job")
+        try:
+            value = job.work(connection)
+        except BaseException as error:
+            if not connection.in_transaction:  # a full disk ends the whole transaction, the others' writes with it
+                raise StoreUnavailable(str(error)) from error
+            connection.execute("ROLLBACK TO job")
+            connection.execute("RELEASE job")
+            return None, error
+        connection.execute("RELEASE job")
+        return value, None
