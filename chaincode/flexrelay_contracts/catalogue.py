@@ -2,9 +2,13 @@
 
 from typing import Any
 
+from flexrelay_contracts.market import accounts, products
 from flexrelay_contracts.runtime import Query, Transaction
 
-_MODULES: tuple[Any, ...] = ()
+_MODULES: tuple[Any, ...] = (
+    accounts,
+    products,
+)
 
 TRANSACTIONS: dict[str, Transaction[Any]] = {t.name: t for module in _MODULES for t in module.TRANSACTIONS}
 QUERIES: dict[str, Query[Any]] = {q.name: q for module in _MODULES for q in module.QUERIES}

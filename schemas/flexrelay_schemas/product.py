@@ -4,6 +4,7 @@ A document whose fields contradict each other is refused, and the error's locati
 offsets in market time; powers are watts, prices nano-euro per Wh, money micro-euro. See markets.md for the catalogue.
 """
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationInfo, field_validator
@@ -28,7 +29,7 @@ DAY_S = 86_400
 class Gate(Model):
     """An instant relative to delivery: `offset_s` after the start of the delivery date, or of the ISP.
 
-    D-1 09:00 is {"relative_to": "delivery_date", "offset_s": -54000}; T-15 min is {"relative_to": "isp", "offset_s": -900}.
+    D-1 09:00 is -54000 s from the delivery_date; T-15 min is -900 s from the isp.
     """
 
     relative_to: Literal["delivery_date", "isp"]
@@ -175,7 +176,7 @@ class Product(Model):
     def _curve(cls, value: tuple[PayoutPoint, ...]) -> tuple[PayoutPoint, ...]:
         if len(value) < 2 or value[0].delivered_permille != 0 or value[-1].delivered_permille != 1000:
             raise ValueError("the payout curve reaches from 0 to 1000 permille delivered")
-        for before, after in zip(value, value[1:], strict=False):
+        for before, after in pairwise(value):
             if after.delivered_permille <= before.delivered_permille or after.paid_permille < before.paid_permille:
                 raise ValueError(f"the payout curve does not rise at {after.delivered_permille} permille delivered")
         return value

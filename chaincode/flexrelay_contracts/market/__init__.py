@@ -1,0 +1,1 @@
+"""Markets: products, accounts, portfolios, auctions, settlement and disputes."""
