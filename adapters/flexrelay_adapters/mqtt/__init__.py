@@ -1,0 +1,11 @@
+"""MQTT 5 and 3.1.1: readings from a broker into the sink, commands to devices and their results back.
+
+`MqttAdapter` acknowledges a message to the broker only after the sink has returned its receipt. `MqttConfig` is the
+whole configuration; `JsonMapping` describes plain JSON payloads declaratively (`MappingCodec`).
+"""
+
+from flexrelay_adapters.mqtt.adapter import MqttAdapter
+from flexrelay_adapters.mqtt.codec import MappingCodec
+from flexrelay_adapters.mqtt.config import JsonMapping, MqttConfig
+
+__all__ = ["JsonMapping", "MappingCodec", "MqttAdapter", "MqttConfig"]

@@ -1,0 +1,236 @@
+"""The adapter: broker → sink → acknowledgement, and commands → devices → results.
+
+One batch is what is waiting when the previous one is on disk, so the sink commits many readings at once under load and
+one at a time when it is quiet. While a batch commits, the next one gathers; what gathers is bounded by
+`receive_maximum` and `max_pending_bytes`, beyond which the socket is not read and the broker keeps the rest.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, Inbound, MqttiumConnection
+from flexrelay_adapters.mqtt.commands import OnUpdate, Waiting, command_payload, parse_result
+from flexrelay_adapters.mqtt.config import MqttConfig
+from flexrelay_adapters.mqtt.topics import TopicPattern
+from flexrelay_sdk import Codec, Command, CommandState, Decoded, DecodeError, Frame, Sink, SinkUnavailable
+
+log = logging.getLogger(__name__)
+
+PROTOCOL = "mqtt"
+Connect = Callable[[MqttConfig], Awaitable[Connection]]
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(slots=True)
+class MqttStats:
+    """Counters since the adapter was made."""
+
+    connections: int = 0
+    frames: int = 0
+    batches: int = 0
+    acknowledged: int = 0
+    sink_refusals: int = 0
+    results: int = 0
+    results_unknown: int = 0
+    """Answers to no command that waits here: too late, sent twice, or not from the commanded device."""
+    results_malformed: int = 0
+
+
+class _Checked:
+    """A codec for batches that hold something the plain codec must not see; it names the reason for the dead letter."""
+
+    def __init__(self, codec: Codec, max_payload_bytes: int) -> None:
+        self._codec = codec
+        self._most = max_payload_bytes
+
+    def decode(self, frame: Frame) -> Decoded:
+        if not frame.credential:
+            raise DecodeError("topic_not_expected", f"topic {frame.channel[:200]!r} is none of this adapter's", "topic")
+        if len(frame.payload) > self._most:
+            raise DecodeError("oversized", f"{len(frame.payload)} bytes, at most {self._most} are taken", "payload")
+        return self._codec.decode(frame)
+
+
+class MqttAdapter:
+    """`Adapter` and `CommandTarget` over one MQTT broker. `codec` makes measurements of payloads.
+
+    `clock` is wall-clock UTC ms; `connect` opens the connection (mqttium unless told otherwise).
+    """
+
+    def __init__(
+        self,
+        config: MqttConfig,
+        codec: Codec,
+        *,
+        connect: Connect = MqttiumConnection.open,
+        clock: Callable[[], int] = _wall_ms,
+    ) -> None:
+        self.name = config.name
+        self.config = config
+        self.stats = MqttStats()
+        self._codec = codec
+        self._checked = _Checked(codec, config.max_payload_bytes)
+        self._connect = connect
+        self._clock = clock
+        self._readings = tuple(TopicPattern(pattern) for pattern in config.readings)
+        self._commands = TopicPattern(config.commands) if config.commands is not None else None
+        self._results = TopicPattern(config.results) if config.results is not None else None
+        self._waiting: dict[str, Waiting] = {}
+        self._connection: Connection | None = None
+        self._online = asyncio.Event()
+        self._failures = 0
+
+    def validate(self) -> None:
+        """Check what the model cannot: that the files exist. Raises ValueError naming the field."""
+        if self.config.tls is not None:
+            for field in ("ca", "certificate", "key"):
+                path = getattr(self.config.tls, field)
+                if path is not None and not path.is_file():
+                    raise ValueError(f"{self.name}.tls.{field}: there is no file {path}")
+
+    @property
+    def connected(self) -> bool:
+        """Whether the adapter is connected and subscribed."""
+        return self._online.is_set()
+
+    async def wait_connected(self) -> None:
+        """Return once the adapter is connected and subscribed."""
+        await self._online.wait()
+
+    async def run(self, sink: Sink) -> None:
+        """Connect, feed the sink and reconnect with back-off, until cancelled."""
+        while True:
+            try:
+                await self._serve(sink)
+            except ConnectionLost as error:
+                log.warning("%s: %s", self.name, error)
+            except SinkUnavailable as error:
+                self.stats.sink_refusals += 1
+                log.warning("%s: the gateway cannot store (%s); the broker will deliver again", self.name, error)
+            most = min(self.config.backoff_max_s, self.config.backoff_min_s * 2 ** min(self._failures, 20))
+            self._failures += 1
+            await asyncio.sleep(most * (0.5 + random.random() / 2))  # noqa: S311  # jitter, not a secret
+
+    async def _serve(self, sink: Sink) -> None:
+        connection = await self._connect(self.config)
+        try:
+            await connection.subscribe(self._filters())
+            self._connection = connection
+            self.stats.connections += 1
+            self._online.set()
+            while True:
+                gathered = await connection.gather(self.config.batch)
+                await self._take(gathered, sink)
+                await connection.acknowledge(gathered)
+                self.stats.acknowledged += len(gathered)
+                self._failures = 0
+        finally:
+            self._online.clear()
+            self._connection = None
+            await connection.close()
+
+    def _filters(self) -> list[str]:
+        group = f"$share/{self.config.shared_group}/" if self.config.shared_group is not None else ""
+        filters = [group + pattern.filter for pattern in self._readings]
+        if self._results is not None:
+            filters.append(self._results.filter)  # not shared: the answer belongs to the gateway that asked
+        return filters
+
+    async def _take(self, gathered: Sequence[Inbound], sink: Sink) -> None:
+        """Return when everything gathered is on disk or told to whom it concerns; only then may it be acknowledged."""
+        now = self._clock()
+        most = self.config.max_payload_bytes
+        first, others = self._readings[0].credential_of, self._readings[1:]
+        frames: list[Frame] = []
+        answers: list[tuple[str, Inbound]] = []
+        codec: Codec = self._codec
+        for message in gathered:
+            topic, payload = message.topic, message.payload
+            credential = first(topic)
+            if credential is None:
+                answering = self._results.credential_of(topic) if self._results is not None else None
+                if answering is not None:
+                    answers.append((answering, message))
+                    continue
+                credential = next((found for other in others if (found := other.credential_of(topic))), "")
+                if not credential:
+                    codec = self._checked
+            if len(payload) > most:
+                codec = self._checked
+            frames.append(Frame(PROTOCOL, credential, payload, now, topic))
+        if frames:
+            await sink.put(frames, codec)
+            self.stats.frames += len(frames)
+            self.stats.batches += 1
+        for credential, message in answers:
+            await self._answer(credential, message.payload)
+
+    async def _answer(self, credential: str, payload: bytes) -> None:
+        try:
+            result = parse_result(payload[: self.config.max_payload_bytes + 1])
+        except ValueError as error:
+            self.stats.results_malformed += 1
+            log.warning("%s: from %s: %s", self.name, credential, error)
+            return
+        waiting = self._waiting.get(result.command_id)
+        if waiting is None or waiting.command.credential != credential:
+            self.stats.results_unknown += 1
+            log.info("%s: answer of %s to command %s, which does not wait", self.name, credential, result.command_id)
+            return
+        self.stats.results += 1
+        await waiting.tell(CommandState(result.state), self._clock(), result.detail, result.values)
+
+    async def execute(self, command: Command, on_update: OnUpdate) -> None:
+        """Publish the command and tell its states until it is acked, failed or expired.
+
+        While there is no connection the command waits, at most until it expires. Raises ValueError when the adapter
+        has no command topic or the command is under way already.
+        """
+        if self._commands is None:
+            raise ValueError(f"{self.name} has no command topic; set `commands` and `results`")
+        if command.command_id in self._waiting:
+            raise ValueError(f"command {command.command_id} is under way")
+        topic = self._commands.topic_for(command.credential)
+        waiting = Waiting(command, on_update)
+        self._waiting[command.command_id] = waiting
+        try:
+            await waiting.tell(CommandState.QUEUED, self._clock())
+            sending = asyncio.create_task(self._send(waiting, topic), name=f"command {command.command_id}")
+            try:
+                left_s = max(0, command.expires_at - self._clock()) / 1000
+                await asyncio.wait({sending}, timeout=left_s)
+                if sending.done():
+                    sending.result()
+                    left_s = max(0, command.expires_at - self._clock()) / 1000
+                    async with asyncio.timeout(left_s):
+                        await waiting.answered.wait()
+            except TimeoutError:
+                pass
+            finally:
+                sending.cancel()
+            await waiting.tell(CommandState.EXPIRED, self._clock(), "not answered in time")
+        finally:
+            del self._waiting[command.command_id]
+
+    async def _send(self, waiting: Waiting, topic: str) -> None:
+        payload = command_payload(waiting.command)
+        while (left_ms := waiting.command.expires_at - self._clock()) > 0:
+            await self._online.wait()
+            connection = self._connection
+            if connection is None:
+                continue
+            try:
+                await connection.publish(topic, payload, max(1, left_ms // 1000))
+            except ConnectionLost as error:
+                log.info("%s: command %s goes out again: %s", self.name, waiting.command.command_id, error)
+                await asyncio.sleep(self.config.backoff_min_s)
+                continue
+            await waiting.tell(CommandState.SENT, self._clock())
+            return

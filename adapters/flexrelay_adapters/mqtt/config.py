@@ -1,0 +1,152 @@
+"""The adapter's configuration: one frozen model, checked at start, secrets typed."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from flexrelay_adapters.mqtt.topics import TopicPattern
+from flexrelay_schemas.reading import REGISTERS
+
+Pointer = Annotated[str, Field(pattern=r"^(/([^~/]|~0|~1)*)*$", max_length=400)]
+"""RFC 6901 JSON pointer; "" is the whole document."""
+
+Unit = Literal[
+    "J", "kJ", "MJ", "Wh", "kWh", "MWh", "W", "kW", "MW", "var", "kvar", "mV", "V", "kV", "mA", "A", "permille", "%"
+]
+
+UNITS: dict[str, dict[str, int]] = {
+    "j": {"J": 1, "kJ": 10**3, "MJ": 10**6, "Wh": 3600, "kWh": 3600 * 10**3, "MWh": 3600 * 10**6},
+    "w": {"W": 1, "kW": 10**3, "MW": 10**6},
+    "var": {"var": 1, "kvar": 10**3},
+    "mv": {"mV": 1, "V": 10**3, "kV": 10**6},
+    "ma": {"mA": 1, "A": 10**3},
+    "permille": {"permille": 1, "%": 10},
+}
+"""Last part of a register's name → units it can be given in, as multiples of the register's own."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FieldMapping(_Section):
+    """One register from one place: value × 10^scale × unit, rounded half to even to the register's integer unit."""
+
+    pointer: Pointer
+    unit: Unit
+    scale: Annotated[int, Field(ge=-12, le=12)] = 0
+    negate: bool = False
+    """The source counts feed-in as positive; flexrelay counts withdrawal as positive."""
+    required: bool = True
+
+
+class TimeMapping(_Section):
+    """Where the source's own time stands: `ms` or `s` since 1970 UTC, or ISO 8601 with an offset."""
+
+    pointer: Pointer
+    form: Literal["ms", "s", "iso8601"]
+
+
+class JsonMapping(_Section):
+    """How registers stand in a plain JSON payload. `items` points to a list when a payload holds many readings.
+
+    Without `observed_at` a reading gets the time of its reception.
+    """
+
+    kind: Literal["json"] = "json"
+    registers: Annotated[dict[str, FieldMapping], Field(min_length=1)]
+    observed_at: TimeMapping | None = None
+    seq: Pointer | None = None
+    items: Pointer | None = None
+
+    @field_validator("registers")
+    @classmethod
+    def _units(cls, value: dict[str, FieldMapping]) -> dict[str, FieldMapping]:
+        for name, mapping in value.items():
+            if name not in REGISTERS:
+                raise ValueError(f"unknown register {name!r}; known are {', '.join(sorted(REGISTERS))}")
+            units = UNITS[name.rsplit("_", 1)[1]]
+            if mapping.unit not in units:
+                raise ValueError(f"register {name} cannot be given in {mapping.unit}; use one of {', '.join(units)}")
+        return value
+
+
+class TlsConfig(_Section):
+    """TLS to the broker; `ca` None means the system's roots. Certificate and key are a pair (PEM files)."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key belong together: give both or none")
+        return self
+
+
+class MqttConfig(_Section):
+    """One connection to one broker, for one organisation.
+
+    `receive_maximum` (MQTT 5) is how many readings may be unacknowledged, hence the greatest batch of one commit;
+    with MQTT 3.1.1 the broker's own window decides (Mosquitto: `max_inflight_messages`, 20 unless set).
+    """
+
+    name: str = "mqtt"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    protocol: Literal["5", "3.1.1"] = "5"
+    client_id: Annotated[str, Field(min_length=1, max_length=128)]
+    username: str | None = None
+    password: SecretStr | None = None
+    tls: TlsConfig | None = None
+    keepalive_s: Annotated[int, Field(ge=1, le=3600)] = 30
+    connect_timeout_s: Annotated[float, Field(gt=0, le=120)] = 10.0
+    session_expiry_s: Annotated[int, Field(ge=0, le=2**32 - 1)] = 7 * 86400
+    """How long the broker keeps the session (and with it unacknowledged readings) while the gateway is away."""
+    receive_maximum: Annotated[int, Field(ge=1, le=65535)] = 2000
+    batch: Annotated[int, Field(ge=1, le=65535)] = 2000
+    max_payload_bytes: Annotated[int, Field(ge=64, le=2**24)] = 64 * 1024
+    max_pending_bytes: Annotated[int, Field(ge=2**16, le=2**30)] = 32 * 2**20
+    """Payload bytes that wait for the sink; beyond it the adapter stops reading from the broker."""
+    shared_group: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
+    """MQTT 5 shared subscription: several gateways of one organisation divide the readings."""
+    readings: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Topics of readings, each with one level {device}."""
+    commands: str | None = None
+    """Topic of commands to a device, with {device}; None: this adapter commands nothing."""
+    results: str | None = None
+    """Topic of a device's answers, with {device}."""
+    codec: Literal["flexrelay"] | JsonMapping = "flexrelay"
+    """`flexrelay`: signed readings; or a mapping of plain JSON."""
+    backoff_min_s: Annotated[float, Field(gt=0)] = 0.2
+    backoff_max_s: Annotated[float, Field(gt=0)] = 30.0
+
+    @field_validator("readings")
+    @classmethod
+    def _reading_topics(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            TopicPattern(pattern)
+        return value
+
+    @field_validator("commands", "results")
+    @classmethod
+    def _command_topics(cls, value: str | None) -> str | None:
+        if value is not None and "+" in TopicPattern(value).pattern:
+            raise ValueError(f"topic {value!r} must not hold +: it names one device")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.commands is None) != (self.results is None):
+            raise ValueError("commands and results belong together: give both topics or none")
+        if self.shared_group is not None and self.protocol != "5":
+            raise ValueError("shared_group needs protocol 5")
+        if self.password is not None and self.username is None:
+            raise ValueError("password without username")
+        if self.backoff_max_s < self.backoff_min_s:
+            raise ValueError("backoff_max_s is less than backoff_min_s")
+        if self.max_pending_bytes < self.max_payload_bytes:
+            raise ValueError("max_pending_bytes is less than max_payload_bytes")
+        return self
