@@ -2,10 +2,17 @@
 
 from typing import Any
 
+from flexrelay_contracts import calendar, gateways, grants, identity, masterdata, network
 from flexrelay_contracts.market import accounts, products
 from flexrelay_contracts.runtime import Query, Transaction
 
 _MODULES: tuple[Any, ...] = (
+    network,
+    calendar,
+    identity,
+    grants,
+    gateways,
+    masterdata,
     accounts,
     products,
 )

@@ -24,6 +24,7 @@ Result = Mapping[str, Any]
 MAX_INTENT_BYTES: Final = 1_000_000
 BOOTSTRAP: Final = "network.bootstrap"
 REGISTER: Final = "identity.register"
+GRANT_GATEWAY: Final = "gateways.grant"
 _UNREGISTERED: Final = frozenset({BOOTSTRAP, REGISTER})
 
 
@@ -174,7 +175,7 @@ def _caller(ctx: ContractContext, signed: SignedIntent, transaction: Transaction
             raise Refused("key_version", f"the current key version is {actor['version']}", "key_version")
         verify_intent(signed, actor["key"])
         kind, controller = actor["kind"], actor["controller"]
-        _check_gateway(ctx, gateway, intent.actor, controller)
+        _check_gateway(ctx, gateway, intent, controller)
     if used is not None:
         raise Refused("intent_used", f"intent {intent.intent_id} is {used['status']} in {used['tx_id']}", "intent_id")
     roles = _roles(ctx, network, transaction.roles, grants)
@@ -184,14 +185,19 @@ def _caller(ctx: ContractContext, signed: SignedIntent, transaction: Transaction
     return Caller(intent.actor, kind, controller, ctx.creator.org, gateway, network, roles)
 
 
-def _check_gateway(ctx: ContractContext, gateway: str, actor: str, controller: str) -> None:
-    """The gateway is active and carries its own intents or holds a grant from the actor's controller."""
-    owner = controller or actor
+def _check_gateway(ctx: ContractContext, gateway: str, intent: Intent, controller: str) -> None:
+    """The gateway is active and carries its own intents or holds a grant from the actor's controller.
+
+    The intent that gives this very gateway its grant needs none yet: an actor that has withdrawn its only gateway could
+    never name another one otherwise.
+    """
+    owner = controller or intent.actor
     names = [key("did", gateway), key("gateway_grant", gateway, owner)]
     record, grant = load_many(ctx, names)
     if record is None or record["status"] != "active":
         raise Refused("gateway_inactive", f"gateway {gateway} is not active")
-    if gateway != actor and (grant is None or grant["status"] != "active"):
+    granting = intent.function == GRANT_GATEWAY and intent.args.get("gateway") == gateway
+    if gateway != intent.actor and not granting and (grant is None or grant["status"] != "active"):
         raise Refused("gateway_grant", f"gateway {gateway} holds no grant from {owner}")
 
 
@@ -199,11 +205,20 @@ def _roles(
     ctx: ContractContext, network: Record, names: tuple[str, ...], grants: list[Record | None]
 ) -> dict[str, frozenset[str]]:
     """Roles in force now: active and within their dates (wall-clock UTC ms)."""
-    return {
-        name: frozenset(grant["markets"])
-        for name, grant in zip(names, grants, strict=True)
-        if grant is not None and grant["status"] == "active" and grant["nbf"] <= ctx.tx_time < grant["exp"]
-    }
+    held = {name: markets_in_force(grant, ctx.tx_time) for name, grant in zip(names, grants, strict=True)}
+    return {name: markets for name, markets in held.items() if markets}
+
+
+def markets_in_force(grant: Record | None, wall_ms: int) -> frozenset[str]:
+    """The markets of a grant record's credentials (one per issuer) that are active and within their dates."""
+    if grant is None:
+        return frozenset()
+    return frozenset(
+        market
+        for entry in (grant, *grant.get("others", ()))
+        if entry["status"] == "active" and entry["nbf"] <= wall_ms < entry["exp"]
+        for market in entry["markets"]
+    )
 
 
 M = TypeVar("M", bound=BaseModel)

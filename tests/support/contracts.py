@@ -40,6 +40,8 @@ class Party:
     next_private: PrivateKey
     operation: Create
     version: int = 1
+    last_hash: str = ""
+    """Hash of the last operation of the log; empty: the create operation's."""
 
     @classmethod
     def new(cls, kind: str = "actor", controller: str = "", *, network: str = NETWORK, p256: bool = True) -> "Party":

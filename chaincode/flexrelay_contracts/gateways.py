@@ -1,0 +1,128 @@
+"""Gateways: which organisation's gateway is which DID and ledger identity, and whose intents it may carry.
+
+A controller (an actor) grants a gateway the right to carry its own intents and those of its devices.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import Field, StringConstraints
+
+from flexrelay_contracts import didlog
+from flexrelay_contracts.clock import Now, now
+from flexrelay_contracts.context import ContractContext
+from flexrelay_contracts.refusal import Refused
+from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
+from flexrelay_contracts.state import Record, announce, key, load, need, save, scan
+from flexrelay_schemas.did import Create, Did
+from flexrelay_schemas.intent import Signature
+from flexrelay_schemas.model import Model
+
+OrgName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+Ski = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class GatewayEntry(Model):
+    """A gateway's create operation, its organisation, and its ledger identity (hex SHA-256 of its public key)."""
+
+    operation: Create
+    proof: Signature
+    org: OrgName
+    identity: Ski
+
+
+class ByGateway(Model):
+    gateway: Did
+
+
+class Nothing(Model):
+    """No arguments."""
+
+
+class Granted(Model):
+    gateway: Did
+    controller: Annotated[str, Field(max_length=120)] = ""
+
+
+def gateway_record(ctx: ContractContext, gateway: str) -> Record:
+    """{gateway, org, identity}. Refused('gateway_unknown')."""
+    return need(ctx, key("gateway", gateway), "gateway_unknown", f"{gateway} is not a registered gateway", "gateway")
+
+
+def add_gateway(ctx: ContractContext, entry: GatewayEntry, at: Now, organisations: list[str]) -> Record:
+    """Register a gateway. Refused('kind' | 'organisation' | 'identity_used' | 'did_exists' | 'proof')."""
+    if entry.operation.kind != "gateway" or entry.operation.controller:
+        raise Refused("kind", "the operation does not create a gateway", "operation.kind")
+    if entry.org not in organisations:
+        raise Refused("organisation", f"{entry.org} is not an organisation of the network", "org")
+    if load(ctx, key("gateway_identity", entry.identity)) is not None:
+        raise Refused("identity_used", "the ledger identity belongs to another gateway", "identity")
+    record = didlog.create(ctx, entry.operation, entry.proof, at, entry.org)
+    did = record["did"]
+    save(ctx, key("gateway", did), {"gateway": did, "org": entry.org, "identity": entry.identity})
+    save(ctx, key("gateway_identity", entry.identity), {"gateway": did, "org": entry.org})
+    names = ("did", "kind", "controller", "version", "key", "org")
+    announce(ctx, "identity.registered", {name: record[name] for name in names})
+    return record
+
+
+def grant_gateway(ctx: ContractContext, gateway: str, controller: str) -> None:
+    """Let the gateway carry the intents of the controller and its devices."""
+    _set_grant(ctx, gateway, controller, "active")
+    announce(ctx, "gateway.granted", {"gateway": gateway, "controller": controller})
+
+
+def _register(ctx: ContractContext, caller: Caller, args: GatewayEntry) -> Result:
+    if args.operation.network != caller.network["network"]:
+        raise Refused("wrong_network", f"this is network {caller.network['network']}", "operation.network")
+    record = add_gateway(ctx, args, now(ctx), caller.network["organisations"])
+    return {"did": record["did"]}
+
+
+def _grant(ctx: ContractContext, caller: Caller, args: ByGateway) -> Result:
+    _only_actors(caller)
+    gateway_record(ctx, args.gateway)
+    didlog.active(ctx, args.gateway, "gateway")
+    grant_gateway(ctx, args.gateway, caller.did)
+    return {"gateway": args.gateway}
+
+
+def _withdraw(ctx: ContractContext, caller: Caller, args: ByGateway) -> Result:
+    _only_actors(caller)
+    record = load(ctx, key("gateway_grant", args.gateway, caller.did))
+    if record is None or record["status"] != "active":
+        raise Refused("gateway_grant", "the gateway holds no grant of yours", "gateway")
+    _set_grant(ctx, args.gateway, caller.did, "withdrawn")
+    announce(ctx, "gateway.withdrawn", {"gateway": args.gateway, "controller": caller.did})
+    return {"gateway": args.gateway}
+
+
+def _only_actors(caller: Caller) -> None:
+    if caller.kind != "actor":
+        raise Refused("kind", "only actors grant and withdraw the carriage of their intents", "actor")
+
+
+def _set_grant(ctx: ContractContext, gateway: str, controller: str, status: str) -> None:
+    record = {"gateway": gateway, "controller": controller, "status": status, "since_ms": ctx.tx_time}
+    save(ctx, key("gateway_grant", gateway, controller), record)
+
+
+def _list(ctx: ContractContext, args: Nothing) -> list[Record]:
+    return [record for _, record in scan(ctx, "gateway")]
+
+
+def _granted(ctx: ContractContext, args: Granted) -> list[Record]:
+    if args.controller:
+        record = load(ctx, key("gateway_grant", args.gateway, args.controller))
+        return [] if record is None else [record]
+    return [record for _, record in scan(ctx, "gateway_grant", args.gateway)]
+
+
+TRANSACTIONS: tuple[Transaction[Any], ...] = (
+    Transaction("gateways.register", GatewayEntry, _register, roles=("market_operator",)),
+    Transaction("gateways.grant", ByGateway, _grant),
+    Transaction("gateways.withdraw", ByGateway, _withdraw),
+)
+QUERIES: tuple[Query[Any], ...] = (
+    Query("gateways.list", Nothing, _list),
+    Query("gateways.granted", Granted, _granted),
+)

@@ -1,0 +1,266 @@
+"""Master data of connections with effective dates: who owns, meters, supplies, balances and represents a connection when.
+
+A record holds from `valid_from` (a local date) until the day before `valid_to`, or until the next record of the same
+kind begins. What is already in force is corrected only with `supersede`, visibly: the record counts its revisions and
+names the transaction it replaces.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from flexrelay_contracts import didlog
+from flexrelay_contracts.calendar import parse_date, today
+from flexrelay_contracts.context import ContractContext
+from flexrelay_contracts.grants import holds
+from flexrelay_contracts.refusal import Refused
+from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
+from flexrelay_contracts.state import Record, announce, key, save, scan
+from flexrelay_schemas.did import Did
+from flexrelay_schemas.intervals import LocalDate
+from flexrelay_schemas.model import Items, Model
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
+Kind = Literal["connection", "meter", "device", "supplier", "brp", "mandate", "receiver"]
+
+
+class Connection(Model):
+    """The connection itself: where it hangs in the grid, its system operator, the actor that owns it."""
+
+    congestion_point: Name
+    dso: Did
+    owner: Did
+
+
+class Meter(Model):
+    device: Did
+
+
+class Device(Model):
+    """A controllable or observed device behind the connection; several per connection."""
+
+    device: Did
+    device_kind: Name
+
+
+class Supplier(Model):
+    supplier: Did
+
+
+class Brp(Model):
+    brp: Did
+
+
+class Mandate(Model):
+    aggregator: Did
+
+
+class Receiver(Model):
+    """Consent: these organisations' gateways may receive the device's readings (several devices per connection)."""
+
+    device: Did
+    orgs: Annotated[Items[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,64}$")]], Field(max_length=64)]
+
+
+_DATA: dict[str, type[Model]] = {
+    "connection": Connection,
+    "meter": Meter,
+    "device": Device,
+    "supplier": Supplier,
+    "brp": Brp,
+    "mandate": Mandate,
+    "receiver": Receiver,
+}
+_PER_DEVICE = ("device", "receiver")
+
+
+class RecordData(Model):
+    """`valid_to` is the first date on which the record holds no more; empty: open."""
+
+    kind: Kind
+    connection: Name
+    valid_from: LocalDate
+    valid_to: LocalDate | Literal[""] = ""
+    data: dict[str, Any]
+    supersede: bool = False
+
+
+class Show(Model):
+    connection: Name
+    date: LocalDate
+
+
+class ByCongestionPoint(Model):
+    congestion_point: Name
+    date: LocalDate
+
+
+class ByDevice(Model):
+    device: Did
+    date: LocalDate
+
+
+def at(ctx: ContractContext, kind: str, connection: str, date: str) -> Record | None:
+    """The data in force on a date for kinds that have one per connection (not 'device', 'receiver'), or None.
+
+    The result is the record's `data` with `connection`, `valid_from`, `valid_to` beside it.
+    """
+    return _in_force([record for _, record in scan(ctx, "masterdata", kind, connection, "-")], date)
+
+
+def devices_at(ctx: ContractContext, connection: str, date: str) -> list[Record]:
+    """The devices behind a connection on a date, ordered by DID."""
+    return _per_slot(ctx, "device", connection, date)
+
+
+def receivers_at(ctx: ContractContext, device: str, date: str) -> list[str]:
+    """The organisations that may receive a device's readings on a date."""
+    records = [record for _, record in scan(ctx, "receiver_by_device", device)]
+    found = _in_force(records, date)
+    return [] if found is None else list(found["orgs"])
+
+
+def connections_at(ctx: ContractContext, congestion_point: str, date: str) -> list[Record]:
+    """The connections that hang on a congestion point on a date, ordered by name."""
+    result = []
+    for (_, connection), _ in scan(ctx, "connection_at", congestion_point):
+        found = at(ctx, "connection", connection, date)
+        if found is not None and found["congestion_point"] == congestion_point:
+            result.append(found)
+    return result
+
+
+def _record(ctx: ContractContext, caller: Caller, args: RecordData) -> Result:
+    parse_date(args.valid_from, "valid_from")
+    if args.valid_to and parse_date(args.valid_to, "valid_to") <= parse_date(args.valid_from, "valid_from"):
+        raise Refused("invalid_argument", "valid_to is not after valid_from", "valid_to")
+    data = _data(args)
+    _may_write(ctx, caller, args, data)
+    _check_parties(ctx, args.kind, data)
+    slot = data["device"] if args.kind in _PER_DEVICE else "-"
+    history = [record for _, record in scan(ctx, "masterdata", args.kind, args.connection, slot)]
+    same = next((record for record in history if record["valid_from"] == args.valid_from), None)
+    if not args.supersede and _changes_past(history, args) and args.valid_from <= today(ctx).date:
+        raise Refused(
+            "in_force", f"there is {args.kind} data in force from {args.valid_from} on; say supersede", "supersede"
+        )
+    record = {
+        "kind": args.kind,
+        "connection": args.connection,
+        "valid_from": args.valid_from,
+        "valid_to": args.valid_to,
+        "data": data,
+        "writer": caller.did,
+        "tx_id": ctx.tx_id,
+        "revision": same["revision"] + 1 if same else 1,
+        "replaces": same["tx_id"] if same else "",
+    }
+    save(ctx, key("masterdata", args.kind, args.connection, slot, args.valid_from), record)
+    if args.kind == "connection":
+        save(ctx, key("connection_at", data["congestion_point"], args.connection), {"connection": args.connection})
+    if args.kind == "receiver":
+        save(ctx, key("receiver_by_device", slot, args.valid_from), record)
+    announce(
+        ctx,
+        "masterdata.recorded",
+        {"kind": args.kind, "connection": args.connection, "valid_from": args.valid_from, "data": data},
+    )
+    return {"revision": record["revision"]}
+
+
+def _data(args: RecordData) -> Record:
+    try:
+        return _DATA[args.kind].model_validate(args.data).model_dump(mode="json")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        path = ".".join(str(part) for part in ("data", *first["loc"]))
+        raise Refused("invalid_argument", first["msg"], path) from None
+
+
+def _may_write(ctx: ContractContext, caller: Caller, args: RecordData, data: Record) -> None:
+    """The connection's DSO writes everything; its owner also mandates; a device's controller also consents."""
+    current = at(ctx, "connection", args.connection, args.valid_from) or _first(ctx, args.connection)
+    if args.kind == "connection":
+        dso = current["dso"] if current else data["dso"]
+        if caller.did != dso or not holds(ctx, caller.did, "dso"):
+            raise Refused("role", "a connection is recorded by its own DSO, which holds the role dso", "data.dso")
+        return
+    if current is None:
+        raise Refused("unknown_connection", f"connection {args.connection} is not recorded", "connection")
+    if caller.did == current["dso"] and holds(ctx, caller.did, "dso"):
+        return
+    if args.kind == "mandate" and caller.did == current["owner"]:
+        return
+    if args.kind == "receiver" and caller.did == didlog.did_record(ctx, data["device"], "data.device")["controller"]:
+        return
+    raise Refused("not_writer", f"{caller.did} may not record {args.kind} data of {args.connection}", "connection")
+
+
+def _check_parties(ctx: ContractContext, kind: str, data: Record) -> None:
+    """Every DID that is named is registered and of the right kind."""
+    for name in ("dso", "owner", "supplier", "brp", "aggregator", "device"):
+        if name in data:
+            wanted = "device" if name == "device" else "actor"
+            if didlog.did_record(ctx, data[name], f"data.{name}")["kind"] != wanted:
+                raise Refused("kind", f"{data[name]} is not of kind {wanted}", f"data.{name}")
+
+
+def _changes_past(history: list[Record], args: RecordData) -> bool:
+    """Whether some record holds on a date that the new one would take over."""
+    return any(
+        (not record["valid_to"] or record["valid_to"] > args.valid_from)
+        and (not args.valid_to or record["valid_from"] < args.valid_to)
+        for record in history
+    )
+
+
+def _in_force(records: list[Record], date: str) -> Record | None:
+    """Of one kind's records in order of valid_from: the last one that began and has not ended."""
+    begun = [record for record in records if record["valid_from"] <= date]
+    if not begun or (begun[-1]["valid_to"] and begun[-1]["valid_to"] <= date):
+        return None
+    return _flat(begun[-1])
+
+
+def _flat(record: Record) -> Record:
+    return {**record["data"], **{name: record[name] for name in ("connection", "valid_from", "valid_to")}}
+
+
+def _per_slot(ctx: ContractContext, kind: str, connection: str, date: str) -> list[Record]:
+    slots: dict[str, list[Record]] = {}
+    for (_, _, slot, _), record in scan(ctx, "masterdata", kind, connection):
+        slots.setdefault(slot, []).append(record)
+    found = [_in_force(records, date) for _, records in sorted(slots.items())]
+    return [record for record in found if record is not None]
+
+
+def _first(ctx: ContractContext, connection: str) -> Record | None:
+    """The earliest record of a connection, for data that is dated before it."""
+    for _, record in scan(ctx, "masterdata", "connection", connection, "-"):
+        return _flat(record)
+    return None
+
+
+def _show(ctx: ContractContext, args: Show) -> Record:
+    """Everything that is in force for a connection on a date."""
+    single = ("connection", "meter", "supplier", "brp", "mandate")
+    result: Record = {kind: at(ctx, kind, args.connection, args.date) for kind in single}
+    result["devices"] = devices_at(ctx, args.connection, args.date)
+    result["receivers"] = _per_slot(ctx, "receiver", args.connection, args.date)
+    return result
+
+
+def _by_congestion_point(ctx: ContractContext, args: ByCongestionPoint) -> list[Record]:
+    return connections_at(ctx, args.congestion_point, args.date)
+
+
+def _receivers(ctx: ContractContext, args: ByDevice) -> list[str]:
+    return receivers_at(ctx, args.device, args.date)
+
+
+TRANSACTIONS: tuple[Transaction[Any], ...] = (Transaction("masterdata.record", RecordData, _record),)
+QUERIES: tuple[Query[Any], ...] = (
+    Query("masterdata.show", Show, _show),
+    Query("masterdata.connections", ByCongestionPoint, _by_congestion_point),
+    Query("masterdata.receivers", ByDevice, _receivers),
+)
