@@ -1,0 +1,37 @@
+"""The `flexrelay` program: its commands, by noun."""
+
+import logging
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from flexrelay.cli import market
+from flexrelay.cli.bench import bench
+
+app = typer.Typer(
+    name="flexrelay",
+    help="Readings from devices, custody of them, and energy-flexibility markets on a permissioned ledger.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+    add_completion=False,
+)
+app.add_typer(market.app, name="market")
+app.command()(bench)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"flexrelay {version('flexrelay')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+def main() -> None:
+    app()
