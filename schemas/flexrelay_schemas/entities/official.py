@@ -1,8 +1,8 @@
 """The models of smartdatamodels.org that flexrelay fills: the attributes that we use of each, by their official names.
 
 Checked attribute by attribute against the official list (name, NGSI-LD kind, JSON type, IRI, unit, required) in the
-tests. The energy registers of inverters, batteries and charging stations have no attribute in their own model; they
-are lent by ACMeasurement.
+tests. What a model has no attribute for, as the energy registers of inverters, batteries and charging stations, is lent
+by another official one.
 """
 
 from typing import Final
@@ -92,7 +92,7 @@ THREE_PHASE_AC_MEASUREMENT: Final = EntityType(
     _ENERGY,
     (
         _location(),
-        _attribute(_ENERGY, "dateObserved", "string"),
+        _attribute(_ENERGY, "dateObserved", "string", lent_by="ACMeasurement"),
         _attribute(_ENERGY, "refDevice", "array", kind=Kind.RELATIONSHIP),
         _attribute(_ENERGY, "dateEnergyMeteringStarted", "string"),
         *_TOTALS,
