@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flexrelay_contracts import calendar, gateways, grants, identity, masterdata, network
+from flexrelay_contracts import calendar, evidence, gateways, grants, identity, intents, masterdata, network
 from flexrelay_contracts.market import accounts, products
 from flexrelay_contracts.runtime import Query, Transaction
 
@@ -13,6 +13,8 @@ _MODULES: tuple[Any, ...] = (
     grants,
     gateways,
     masterdata,
+    intents,
+    evidence,
     accounts,
     products,
 )

@@ -113,14 +113,14 @@ def reopen(ctx: ContractContext, record: Record, now: Now) -> Record:
     changed["status"] = "active"
     save(ctx, key("did", record["did"]), changed)
     versioned = key_at(ctx, record["did"], record["version"])
-    save(ctx, _key_name(record["did"], record["version"]), versioned | {"spans": [*versioned["spans"], _open(now)]})
+    save(ctx, key_name(record["did"], record["version"]), versioned | {"spans": [*versioned["spans"], _open(now)]})
     return changed
 
 
 def key_at(ctx: ContractContext, did: str, version: int) -> Record:
     """The record of one key version: {key, operation, proof, hash, spans…}. Refused('unknown_key_version')."""
     return need(
-        ctx, _key_name(did, version), "unknown_key_version", f"{did} has no key version {version}", "key_version"
+        ctx, key_name(did, version), "unknown_key_version", f"{did} has no key version {version}", "key_version"
     )
 
 
@@ -159,10 +159,11 @@ def _close_span(ctx: ContractContext, did: str, version: int, now: Now) -> None:
     record = key_at(ctx, did, version)
     *earlier, last = record["spans"]
     closed = last | {"wall_to": now.wall_ms, "market_to": now.market_ms}
-    save(ctx, _key_name(did, version), record | {"spans": [*earlier, closed]})
+    save(ctx, key_name(did, version), record | {"spans": [*earlier, closed]})
 
 
-def _key_name(did: str, version: int) -> str:
+def key_name(did: str, version: int) -> str:
+    """The ledger key of one key version's record."""
     return key("did_key", did, f"{version:07d}")
 
 
@@ -187,4 +188,4 @@ def _save_key(
         "market_ms": now.market_ms,
         "spans": spans,
     }
-    save(ctx, _key_name(did, version), record)
+    save(ctx, key_name(did, version), record)

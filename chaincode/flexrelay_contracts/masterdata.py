@@ -1,4 +1,4 @@
-"""Master data of connections with effective dates: who owns, meters, supplies, balances and represents a connection when.
+"""Master data of connections with effective dates: who owns, meters, supplies, balances, represents one, and when.
 
 A record holds from `valid_from` (a local date) until the day before `valid_to`, or until the next record of the same
 kind begins. What is already in force is corrected only with `supersede`, visibly: the record counts its revisions and

@@ -43,7 +43,7 @@ class Bootstrap(Model):
     operator: Proven
     organisations: Annotated[Items[OrgName], Field(min_length=1, max_length=64)]
     gateways: Annotated[Items[GatewayEntry], Field(min_length=1, max_length=256)]
-    collections: dict[str, Items[OrgName]] = {}
+    collections: dict[str, Items[OrgName]] = Field(default_factory=dict)
     tx_time_guard_ms: Annotated[int, Field(ge=1000, le=3_600_000)] = 30_000
 
 

@@ -120,6 +120,11 @@ def intent_key(intent: Intent) -> str:
     return key("intent", intent.actor, intent.intent_id)
 
 
+def registering_key(intent: Intent) -> str:
+    """The Multikey with which an actor that is not on the ledger yet signs its registration. Raises Refused."""
+    return _created(intent, intent.args).key
+
+
 def verify_intent(signed: SignedIntent, public_key: str) -> None:
     """Refused('signature') unless the intent is signed with this Multikey."""
     try:

@@ -1,0 +1,222 @@
+"""Evidence: roots that gateways anchor, and the check that a reading stood under one of them.
+
+One anchor holds the root over many windows of one organisation. It is written once; the moment of its transaction, in
+market time, says whether it was there in time. `included` checks a reading's two paths and its signature.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError
+
+from flexrelay_contracts import didlog
+from flexrelay_contracts.clock import network_record, now
+from flexrelay_contracts.context import ContractContext
+from flexrelay_contracts.gateways import OrgName
+from flexrelay_contracts.refusal import Refused
+from flexrelay_contracts.rules import merkle
+from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
+from flexrelay_contracts.state import Record, announce, key, load, need, save, scan
+from flexrelay_schemas.canonical import CanonicalError, parse
+from flexrelay_schemas.did import Hash
+from flexrelay_schemas.encoding import b64u_decode
+from flexrelay_schemas.evidence import AnchorId, InclusionProof, Path, Window
+from flexrelay_schemas.intent import WallMs
+from flexrelay_schemas.keys import verify
+from flexrelay_schemas.model import Model
+from flexrelay_schemas.quality import Provenance
+from flexrelay_schemas.reading import Attestation, Reading, SignedAttestation, SignedReading
+
+
+class Anchor(Model):
+    """`windows` leaves in the anchored tree, over `leaves` readings in all, observed in [first_ms, last_ms]."""
+
+    anchor_id: AnchorId
+    root: Hash
+    windows: Annotated[int, Field(ge=1, le=2**40)]
+    leaves: Annotated[int, Field(ge=1, le=2**40)]
+    first_ms: WallMs
+    last_ms: WallMs
+
+
+class Show(Model):
+    org: OrgName
+    anchor_id: AnchorId
+
+
+class ByOrg(Model):
+    org: OrgName
+
+
+class Check(Model):
+    """`before`: market time by which the anchor must have been there; 0: any."""
+
+    proof: InclusionProof
+    before: WallMs = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Included:
+    """A reading whose evidence holds. `signer` is the device's DID, or the gateway's that attested it."""
+
+    reading: Reading | Attestation
+    provenance: Provenance
+    signer: str
+    window: Window
+    org: str
+    anchor: Record
+
+    @property
+    def did(self) -> str:
+        return self.reading.did
+
+    @property
+    def observed_at(self) -> int:
+        return self.reading.observed_at
+
+    @property
+    def registers(self) -> dict[str, int]:
+        return self.reading.registers
+
+    @property
+    def anchored_at(self) -> int:
+        """Market time of the anchor's transaction."""
+        return int(self.anchor["market_ms"])
+
+
+def included(ctx: ContractContext, proof: InclusionProof) -> Included:
+    """The reading that the proof shows. Raises Refused('not_anchored' | 'inclusion' | 'malformed' | 'signature' |
+    'key_not_valid_then')."""
+    name = key("anchor", proof.org, proof.anchor_id)
+    anchor = need(ctx, name, "not_anchored", f"{proof.org} has no anchor {proof.anchor_id}", "anchor_id")
+    payload = _decode(proof.payload, "payload")
+    leaf = merkle.leaf_hash(_decode(proof.salt, "salt"), payload)
+    _check_path(leaf, proof.in_window, proof.window.leaves, proof.window.root, "in_window")
+    _check_path(proof.window.leaf_hash(), proof.in_anchor, anchor["windows"], anchor["root"], "in_anchor")
+    reading, provenance, signer, signature = _parse(payload)
+    if reading.did != proof.window.device:
+        raise Refused("malformed", "the window is another device's", "window.device")
+    network = network_record(ctx)["network"]
+    if reading.network != network:
+        raise Refused("malformed", f"the reading is from network {reading.network}, this is {network}", "payload")
+    if provenance is Provenance.GATEWAY_ATTESTED:
+        _check_attester(ctx, signer, proof.org)
+    _check_signature(ctx, reading, signer, signature, anchor)
+    return Included(reading, provenance, signer, proof.window, proof.org, anchor)
+
+
+def anchored_before(found: Included, market_ms: int) -> bool:
+    """Whether the anchor stood on the ledger before this instant of market time."""
+    return found.anchored_at < market_ms
+
+
+def _anchor(ctx: ContractContext, caller: Caller, args: Anchor) -> Result:
+    if caller.kind != "gateway":
+        raise Refused("kind", "only gateways anchor", "actor")
+    if caller.did != caller.gateway:
+        raise Refused("gateway_unknown", "a gateway anchors under its own organisation only", "actor")
+    if args.first_ms > args.last_ms:
+        raise Refused("invalid_argument", "first_ms is after last_ms", "last_ms")
+    if args.leaves < args.windows:
+        raise Refused("invalid_argument", "every window has at least one leaf", "leaves")
+    name = key("anchor", caller.org, args.anchor_id)
+    if load(ctx, name) is not None:
+        raise Refused("anchor_exists", f"{caller.org} has anchored {args.anchor_id} already", "anchor_id")
+    at = now(ctx)
+    record = args.model_dump() | {
+        "org": caller.org,
+        "gateway": caller.did,
+        "tx_id": ctx.tx_id,
+        "wall_ms": at.wall_ms,
+        "market_ms": at.market_ms,
+    }
+    save(ctx, name, record)
+    announce(ctx, "evidence.anchored", {"org": caller.org, "anchor_id": args.anchor_id, "root": args.root})
+    return {"org": caller.org, "anchor_id": args.anchor_id, "market_ms": at.market_ms}
+
+
+def _decode(text: str, field: str) -> bytes:
+    try:
+        return b64u_decode(text)
+    except ValueError as error:
+        raise Refused("malformed", str(error), field) from None
+
+
+def _check_path(leaf: bytes, path: Path, size: int, root: str, field: str) -> None:
+    hashes = [bytes.fromhex(item) for item in path.hashes]
+    if path.size != size or not merkle.verify(leaf, path.index, path.size, hashes, bytes.fromhex(root)):
+        raise Refused("inclusion", "the path does not lead to the root", field)
+
+
+def _parse(payload: bytes) -> tuple[Reading | Attestation, Provenance, str, bytes]:
+    """(content, rank, signer, signature) of the evidence bytes; both forms are told apart by their field."""
+    try:
+        value = parse(payload)
+        if isinstance(value, dict) and "attestation" in value:
+            attested = SignedAttestation.model_validate(value)
+            content = attested.attestation
+            return content, Provenance.GATEWAY_ATTESTED, content.gateway, b64u_decode(attested.signature)
+        signed = SignedReading.model_validate(value)
+        return signed.reading, Provenance.METER_SIGNED, signed.reading.did, b64u_decode(signed.signature)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        path = ".".join(str(part) for part in ("payload", *first["loc"]))
+        raise Refused("malformed", first["msg"], path) from None
+    except (CanonicalError, ValueError) as error:
+        raise Refused("malformed", f"the payload is no signed reading: {error}", "payload") from None
+
+
+def _check_attester(ctx: ContractContext, gateway: str, org: str) -> None:
+    record = load(ctx, key("gateway", gateway))
+    if record is None or record["org"] != org:
+        raise Refused("malformed", f"{gateway} is not a gateway of {org}", "payload.attestation.gateway")
+
+
+def _check_signature(
+    ctx: ContractContext, reading: Reading | Attestation, signer: str, signature: bytes, anchor: Record
+) -> None:
+    """A device signs when it observes; a gateway attests between the observation and the anchor."""
+    versioned = load(ctx, didlog.key_name(signer, reading.key_version))
+    if versioned is None:
+        raise Refused("key_not_valid_then", f"{signer} has no key version {reading.key_version}", "payload.key_version")
+    if not verify(versioned["key"], signature, reading.message()):
+        raise Refused("signature", f"the signature is not {signer}'s", "payload.signature")
+    last = anchor["market_ms"] if isinstance(reading, Attestation) else reading.observed_at
+    if not didlog.valid_within(versioned, reading.observed_at, last):
+        raise Refused(
+            "key_not_valid_then",
+            f"key version {reading.key_version} of {signer} was not valid at {reading.observed_at}",
+            "payload.observed_at",
+        )
+
+
+def _show(ctx: ContractContext, args: Show) -> Record:
+    return need(ctx, key("anchor", args.org, args.anchor_id), "not_anchored", "there is no such anchor", "anchor_id")
+
+
+def _list(ctx: ContractContext, args: ByOrg) -> list[Record]:
+    return [record for _, record in scan(ctx, "anchor", args.org)]
+
+
+def _check(ctx: ContractContext, args: Check) -> Record:
+    """What a proof shows; `in_time` is None when no instant was named."""
+    found = included(ctx, args.proof)
+    return {
+        "did": found.did,
+        "observed_at": found.observed_at,
+        "registers": dict(found.registers),
+        "provenance": int(found.provenance),
+        "signer": found.signer,
+        "org": found.org,
+        "anchor_id": found.anchor["anchor_id"],
+        "anchored_at": found.anchored_at,
+        "in_time": anchored_before(found, args.before) if args.before else None,
+    }
+
+
+TRANSACTIONS: tuple[Transaction[Any], ...] = (Transaction("evidence.anchor", Anchor, _anchor),)
+QUERIES: tuple[Query[Any], ...] = (
+    Query("evidence.show", Show, _show),
+    Query("evidence.list", ByOrg, _list),
+    Query("evidence.check", Check, _check),
+)
