@@ -3,9 +3,10 @@
 from hashlib import sha256
 
 import pytest
-from flexrelay_contracts.rules import merkle
 from hypothesis import given
 from hypothesis import strategies as st
+
+from flexrelay_contracts.rules import merkle
 
 leaves = st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=70)
 

@@ -1,0 +1,37 @@
+"""Benchmarks that ship with the program: `flexrelay bench` runs them and prints one `Result` per figure.
+
+Each benchmark is a module with `run() -> list[Result]`. Times are CPU seconds of this process, the best of a few
+rounds: other work on the machine makes a round slower, never faster.
+"""
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+
+class Result(TypedDict):
+    """One figure: `value` in `unit`; `ratio` is value compared with what `against` names (0.0 and "" without one)."""
+
+    name: str
+    value: float
+    unit: str
+    ratio: float
+    against: str
+
+
+def cpu_seconds(work: Callable[[], Any], *, rounds: int = 5) -> float:
+    """The least CPU time of `work` over `rounds` runs, without the garbage collector's pauses."""
+    best = float("inf")
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            start = time.process_time()
+            work()
+            best = min(best, time.process_time() - start)
+    finally:
+        if enabled:
+            gc.enable()
+    return best
