@@ -2,8 +2,11 @@
 
 import base64
 import binascii
+import re
 
 import base58
+
+_BASE58 = re.compile(r"z[1-9A-HJ-NP-Za-km-z]{0,511}")
 
 
 def b64u(data: bytes) -> str:
@@ -12,11 +15,15 @@ def b64u(data: bytes) -> str:
 
 
 def b64u_decode(text: str) -> bytes:
-    """Inverse of `b64u`. Raises ValueError for anything that is not unpadded base64url."""
+    """Inverse of `b64u`: one text for each bytes. Raises ValueError for anything that `b64u` does not write: padding,
+    the other alphabet, and a last character with bits that belong to no byte (RFC 4648 §3.5)."""
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
         raise ValueError(f"not base64url: {error}") from None
+    if b64u(data) != text:
+        raise ValueError("not base64url: padded, of another alphabet, or with stray bits at the end")
+    return data
 
 
 def multibase(data: bytes) -> str:
@@ -26,6 +33,6 @@ def multibase(data: bytes) -> str:
 
 def multibase_decode(text: str) -> bytes:
     """Inverse of `multibase`. Raises ValueError."""
-    if not text.startswith("z") or len(text) > 512:
+    if not _BASE58.fullmatch(text):  # base58 itself would pass over white space at the end
         raise ValueError("not a base58btc multibase text")
     return bytes(base58.b58decode(text[1:]))

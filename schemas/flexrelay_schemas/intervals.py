@@ -11,7 +11,8 @@ from pydantic import Field, StringConstraints
 from flexrelay_schemas.intent import WallMs
 from flexrelay_schemas.model import Model
 
-LocalDate = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+LocalDate = Annotated[str, StringConstraints(pattern=r"^[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$")]
+"""YYYY-MM-DD in ASCII digits; whether the date is published is the calendar's matter."""
 IspIndex = Annotated[int, Field(ge=1, le=1500)]
 
 

@@ -5,10 +5,9 @@ The device's signature covers "flexrelay-reading-v1" ‖ JCS{did, key_version, n
 that only grow (CUMULATIVE) are what energy is settled from.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 from flexrelay_schemas.canonical import MAX_INTEGER, canonical
 from flexrelay_schemas.did import Did, Hash
@@ -25,7 +24,7 @@ RegisterValue = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 NetworkId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
-def _known(registers: Mapping[str, int]) -> None:
+def _known(registers: dict[str, int]) -> dict[str, int]:
     if not registers:
         raise ValueError("a reading needs at least one register")
     for name, value in registers.items():
@@ -33,6 +32,25 @@ def _known(registers: Mapping[str, int]) -> None:
             raise ValueError(f"unknown register {name[:40]!r}; known are {', '.join(sorted(REGISTERS))}")
         if name in CUMULATIVE and value < 0:
             raise ValueError(f"register {name} is negative")
+    return registers
+
+
+_SIGNED = {"type": "integer", "minimum": -MAX_INTEGER, "maximum": MAX_INTEGER}
+Registers = Annotated[
+    dict[str, RegisterValue],
+    AfterValidator(_known),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": False,
+            "properties": {
+                name: {**_SIGNED, "minimum": 0} if name in CUMULATIVE else _SIGNED for name in sorted(REGISTERS)
+            },
+        }
+    ),
+]
+"""At least one register, all of the vocabulary, cumulative ones not negative."""
 
 
 class Reading(Model):
@@ -42,14 +60,8 @@ class Reading(Model):
     key_version: Annotated[int, Field(ge=1, le=1_000_000)]
     network: NetworkId
     observed_at: WallMs
-    registers: dict[str, RegisterValue]
+    registers: Registers
     seq: Annotated[int, Field(ge=0, le=MAX_INTEGER)]
-
-    @field_validator("registers")
-    @classmethod
-    def _registers(cls, value: dict[str, int]) -> dict[str, int]:
-        _known(value)
-        return value
 
     def message(self) -> bytes:
         """The bytes that the device signs."""
@@ -73,13 +85,7 @@ class Attestation(Model):
     key_version: Annotated[int, Field(ge=1, le=1_000_000)]
     network: NetworkId
     observed_at: WallMs
-    registers: dict[str, RegisterValue]
-
-    @field_validator("registers")
-    @classmethod
-    def _registers(cls, value: dict[str, int]) -> dict[str, int]:
-        _known(value)
-        return value
+    registers: Registers
 
     def message(self) -> bytes:
         """The bytes that the gateway signs (with key version `key_version` of its own DID)."""
