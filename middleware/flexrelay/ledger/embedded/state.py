@@ -1,0 +1,157 @@
+"""The world state: SQLite, derived from the blocks, with a bounded cache of what was read and written last.
+
+Keys are stored as the bytes of their UTF-8 form, so that they are ordered as the port says. Hashes of private values
+live in the same table under `hash_key`, beyond every key that a contract can name.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from flexrelay.ledger.embedded.block import CODE_OF, CODES
+from flexrelay.ledger.port import Committed, Validation
+from flexrelay_contracts.context import MAX_UNICODE
+
+_CACHE_ENTRIES = 20_000
+_CACHE_BYTES = 32_000_000
+_ENTRY_BYTES = 300
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS state (
+    key BLOB PRIMARY KEY, value BLOB NOT NULL, block INTEGER NOT NULL, tx INTEGER NOT NULL, policy TEXT
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tx (id BLOB PRIMARY KEY, block INTEGER NOT NULL, code INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS meta (one INTEGER PRIMARY KEY CHECK (one = 1), height INTEGER NOT NULL, hash BLOB NOT NULL);
+"""
+
+Version = tuple[int, int]
+
+
+class Entry(NamedTuple):
+    """A committed value and its version: the block and the place in it of the transaction that wrote it last."""
+
+    value: bytes
+    block: int
+    tx: int
+    policy: tuple[str, ...] | None
+
+    @property
+    def version(self) -> Version:
+        return self.block, self.tx
+
+
+class StateError(Exception):
+    """The state database cannot be read or written (damaged, or no space)."""
+
+
+def hash_key(collection: str, key_hash: str) -> str:
+    """Where the hash of a private value stands in the state."""
+    return f"{MAX_UNICODE}{collection}\x00{key_hash}"
+
+
+class State:
+    """One thread uses it. `height` blocks are applied, the last one has the hash `last_hash`."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Open or create; an empty path makes a temporary one. Raises StateError."""
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None)
+            for pragma in ("page_size=8192", "journal_mode=WAL", "synchronous=NORMAL", "cache_size=-32000"):
+                self._db.execute(f"PRAGMA {pragma}")
+            self._db.executescript(_SCHEMA)
+            row = self._db.execute("SELECT height, hash FROM meta").fetchone()
+        except sqlite3.Error as error:
+            raise StateError(f"{path}: {error}") from error
+        self.height: int = row[0] if row else 0
+        self.last_hash: bytes = row[1] if row else bytes(32)
+        self._cache: dict[str, Entry | None] = {}
+        self._cache_bytes = 0
+
+    def close(self) -> None:
+        self._db.close()
+
+    def get(self, key: str) -> Entry | None:
+        try:
+            return self._cache[key]
+        except KeyError:
+            pass
+        row = self._db.execute("SELECT value, block, tx, policy FROM state WHERE key = ?", (key.encode(),)).fetchone()
+        entry = None if row is None else _entry(*row)
+        self._remember(key, entry)
+        return entry
+
+    def range(self, start: str, end: str) -> Iterator[tuple[str, Entry]]:
+        """All entries in [start, end) in key order."""
+        rows = self._db.execute(
+            "SELECT key, value, block, tx, policy FROM state WHERE key >= ? AND key < ? ORDER BY key",
+            (start.encode(), min(end, MAX_UNICODE).encode()),
+        )
+        for key, *rest in rows:
+            yield key.decode(), _entry(*rest)
+
+    def versions(self, start: str, end: str) -> list[tuple[str, int, int]]:
+        """(key, block, tx) of [start, end) in key order."""
+        rows = self._db.execute(
+            "SELECT key, block, tx FROM state WHERE key >= ? AND key < ? ORDER BY key",
+            (start.encode(), min(end, MAX_UNICODE).encode()),
+        )
+        return [(key.decode(), block, tx) for key, block, tx in rows]
+
+    def transaction(self, tx_id: str) -> Committed | None:
+        """Where the transaction stands, by its first occurrence."""
+        row = self._db.execute("SELECT block, code FROM tx WHERE id = ?", (bytes.fromhex(tx_id),)).fetchone()
+        return None if row is None else Committed(tx_id, row[0], CODES[row[1]])
+
+    def apply(
+        self,
+        number: int,
+        block_hash: bytes,
+        transactions: Sequence[tuple[str, Validation]],
+        changes: Mapping[str, Entry | None],
+    ) -> None:
+        """Apply a block in one database transaction. `transactions`: (tx id, validation) without the duplicates.
+
+        Raises StateError; the state is then as it was before.
+        """
+        puts = [(key.encode(), e.value, e.block, e.tx, _policy_text(e.policy)) for key, e in changes.items() if e]
+        deletes = [(key.encode(),) for key, entry in changes.items() if entry is None]
+        ids = [(bytes.fromhex(tx_id), number, CODE_OF[validation]) for tx_id, validation in transactions]
+        try:
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)", puts)
+            self._db.executemany("DELETE FROM state WHERE key = ?", deletes)
+            self._db.executemany("INSERT INTO tx VALUES (?, ?, ?)", ids)
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES (1, ?, ?)", (number + 1, block_hash))
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise StateError(f"the state database cannot be written: {error}") from error
+        self.height, self.last_hash = number + 1, block_hash
+        for key, entry in changes.items():
+            self._remember(key, entry)
+
+    def entries(self) -> Iterator[tuple[bytes, bytes, int, int, str | None]]:
+        """Every row of the state in key order: (key, value, block, tx, policy)."""
+        yield from self._db.execute("SELECT key, value, block, tx, policy FROM state ORDER BY key")
+
+    def transactions(self) -> Iterator[tuple[bytes, int, int]]:
+        """Every transaction that stands: (id, block, code), by id."""
+        yield from self._db.execute("SELECT id, block, code FROM tx ORDER BY id")
+
+    def _remember(self, key: str, entry: Entry | None) -> None:
+        if len(self._cache) >= _CACHE_ENTRIES or self._cache_bytes > _CACHE_BYTES:
+            self._cache.clear()
+            self._cache_bytes = 0
+        self._cache[key] = entry
+        self._cache_bytes += _ENTRY_BYTES + (len(entry.value) if entry else 0)
+
+
+def _entry(value: bytes, block: int, tx: int, policy: str | None) -> Entry:
+    return Entry(value, block, tx, None if policy is None else tuple(json.loads(policy)))
+
+
+def _policy_text(policy: tuple[str, ...] | None) -> str | None:
+    return None if policy is None else json.dumps(policy)
