@@ -1,0 +1,346 @@
+"""The sink of all adapters: frames in, receipts out, and in between one durable commit for many frames.
+
+What waits is taken in batches: identify → decode → check the signature → validate → judge against the neighbours →
+journal, the refused ones as dead letters in the same commit. Judging a batch and handing it to the journal is one
+step of the event loop, so a revocation lies wholly before or wholly after it.
+
+When full: `put` waits until there is room again (frames or bytes); it never drops. When the
+journal cannot store, every `put` that waits is refused with SinkUnavailable, and the next one tries again.
+"""
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from flexrelay.ingest.registers import Inconsistent, RegisterChecks
+from flexrelay.ingest.registry import Device, Registry
+from flexrelay.journal.port import DeadLetter, Entry, Journal, JournalUnavailable
+from flexrelay.journal.registers import InvalidRegisters, pack_registers
+from flexrelay_schemas.keys import verify
+from flexrelay_schemas.measurement import Measurement
+from flexrelay_schemas.quality import Notice, Provenance
+from flexrelay_sdk import Codec, Decoded, DecodeError, Frame, Outcome, Receipt, SinkUnavailable
+
+_LOG = logging.getLogger(__name__)
+_DUPLICATE: Final = Receipt(Outcome.DUPLICATE)
+_NOTICES: Final = tuple(Notice(bits) for bits in range(32))
+_MAX_TEXT: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of the path. `queue_*` bound what waits in `put`; a batch ends after `batch_frames` or `batch_ms`.
+
+    Readings of more than `future_ms` ahead of or `stale_ms` behind the market clock are refused.
+    """
+
+    frame_bytes: int = 65_536
+    queue_frames: int = 20_000
+    queue_bytes: int = 64 * 1024 * 1024
+    batch_frames: int = 4_000
+    batch_ms: int = 50
+    future_ms: int = 60_000
+    stale_ms: int = 30 * 86_400_000
+
+
+class Refusal(Exception):
+    """The frame becomes a dead letter."""
+
+    def __init__(self, reason: str, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.field = field
+
+
+class _Job:
+    """One `put`: its frames, how many of them are done, and who waits."""
+
+    __slots__ = ("codec", "done", "frames", "future", "receipts", "size")
+
+    def __init__(self, frames: Sequence[Frame], codec: Codec, size: int) -> None:
+        self.frames = frames
+        self.codec = codec
+        self.size = size
+        self.done = 0
+        self.receipts: list[Receipt] = []
+        self.future: asyncio.Future[list[Receipt]] = asyncio.get_running_loop().create_future()
+
+
+class _Batch:
+    __slots__ = ("entries", "letters", "parts", "receipts")
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.letters: list[DeadLetter] = []
+        self.receipts: list[Receipt | int] = []
+        """A receipt, or the index of the entry whose position it will name."""
+        self.parts: list[tuple[_Job, int]] = []
+        """Jobs with the number of their frames in this batch, in order."""
+
+
+class Ingest:
+    """See `flexrelay_sdk.Sink`. For one event loop; `close` when the adapters have stopped."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        journal: Journal,
+        checks: RegisterChecks,
+        market_now: Callable[[], int],
+        limits: Limits | None = None,
+    ) -> None:
+        """`market_now` gives the market clock's instant in UTC ms."""
+        self.registry = registry
+        self.limits = limits or Limits()
+        self.outcomes: Counter[str] = Counter()
+        """Frames by outcome, dead letters by "dead_letter:" and their reason; for metrics."""
+        self._journal = journal
+        self._checks = checks
+        self._market_now = market_now
+        self._jobs: deque[_Job] = deque()
+        self._frames = 0
+        self._bytes = 0
+        self._room = asyncio.Condition()
+        self._worker: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """(frames, bytes) that are in the queue or under way."""
+        return self._frames, self._bytes
+
+    async def put(self, frames: Sequence[Frame], codec: Codec) -> Sequence[Receipt]:
+        if not frames:
+            return []
+        size = sum([len(frame.payload) for frame in frames])
+        if self._full(len(frames), size):
+            async with self._room:
+                await self._room.wait_for(lambda: self._closed or not self._full(len(frames), size))
+        if self._closed:
+            raise SinkUnavailable("the gateway is shutting down")
+        job = _Job(frames, codec, size)
+        self._jobs.append(job)
+        self._frames += len(frames)
+        self._bytes += size
+        if self._worker is None:
+            self._worker = asyncio.get_running_loop().create_task(self._work(), name="ingest")
+        return await asyncio.shield(job.future)
+
+    async def close(self) -> None:
+        """Take nothing more, finish what is in the queue."""
+        self._closed = True
+        async with self._room:
+            self._room.notify_all()
+        if self._worker is not None:
+            await asyncio.wait([self._worker])
+
+    def _full(self, frames: int, size: int) -> bool:
+        """Something larger than the whole queue is let in when it is empty; otherwise it would wait for ever."""
+        limits = self.limits
+        return self._frames > 0 and (
+            self._frames + frames > limits.queue_frames or self._bytes + size > limits.queue_bytes
+        )
+
+    async def _work(self) -> None:
+        try:
+            while self._jobs:
+                await self._turn()
+        finally:
+            self._worker = None
+
+    async def _turn(self) -> None:
+        """One batch: judged and handed to the journal without letting anything else run in between."""
+        try:
+            batch = self._judge_waiting()
+            first = await self._journal.append(batch.entries, batch.letters)
+        except JournalUnavailable as error:
+            self._checks.roll_back()
+            _LOG.error("nothing can be stored: %s", error)
+            await self._refuse_all(SinkUnavailable(str(error)))
+        except Exception as error:  # damage, or a fault of our own: nothing of it may be acknowledged
+            self._checks.roll_back()
+            _LOG.exception("ingest failed")
+            await self._refuse_all(SinkUnavailable(f"the gateway failed: {error}"))
+        else:
+            self._checks.commit(self._journal.end)
+            await self._answer(batch, first)
+
+    def _judge_waiting(self) -> _Batch:
+        batch = _Batch()
+        limits = self.limits
+        until = time.monotonic() + limits.batch_ms / 1000
+        now = self._market_now()
+        earliest, latest = now - limits.stale_ms, now + limits.future_ms
+        room = limits.batch_frames
+        for job in self._jobs:
+            start = job.done
+            frames = job.frames[start : start + room] if start or len(job.frames) > room else job.frames
+            count = 0
+            for frame in frames:
+                self._judge(frame, job.codec, batch, earliest, latest)
+                count += 1
+                if not count & 31 and time.monotonic() > until:
+                    break
+            batch.parts.append((job, count))
+            room -= count
+            if room <= 0 or time.monotonic() > until:
+                break
+        return batch
+
+    def _judge(self, frame: Frame, codec: Codec, batch: _Batch, earliest: int, latest: int) -> None:
+        device = self.registry.identify(frame.protocol, frame.credential)
+        mark = self._checks.mark()
+        try:
+            if device is None:
+                raise Refusal("unknown_device", f"no device is bound to {frame.protocol} {frame.credential[:80]!r}")
+            refusal = self.registry.refusal(device)
+            if refusal is not None:
+                raise Refusal(*refusal)
+            if len(frame.payload) > self.limits.frame_bytes:
+                raise Refusal("too_large", f"{len(frame.payload)} bytes; at most {self.limits.frame_bytes} are taken")
+            decoded = codec.decode(frame)
+            signed = _check_identity(device, decoded)
+            measurements = self._validate(device, decoded, earliest, latest)
+        except (Refusal, DecodeError) as error:
+            self._checks.roll_back(mark)
+            self._dead(batch, frame, device, error.reason, error.message, error.field)
+            return
+        except (Inconsistent, InvalidRegisters) as wrong:
+            self._checks.roll_back(mark)
+            self._dead(batch, frame, device, wrong.reason, str(wrong), wrong.field)
+            return
+        except Exception as fault:  # a codec that breaks its promise must not stop the other devices
+            self._checks.roll_back(mark)
+            _LOG.exception("codec %s failed on a frame of %s", type(codec).__name__, frame.credential[:80])
+            self._dead(batch, frame, device, "codec_error", f"{type(fault).__name__}: {fault}", "")
+            return
+        if not measurements:
+            batch.receipts.append(_DUPLICATE)
+            return
+        channel = frame.channel
+        batch.receipts.append(len(batch.entries))
+        batch.entries.append(
+            Entry(
+                0,
+                device.partition,
+                device.did,
+                frame.protocol,
+                frame.credential,
+                channel if channel.isascii() and len(channel) <= _MAX_TEXT else _storable(channel),
+                frame.received_at,
+                signed,
+                frame.payload,
+                measurements,
+            )
+        )
+
+    def _validate(self, device: Device, decoded: Decoded, earliest: int, latest: int) -> tuple[Measurement, ...]:
+        """The measurements that are new, with their quality. Raises Refusal, Inconsistent, InvalidRegisters."""
+        provenance = Provenance.GATEWAY_ATTESTED if decoded.proof is None else Provenance.METER_SIGNED
+        taken: list[Measurement] = []
+        for measurement in decoded.measurements:
+            observed_at, seq = measurement.observed_at, measurement.seq
+            if type(observed_at) is not int or not earliest <= observed_at <= latest:
+                raise _wrong_time(observed_at, earliest, latest)
+            if seq is not None and (type(seq) is not int or not 0 <= seq < 1 << 53):
+                raise Refusal("invalid_value", "seq must be an integer from 0 to 2^53 - 1", "seq")
+            judged = self._checks.admit(
+                device.did, observed_at, -1 if seq is None else seq, pack_registers(measurement.registers)
+            )
+            if judged.duplicate:
+                continue
+            if judged.notice or measurement.provenance != provenance:
+                notice = measurement.notice | _NOTICES[judged.notice]
+                rank = min(measurement.provenance, provenance) if decoded.proof is None else provenance
+                measurement = Measurement(device.did, observed_at, measurement.registers, seq, rank, notice)
+            taken.append(measurement)
+        return tuple(taken)
+
+    def _dead(self, batch: _Batch, frame: Frame, device: Device | None, reason: str, message: str, field: str) -> None:
+        batch.receipts.append(Receipt(Outcome.DEAD_LETTER, 0, reason))
+        batch.letters.append(
+            DeadLetter(
+                0,
+                reason,
+                _storable(message),
+                _storable(field),
+                "" if device is None else device.did,
+                frame.protocol,
+                _storable(frame.credential),
+                _storable(frame.channel),
+                frame.received_at,
+                frame.payload,
+            )
+        )
+
+    async def _answer(self, batch: _Batch, first: int) -> None:
+        receipts = [Receipt(Outcome.STORED, first + item) if type(item) is int else item for item in batch.receipts]
+        self.outcomes["stored"] += len(batch.entries)
+        self.outcomes["duplicate"] += len(receipts) - len(batch.entries) - len(batch.letters)
+        for letter in batch.letters:
+            self.outcomes["dead_letter:" + letter.reason] += 1
+        offset = 0
+        for job, count in batch.parts:
+            job.receipts += receipts[offset : offset + count]  # type: ignore[arg-type]  # no indices are left
+            offset += count
+            job.done += count
+            if job.done == len(job.frames):
+                self._jobs.popleft()
+                if not job.future.done():
+                    job.future.set_result(job.receipts)
+                await self._release(job)
+
+    async def _refuse_all(self, error: SinkUnavailable) -> None:
+        jobs, self._jobs = self._jobs, deque()
+        for job in jobs:
+            if not job.future.done():
+                job.future.set_exception(SinkUnavailable(str(error)))
+                job.future.exception()
+            await self._release(job)
+
+    async def _release(self, job: _Job) -> None:
+        self._frames -= len(job.frames)
+        self._bytes -= job.size
+        async with self._room:
+            self._room.notify_all()
+
+
+def _check_identity(device: Device, decoded: Decoded) -> bool:
+    """Whether the frame is signed by the device. Raises Refusal."""
+    for measurement in decoded.measurements:
+        if measurement.did and measurement.did != device.did:
+            raise Refusal("wrong_identity", f"the sender is {device.did}, the reading names {measurement.did}", "did")
+    if not decoded.measurements:
+        raise Refusal("no_measurement", "the frame holds no measurement")
+    proof = decoded.proof
+    if proof is None:
+        if not device.unsigned:
+            raise Refusal("unsigned", f"{device.did} must sign its readings", "signature")
+        return False
+    if proof.did != device.did:
+        raise Refusal("wrong_identity", f"the sender is {device.did}, the signature is {proof.did}'s", "did")
+    if proof.network != device.network:
+        raise Refusal("wrong_network", f"this is network {device.network}, not {proof.network}", "network")
+    if proof.key_version != device.key_version:
+        raise Refusal("key_version", f"the current key version is {device.key_version}", "key_version")
+    if not verify(device.key, proof.signature, proof.message):
+        raise Refusal("signature", f"the signature is not that of {device.did}", "signature")
+    return True
+
+
+def _wrong_time(observed_at: object, earliest: int, latest: int) -> Refusal:
+    if type(observed_at) is not int:
+        return Refusal("invalid_value", "observed_at must be an integer", "observed_at")
+    if observed_at > latest:
+        return Refusal("future", f"observed at {observed_at}, later than {latest} (market clock)", "observed_at")
+    return Refusal("stale", f"observed at {observed_at}, before {earliest} (market clock)", "observed_at")
+
+
+def _storable(text: str) -> str:
+    """Text that UTF-8 can write, cut to what a letter carries."""
+    return text[:_MAX_TEXT].encode(errors="replace").decode()

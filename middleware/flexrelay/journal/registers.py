@@ -1,0 +1,99 @@
+"""Registers as bytes: a bit mask of the names, then one signed 64-bit integer a name in the mask's order.
+
+Two sets of registers are equal exactly when their bytes are. The bits never change their meaning; a new register
+takes the next free bit.
+"""
+
+import struct
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Final
+
+from flexrelay_schemas.canonical import MAX_INTEGER
+from flexrelay_schemas.reading import REGISTERS
+
+NAMES: Final = ("import_j", "export_j", "power_w", "reactive_var", "voltage_mv", "current_ma", "soc_permille")
+"""The name of each bit, from the lowest."""
+
+_BITS: Final = {name: 1 << bit for bit, name in enumerate(NAMES)}
+_MASK: Final = struct.Struct("<H")
+_CUMULATIVE: Final = 3  # the bits of import_j and export_j: their values come first
+
+Packer = Callable[..., bytes]
+
+
+class InvalidRegisters(ValueError):
+    """`field` is the register that is wrong, `reason` a short code."""
+
+    def __init__(self, reason: str, message: str, field: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.field = field
+
+
+def pack_registers(registers: Mapping[str, int]) -> bytes:
+    """The bytes of `registers`. Raises InvalidRegisters: unknown name, no integer, out of ±(2^53 - 1), negative."""
+    names, pack, mask = _by_names(tuple(registers))
+    values = [registers[name] for name in names]
+    for name, value in zip(names, values, strict=True):
+        if type(value) is not int or not -MAX_INTEGER <= value <= MAX_INTEGER:
+            raise InvalidRegisters("invalid_value", f"{name} must be an integer within ±(2^53 - 1)", name)
+        if value < 0 and _BITS[name] & _CUMULATIVE:
+            raise InvalidRegisters("invalid_value", f"register {name} is negative", name)
+    return pack(mask, *values)
+
+
+def unpack_registers(data: bytes, offset: int = 0) -> tuple[dict[str, int], int]:
+    """(registers, offset after them). Raises ValueError for bytes that are none."""
+    try:
+        (mask,) = _MASK.unpack_from(data, offset)
+        layout, names = _by_mask(mask)
+        values = layout.unpack_from(data, offset + 2)
+    except struct.error:
+        raise ValueError(f"registers are cut off at byte {offset}") from None
+    return dict(zip(names, values, strict=True)), offset + 2 + layout.size
+
+
+def registers_end(data: bytes, offset: int) -> int:
+    """The offset after the registers at `offset`, without reading them."""
+    return offset + 2 + 8 * int.from_bytes(data[offset : offset + 2], "little").bit_count()
+
+
+_PAIR: Final = struct.Struct("<qq")
+_ONE: Final = struct.Struct("<q")
+
+
+def cumulative(packed: bytes) -> tuple[int | None, int | None]:
+    """(import_j, export_j) of packed registers, None for one that is not there."""
+    which = packed[0] & _CUMULATIVE
+    if which == _CUMULATIVE:
+        imported, exported = _PAIR.unpack_from(packed, 2)
+        return imported, exported
+    if which == 1:
+        return _ONE.unpack_from(packed, 2)[0], None
+    if which == 2:
+        return None, _ONE.unpack_from(packed, 2)[0]
+    return None, None
+
+
+@lru_cache(maxsize=4096)
+def _by_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], Packer, int]:
+    if not names:
+        raise InvalidRegisters("no_registers", "a reading needs at least one register", "registers")
+    mask = 0
+    for name in names:
+        bit = _BITS.get(name)
+        if bit is None:
+            known = ", ".join(sorted(REGISTERS))
+            raise InvalidRegisters("unknown_register", f"unknown register {name[:40]!r}; known are {known}", name[:40])
+        mask |= bit
+    ordered = tuple(name for name in NAMES if name in names)
+    return ordered, struct.Struct("<H" + "q" * len(ordered)).pack, mask
+
+
+@lru_cache(maxsize=4096)
+def _by_mask(mask: int) -> tuple[struct.Struct, tuple[str, ...]]:
+    if not 0 < mask < 1 << len(NAMES):
+        raise ValueError(f"register mask {mask:#x} is not known here")
+    names = tuple(name for bit, name in enumerate(NAMES) if mask >> bit & 1)
+    return struct.Struct("<" + "q" * len(names)), names
