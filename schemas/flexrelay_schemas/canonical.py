@@ -28,7 +28,10 @@ def canonical(value: Any) -> bytes:
     if _check(value, "$", 0):
         text = _encode(value)
     else:  # a key outside ASCII: JCS orders by UTF-16 code units, Python by code points
-        return rfc8785.dumps(value)
+        try:
+            return rfc8785.dumps(value)
+        except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+            raise CanonicalError(f"canonical JSON: text holds a lone surrogate ({error})") from None
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -43,7 +46,7 @@ def digest(value: Any) -> str:
 def parse(data: bytes | str) -> Any:
     """Parse JSON that must fit the profile: no floats, NaN, duplicate names or integers beyond 2^53 - 1.
 
-    Raises CanonicalError (also for what is not UTF-8 or not JSON at all).
+    What it returns has a canonical form. Raises CanonicalError (also for what is not UTF-8 or not JSON at all).
     """
     try:
         text = data.decode() if isinstance(data, bytes) else data
@@ -58,7 +61,14 @@ def parse(data: bytes | str) -> Any:
         raise CanonicalError("nested too deeply") from None
     except ValueError as error:
         raise CanonicalError(f"not JSON: {error}") from None
+    if _doubtful(text):
+        canonical(value)
     return value
+
+
+def _doubtful(text: str) -> bool:
+    """Whether a parsed text may hold a lone surrogate or be nested too deeply; cheap, because it is asked of each."""
+    return "\\u" in text or not text.isascii() or text.count("[") + text.count("{") > MAX_DEPTH
 
 
 def _check(value: Any, path: str, depth: int) -> bool:

@@ -54,7 +54,7 @@ class InclusionProof(Model):
 
     v: Literal[1] = 1
     payload: Base64Url
-    salt: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{22}$")]
+    salt: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{21}[AQgw]$")]
     in_window: Path
     window: Window
     in_anchor: Path

@@ -15,7 +15,7 @@ from flexrelay_schemas.model import Model
 
 IntentId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,32}\.[a-z_]{1,48}$")]
-Signature = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{86}$")]
+Signature = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{85}[AQgw]$")]
 WallMs = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 
 
