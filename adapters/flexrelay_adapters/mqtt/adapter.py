@@ -105,7 +105,7 @@ class MqttAdapter:
         await self._online.wait()
 
     async def run(self, sink: Sink) -> None:
-        """Connect, feed the sink and reconnect with back-off, until cancelled."""
+        """Connect, feed the sink and reconnect with back-off, until cancelled. What else the sink raises ends it."""
         while True:
             try:
                 await self._serve(sink)
@@ -185,7 +185,11 @@ class MqttAdapter:
             log.info("%s: answer of %s to command %s, which does not wait", self.name, credential, result.command_id)
             return
         self.stats.results += 1
-        await waiting.tell(CommandState(result.state), self._clock(), result.detail, result.values)
+        try:
+            await waiting.tell(CommandState(result.state), self._clock(), result.detail, result.values)
+        except Exception as error:
+            log.exception("%s: the answer to command %s could not be recorded", self.name, result.command_id)
+            raise SinkUnavailable(f"the answer to command {result.command_id} could not be recorded") from error
 
     async def execute(self, command: Command, on_update: OnUpdate) -> None:
         """Publish the command and tell its states until it is acked, failed or expired.

@@ -13,7 +13,7 @@ import pytest
 from support.mosquitto import mosquitto
 from support.sinks import MemorySink
 
-from flexrelay.demo.broker import Account, Mosquitto, device_account, gateway_account
+from flexrelay.demo.broker import Mosquitto, device_account, gateway_account
 from flexrelay_adapters.mqtt import JsonMapping, MappingCodec, MqttAdapter, MqttConfig
 
 MAPPING = JsonMapping.model_validate({"registers": {"power_w": {"pointer": "/p", "unit": "W"}}})
@@ -29,6 +29,12 @@ ACCOUNTS = (
 async def broker(tmp_path: Path) -> AsyncIterator[Mosquitto]:
     async with mosquitto(tmp_path / "broker", ACCOUNTS) as running:
         yield running
+
+
+@pytest.fixture
+def unused_broker(tmp_path: Path) -> Mosquitto:
+    """An address where nothing runs."""
+    return Mosquitto(tmp_path, ACCOUNTS, program="mosquitto")
 
 
 def config(broker: Mosquitto, **changes: Any) -> MqttConfig:
@@ -84,6 +90,3 @@ def device(broker: Mosquitto, name: str = "meter1", **changes: Any) -> aiomqtt.C
 
 def reading(power_w: int) -> bytes:
     return b'{"p": %d}' % power_w
-
-
-__all__ = ["Account"]
