@@ -20,6 +20,7 @@ from flexrelay.ingest.registers import Inconsistent, RegisterChecks
 from flexrelay.ingest.registry import Device, Registry
 from flexrelay.journal.port import DeadLetter, Entry, Journal, JournalUnavailable
 from flexrelay.journal.registers import InvalidRegisters, pack_registers
+from flexrelay.journal.segment import encode_measurement
 from flexrelay_schemas.keys import verify
 from flexrelay_schemas.measurement import Measurement
 from flexrelay_schemas.quality import Notice, Provenance
@@ -198,14 +199,13 @@ class Ingest:
         try:
             if device is None:
                 raise Refusal("unknown_device", f"no device is bound to {frame.protocol} {frame.credential[:80]!r}")
-            refusal = self.registry.refusal(device)
-            if refusal is not None:
-                raise Refusal(*refusal)
+            if device.refusal is not None:
+                raise Refusal(*device.refusal)
             if len(frame.payload) > self.limits.frame_bytes:
                 raise Refusal("too_large", f"{len(frame.payload)} bytes; at most {self.limits.frame_bytes} are taken")
             decoded = codec.decode(frame)
             signed = _check_identity(device, decoded)
-            measurements = self._validate(device, decoded, earliest, latest)
+            measurements, block = self._validate(device, decoded, earliest, latest)
         except (Refusal, DecodeError) as error:
             self._checks.roll_back(mark)
             self._dead(batch, frame, device, error.reason, error.message, error.field)
@@ -236,22 +236,25 @@ class Ingest:
                 signed,
                 frame.payload,
                 measurements,
+                block,
             )
         )
 
-    def _validate(self, device: Device, decoded: Decoded, earliest: int, latest: int) -> tuple[Measurement, ...]:
-        """The measurements that are new, with their quality. Raises Refusal, Inconsistent, InvalidRegisters."""
+    def _validate(
+        self, device: Device, decoded: Decoded, earliest: int, latest: int
+    ) -> tuple[tuple[Measurement, ...], bytes]:
+        """The new measurements with their quality, and their bytes. Raises Refusal, Inconsistent, InvalidRegisters."""
         provenance = Provenance.GATEWAY_ATTESTED if decoded.proof is None else Provenance.METER_SIGNED
         taken: list[Measurement] = []
+        blocks: list[bytes] = []
         for measurement in decoded.measurements:
             observed_at, seq = measurement.observed_at, measurement.seq
             if type(observed_at) is not int or not earliest <= observed_at <= latest:
                 raise _wrong_time(observed_at, earliest, latest)
             if seq is not None and (type(seq) is not int or not 0 <= seq < 1 << 53):
                 raise Refusal("invalid_value", "seq must be an integer from 0 to 2^53 - 1", "seq")
-            judged = self._checks.admit(
-                device.did, observed_at, -1 if seq is None else seq, pack_registers(measurement.registers)
-            )
+            packed = pack_registers(measurement.registers)
+            judged = self._checks.admit(device.did, observed_at, -1 if seq is None else seq, packed)
             if judged.duplicate:
                 continue
             if judged.notice or measurement.provenance != provenance:
@@ -259,7 +262,8 @@ class Ingest:
                 rank = min(measurement.provenance, provenance) if decoded.proof is None else provenance
                 measurement = Measurement(device.did, observed_at, measurement.registers, seq, rank, notice)
             taken.append(measurement)
-        return tuple(taken)
+            blocks.append(encode_measurement(measurement, packed))
+        return tuple(taken), b"".join(blocks)
 
     def _dead(self, batch: _Batch, frame: Frame, device: Device | None, reason: str, message: str, field: str) -> None:
         batch.receipts.append(Receipt(Outcome.DEAD_LETTER, 0, reason))

@@ -8,6 +8,7 @@ Held in memory a device: the newest readings (KEEP), and the newest one with eac
 comes from the history (the twin's), and from the journal's tail where the history has not got to it yet.
 """
 
+import struct
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, Protocol
@@ -18,6 +19,8 @@ from flexrelay_schemas.quality import Notice
 
 KEEP: Final = 4
 _REGISTERS: Final = ("import_j", "export_j")
+_BOTH: Final = 3  # the bits of both cumulative registers in packed registers
+_PAIR: Final = struct.Struct("<qq").unpack_from
 _BACKFILLED: Final = int(Notice.BACKFILLED)
 _GAP: Final = int(Notice.GAP)
 _ROLLOVER: Final = int(Notice.ROLLOVER)
@@ -85,7 +88,7 @@ class Inconsistent(Exception):
 
 
 class _State:
-    __slots__ = ("evicted", "floor", "points", "solid")
+    __slots__ = ("evicted", "floor", "points", "seen", "solid")
 
     def __init__(self, points: list[Point], evicted: int) -> None:
         self.points = points
@@ -95,6 +98,10 @@ class _State:
         """0: all points of the device are here. Else the journal position up to which more may be elsewhere."""
         self.solid = points[0].observed_at if points else 0
         """From this instant on all points are here."""
+        self.seen = 0
+        """The cumulative registers that the device has ever sent, as bits."""
+        for point in points:
+            self.seen |= point.packed[0] & _BOTH
 
 
 _DUPLICATE: Final = Judged(True, 0)
@@ -132,6 +139,8 @@ class RegisterChecks:
         for did, points in newest.items():
             state = self._state(did.decode())
             state.points = sorted({*state.points, *points})
+            for point in state.points:
+                state.seen |= point.packed[0] & _BOTH
             self._trim(state, position)
             state.evicted, state.solid = position, state.points[0].observed_at  # more of it may stand in the tail
         return count
@@ -146,6 +155,7 @@ class RegisterChecks:
             notice = self._in_order(did, state, observed_at, seq, packed) if points else 0
             point = Point(observed_at, seq, packed)
             points.append(point)
+            state.seen |= packed[0] & _BOTH
             self._added.append((state, point))
             return _NOTICED[notice] if notice else _PLAIN
         return self._out_of_order(did, state, Point(observed_at, seq, packed))
@@ -179,11 +189,20 @@ class RegisterChecks:
                         found = self._history.nearest(did, points[0].observed_at, earlier=True, register=register)
                         floor += [found] if found is not None else []
                 state.floor = tuple(sorted(set(floor)))
+                for point in floor:
+                    state.seen |= point.packed[0] & _BOTH
         return state
 
     @staticmethod
     def _trim(state: _State, position: int) -> None:
-        kept, floor, dropped = _trimmed([*state.floor, *state.points])
+        points = state.points
+        if points and points[-1].packed[0] & _BOTH == state.seen:  # the newest one carries all that is cumulative
+            state.floor = ()
+            if len(points) > KEEP:
+                del points[:-KEEP]
+                state.evicted, state.solid = position, points[0].observed_at
+            return
+        kept, floor, dropped = _trimmed([*state.floor, *points])
         state.points, state.floor = kept, floor
         if dropped:
             state.evicted, state.solid = position, kept[0].observed_at
@@ -196,6 +215,11 @@ class RegisterChecks:
                 raise Inconsistent("replay", f"sequence number {seq} follows {last[1]} in time", "seq")
             if seq > last[1] + 1:
                 notice = _GAP
+        if packed[0] & last[2][0] & _BOTH == _BOTH:
+            imported, exported = _PAIR(last[2], 2)
+            now_imported, now_exported = _PAIR(packed, 2)
+            if now_imported >= imported and now_exported >= exported:
+                return notice
         values, before = cumulative(packed), cumulative(last[2])
         for register in (0, 1):
             value = values[register]
@@ -247,6 +271,7 @@ class RegisterChecks:
             if after is not None and after[1] < value:
                 notice |= self._fallen(did, register, point, after[0])
         insort(state.points, point)
+        state.seen |= point.packed[0] & _BOTH
         self._added.append((state, point))
         return _NOTICED[notice]
 

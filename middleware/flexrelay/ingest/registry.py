@@ -26,7 +26,7 @@ class Device:
     """One registered device. `orgs` are the organisations whose gateways may receive it (empty: every one);
     `unsigned` permits readings without a signature, which the gateway then attests."""
 
-    __slots__ = ("did", "key", "key_version", "network", "orgs", "partition", "status", "unsigned")
+    __slots__ = ("did", "key", "key_version", "network", "orgs", "partition", "refusal", "status", "unsigned")
 
     def __init__(self, did: str, network: str, key: str, key_version: int) -> None:
         self.did = did
@@ -37,6 +37,8 @@ class Device:
         self.status = DeviceStatus.ACTIVE
         self.unsigned = False
         self.orgs: tuple[str, ...] = ()
+        self.refusal: tuple[str, str] | None = None
+        """(reason, message) why nothing of this device is taken now; None when it may come in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +84,6 @@ class Registry:
             if bound is not None:
                 return self._devices.get(bound)
         return self._devices.get(self._prefix + credential)
-
-    def refusal(self, device: Device) -> tuple[str, str] | None:
-        """(reason, message) why nothing of this device is taken now; None when it may come in."""
-        if device.status is not DeviceStatus.ACTIVE:
-            return f"device_{device.status.value}", f"{device.did} is {device.status.value}"
-        if device.orgs and self.org not in device.orgs:
-            return "not_permitted", f"{device.did} may not be received by {self.org}"
-        return None
 
     def apply(self, name: str, payload: Mapping[str, Any] | bytes) -> None:
         """A contract event; those that are not about devices' identities are passed over."""
@@ -147,12 +141,23 @@ class Registry:
             device.key, device.key_version = key, version
         if reinstated and device.status is DeviceStatus.SUSPENDED:
             device.status = DeviceStatus.ACTIVE
+            self._judge(device)
 
     def _end(self, did: str, status: DeviceStatus) -> None:
         device = self._devices.get(did)
         if device is not None and device.status is not DeviceStatus.DEACTIVATED:
             device.status = status
+            self._judge(device)
+
+    def _judge(self, device: Device) -> None:
+        if device.status is not DeviceStatus.ACTIVE:
+            device.refusal = (f"device_{device.status.value}", f"{device.did} is {device.status.value}")
+        elif device.orgs and self.org not in device.orgs:
+            device.refusal = ("not_permitted", f"{device.did} may not be received by {self.org}")
+        else:
+            device.refusal = None
 
     def _take_over(self, device: Device, enrolment: Enrolment) -> None:
         device.orgs = tuple(sys.intern(org) for org in enrolment.orgs)
         device.unsigned = enrolment.unsigned
+        self._judge(device)

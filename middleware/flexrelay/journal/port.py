@@ -16,7 +16,8 @@ class Entry(NamedTuple):
     """One frame: the exact received bytes, the verified identity, and the decoded measurements.
 
     `position` is given by the journal (0 before); `received_at` is wall-clock UTC ms; `signed` says that the payload
-    is itself the device's signed reading. All measurements are of `did`.
+    is itself the device's signed reading. All measurements are of `did`. `block` are the measurements' bytes in the
+    journal (`segment.encode_measurement`) where the appender has made them already; the journal never gives it back.
     """
 
     position: int
@@ -29,6 +30,7 @@ class Entry(NamedTuple):
     signed: bool
     payload: bytes
     measurements: tuple[Measurement, ...]
+    block: bytes = b""
 
     @property
     def evidence(self) -> bytes | None:

@@ -33,13 +33,15 @@ class InvalidRegisters(ValueError):
 
 def pack_registers(registers: Mapping[str, int]) -> bytes:
     """The bytes of `registers`. Raises InvalidRegisters: unknown name, no integer, out of ±(2^53 - 1), negative."""
-    names, pack, mask = _by_names(tuple(registers))
+    names, pack, mask, cumulatives = _by_names(tuple(registers))
     values = [registers[name] for name in names]
-    for name, value in zip(names, values, strict=True):
+    for value in values:
         if type(value) is not int or not -MAX_INTEGER <= value <= MAX_INTEGER:
+            name = names[values.index(value)]
             raise InvalidRegisters("invalid_value", f"{name} must be an integer within ±(2^53 - 1)", name)
-        if value < 0 and _BITS[name] & _CUMULATIVE:
-            raise InvalidRegisters("invalid_value", f"register {name} is negative", name)
+    for index in cumulatives:
+        if values[index] < 0:
+            raise InvalidRegisters("invalid_value", f"register {names[index]} is negative", names[index])
     return pack(mask, *values)
 
 
@@ -77,7 +79,7 @@ def cumulative(packed: bytes) -> tuple[int | None, int | None]:
 
 
 @lru_cache(maxsize=4096)
-def _by_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], Packer, int]:
+def _by_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], Packer, int, range]:
     if not names:
         raise InvalidRegisters("no_registers", "a reading needs at least one register", "registers")
     mask = 0
@@ -88,7 +90,7 @@ def _by_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], Packer, int]:
             raise InvalidRegisters("unknown_register", f"unknown register {name[:40]!r}; known are {known}", name[:40])
         mask |= bit
     ordered = tuple(name for name in NAMES if name in names)
-    return ordered, struct.Struct("<H" + "q" * len(ordered)).pack, mask
+    return ordered, struct.Struct("<H" + "q" * len(ordered)).pack, mask, range((mask & _CUMULATIVE).bit_count())
 
 
 @lru_cache(maxsize=4096)

@@ -25,36 +25,53 @@ def encode_segment(entries: Sequence[Entry]) -> bytes:
     """Raises ValueError for an entry that does not fit the layout (text too long, unknown register)."""
     parts: list[bytes] = []
     try:
-        for _, partition, did, protocol, credential, channel, received_at, signed, payload, measurements in entries:
-            name, sender, place = did.encode(), credential.encode(), channel.encode()
-            transport = protocol.encode()
-            head = _ENTRY.pack(
-                1 if signed else 0,
-                partition,
-                len(name),
-                len(transport),
-                len(measurements),
-                len(sender),
-                len(place),
-                len(payload),
-                received_at,
+        for (
+            _,
+            partition,
+            did,
+            protocol,
+            credential,
+            channel,
+            received_at,
+            signed,
+            payload,
+            measurements,
+            block,
+        ) in entries:
+            name, transport, sender, place = did.encode(), protocol.encode(), credential.encode(), channel.encode()
+            parts += (
+                _ENTRY.pack(
+                    1 if signed else 0,
+                    partition,
+                    len(name),
+                    len(transport),
+                    len(measurements),
+                    len(sender),
+                    len(place),
+                    len(payload),
+                    received_at,
+                ),
+                name,
+                transport,
+                sender,
+                place,
+                block or b"".join([encode_measurement(item, pack_registers(item.registers)) for item in measurements]),
+                payload,
             )
-            parts += (head, name, transport, sender, place)
-            for measurement in measurements:
-                seq = measurement.seq
-                parts.append(
-                    _MEASUREMENT.pack(
-                        measurement.observed_at,
-                        -1 if seq is None else seq,
-                        measurement.provenance,
-                        measurement.notice,
-                    )
-                )
-                parts.append(pack_registers(measurement.registers))
-            parts.append(payload)
     except struct.error as error:
         raise ValueError(f"an entry does not fit the journal: {error}") from None
     return b"".join(parts)
+
+
+def encode_measurement(measurement: Measurement, packed: bytes) -> bytes:
+    """The bytes of a measurement whose registers' bytes are `packed`."""
+    seq = measurement.seq
+    return (
+        _MEASUREMENT.pack(
+            measurement.observed_at, -1 if seq is None else seq, measurement.provenance, measurement.notice
+        )
+        + packed
+    )
 
 
 def decode_segment(body: bytes, first: int, count: int, skip: int = 0) -> list[Entry]:
