@@ -55,6 +55,8 @@ class HostileLedger:
     prepare_script: deque[str] = field(default_factory=deque)
     status_script: deque[str] = field(default_factory=deque)
     down: bool = False
+    stalled: bool = False
+    """The orderer takes envelopes and sits on them."""
     break_stream: bool = False
     blocks: list[list[tuple[Transaction, Validation]]] = field(default_factory=list)
     markers: dict[Marker, tuple[str, str]] = field(default_factory=dict)
@@ -126,6 +128,9 @@ class HostileLedger:
             raise Rejected("timestamp out of the guard", tx.tx_id)
         if fault == "drop":
             return
+        if self.stalled:
+            self.held.append(tx)
+            return
         if fault == "lost":
             raise OutcomeUnknown("timeout", tx.tx_id)
         if fault == "hold":
@@ -150,6 +155,9 @@ class HostileLedger:
                     self._unasked.discard(tx_id)
                     return Committed(tx_id, number, validation)
         self._unasked.discard(tx_id)
+        if fault == "cut_after":  # the answer is old before it arrives
+            await self.cut()
+            await asyncio.sleep(0.001)
         return NotFound(tx_id)
 
     async def events(self, checkpoint: Checkpoint) -> AsyncIterator[TxEvents]:
@@ -205,7 +213,7 @@ class HostileLedger:
         self.held = []
 
     def heal(self) -> None:
-        self.down = False
+        self.down = self.stalled = False
         self.submit_script.clear()
         self.prepare_script.clear()
         self.status_script.clear()

@@ -11,6 +11,7 @@ import pytest
 from support.contracts import Party
 from support.hostile_ledger import HostileLedger
 
+from flexrelay.ledger.port import Validation
 from flexrelay.outbox import OUTBOX, CommittedIntent, ExpiredIntent, Outbox, OutboxId, RefusedIntent, State
 from flexrelay.relay import Pace, Relay, RelayOptions
 from flexrelay.store import Store
@@ -79,6 +80,27 @@ async def test_one_commit_whatever_submit_does(tmp_path: Path, fault: str) -> No
         assert isinstance(outcome, CommittedIntent)
         assert ledger.valid((gateway.actor.did, "i")) == [outcome.tx_id]
         assert not ledger.violations
+
+
+async def test_a_duplicate_is_no_failure(tmp_path: Path) -> None:
+    """The status is asked before the block and the envelope goes again after it: the copy comes back as duplicate."""
+    ledger = HostileLedger()
+    async with Store(tmp_path / "store.db", [OUTBOX]) as store:
+        outbox = Outbox(store, "org1", clock=lambda: ledger.now)
+        actor = Party.new()
+        ledger.submit_script.append("ordered_unknown")
+        ledger.status_script.append("cut_after")
+        entry = await outbox.add(actor.intent("test.do", {}, deadline=ledger.now + 60_000, intent_id="i"))
+        patient = RelayOptions(poll_s=0.02, drain_s=0.0, pace=Pace(recheck=5, pause=0.001))
+        async with Relay(ledger, outbox, options=patient):
+            await asyncio.sleep(0.1)
+            cutting = asyncio.create_task(ledger.run())
+            async with asyncio.timeout(5):
+                outcome = await outbox.wait(entry)
+            cutting.cancel()
+        assert isinstance(outcome, CommittedIntent)
+        found = [validation for block in ledger.blocks for _, validation in block]
+        assert found == [Validation.VALID, Validation.DUPLICATE_TXID]
 
 
 async def test_conflicts_are_tried_again_in_new_transactions(tmp_path: Path) -> None:
