@@ -3,7 +3,19 @@
 from typing import Any
 
 from flexrelay_contracts import calendar, evidence, gateways, grants, identity, intents, masterdata, network
-from flexrelay_contracts.market import accounts, products
+from flexrelay_contracts.market import (
+    accounts,
+    auctions,
+    clearing,
+    dispute,
+    offer,
+    orders,
+    portfolio,
+    products,
+    prognosis,
+    request,
+    settlement,
+)
 from flexrelay_contracts.runtime import Query, Transaction
 
 _MODULES: tuple[Any, ...] = (
@@ -17,6 +29,15 @@ _MODULES: tuple[Any, ...] = (
     evidence,
     accounts,
     products,
+    portfolio,
+    auctions,
+    prognosis,
+    request,
+    offer,
+    clearing,
+    orders,
+    settlement,
+    dispute,
 )
 
 TRANSACTIONS: dict[str, Transaction[Any]] = {t.name: t for module in _MODULES for t in module.TRANSACTIONS}

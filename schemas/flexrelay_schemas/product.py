@@ -156,6 +156,13 @@ class Product(Model):
             raise ValueError(f"the highest price {value} is below the lowest, {least}")
         return value
 
+    @field_validator("clearing")
+    @classmethod
+    def _clearing(cls, value: str, info: ValidationInfo) -> str:
+        if value == "pay_as_bid" and info.data.get("min_price_nano_eur_per_wh", 0) < 0:
+            raise ValueError("the merit order of options takes no negative prices, the lowest price is negative")
+        return value
+
     @field_validator("pricing")
     @classmethod
     def _pricing(cls, value: str, info: ValidationInfo) -> str:

@@ -1,0 +1,269 @@
+"""Disputes over one connection's energy in one settled interval: opened with a bond, decided from evidence alone."""
+
+from hashlib import sha256
+from typing import Any
+
+from pydantic import ValidationError
+
+from flexrelay_contracts import calendar, identity, masterdata
+from flexrelay_contracts.clock import market_time
+from flexrelay_contracts.context import ContractContext
+from flexrelay_contracts.market import products
+from flexrelay_contracts.market.accounts import Postings, actor_account, balance, bond_account
+from flexrelay_contracts.market.judgement import Evidence, Judgement, Question, judge
+from flexrelay_contracts.market.lines import Metered, metered_of
+from flexrelay_contracts.market.orders import find_order
+from flexrelay_contracts.market.settlement import (
+    PARTIES,
+    SettlementId,
+    evidence_key,
+    find_settlement,
+    private_detail,
+    recompute,
+    require_party,
+    with_lines,
+)
+from flexrelay_contracts.market.terms import ConnectionId, EnergyJ, LocalId, transient
+from flexrelay_contracts.refusal import Refused
+from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
+from flexrelay_contracts.state import Record, announce, key, load, need, save
+from flexrelay_schemas.canonical import CanonicalError, parse
+from flexrelay_schemas.did import Hash
+from flexrelay_schemas.intervals import IspIndex
+from flexrelay_schemas.model import Model
+from flexrelay_schemas.product import Product
+from flexrelay_schemas.quality import Provenance
+
+
+class Open(Model):
+    """`claimed_j`: what the connection drew in the ISP, as the challenger says (positive = withdrawal)."""
+
+    dispute_id: LocalId
+    settlement: SettlementId
+    isp: IspIndex
+    connection: ConnectionId
+    claimed_j: EnergyJ
+
+
+class Show(Model):
+    """`evidence_hash`: SHA-256 of the transient input `evidence` (a `judgement.Evidence` document)."""
+
+    dispute_id: LocalId
+    evidence_hash: Hash
+
+
+class DisputeNamed(Model):
+    dispute_id: LocalId
+
+
+def _open(ctx: ContractContext, caller: Caller, args: Open) -> Result:
+    if load(ctx, key("dispute", args.dispute_id)) is not None:
+        raise Refused("dispute_id", f"dispute id {args.dispute_id} is used", "dispute_id")
+    settlement = find_settlement(ctx, args.settlement)
+    order = find_order(ctx, settlement["order_id"])
+    require_party(caller, order)
+    product = products.at_version(ctx, order["product"], order["version"])
+    if settlement["status"] != "proposed":
+        raise Refused("settlement_status", f"settlement {args.settlement} is {settlement['status']}", "settlement")
+    now = market_time(ctx)
+    closes = settlement["market_ms"] + product.dispute_window_s * 1000
+    if now >= closes:
+        raise Refused("window_closed", f"the dispute window closed at {closes}, it is {now}", "settlement")
+    if all(line["isp"] != args.isp for line in settlement["lines"]):
+        raise Refused("isp", f"ISP {args.isp} is not in settlement {args.settlement}", "isp")
+    if _proposed_j(ctx, args.settlement, settlement, args.connection, args.isp) == args.claimed_j:
+        raise Refused("nothing_disputed", "the claim is what was proposed", "claimed_j")
+    topic = key("disputed", args.settlement, str(args.isp), args.connection)
+    if load(ctx, topic) is not None:
+        raise Refused("already_disputed", f"ISP {args.isp} of {args.connection} is disputed already", "connection")
+    record = {
+        "settlement": args.settlement,
+        "isp": args.isp,
+        "connection": args.connection,
+        "claimed_j": args.claimed_j,
+        "challenger": caller.did,
+        "respondent": _respondent(order, caller.did),
+        "bond_micro_eur": product.bond_micro_eur,
+        "market_ms": now,
+        "evidence_until": now + product.dispute_window_s * 1000,
+        "evidence": {},
+        "status": "open",
+    }
+    postings = Postings(order["product"])
+    bond = bond_account(caller.did, args.dispute_id)
+    postings.transfer(actor_account(caller.did), bond, product.bond_micro_eur, "bond", args.dispute_id)
+    postings.commit(ctx)
+    save(ctx, key("dispute", args.dispute_id), record)
+    save(ctx, topic, {"dispute_id": args.dispute_id})
+    changed = {
+        "open_disputes": settlement["open_disputes"] + 1,
+        "disputes": [*settlement["disputes"], args.dispute_id],
+    }
+    save(ctx, key("settlement", args.settlement), {**settlement, **changed})
+    announce(ctx, "dispute.opened", {"dispute_id": args.dispute_id, **record})
+    return {"dispute_id": args.dispute_id, "evidence_until": record["evidence_until"]}
+
+
+def _respondent(order: Record, challenger: str) -> str:
+    other: str = order["aggregator"] if challenger == order["buyer"] else order["buyer"]
+    return other
+
+
+def _proposed_j(ctx: ContractContext, name: str, settlement: Record, connection: str, isp: int) -> int:
+    """The energy in the private detail. Refused('connection') when the connection is not in it."""
+    place = [line["isp"] for line in settlement["lines"]].index(isp)
+    for item in private_detail(ctx, name, settlement).connections:
+        if item.connection == connection:
+            return item.energy_j[place]
+    raise Refused("connection", f"connection {connection} is not in settlement {name}", "connection")
+
+
+def _find(ctx: ContractContext, dispute_id: str) -> Record:
+    record = need(
+        ctx, key("dispute", dispute_id), "unknown_dispute", f"there is no dispute {dispute_id}", "dispute_id"
+    )  # fmt: skip
+    if record["status"] != "open":
+        raise Refused("dispute_status", f"dispute {dispute_id} is {record['status']}", "dispute_id")
+    return record
+
+
+def _require_side(caller: Caller, record: Record) -> None:
+    if caller.did not in (record["challenger"], record["respondent"]):
+        raise Refused("not_party", "the dispute is between two others", "actor")
+
+
+def _evidence(ctx: ContractContext, caller: Caller, args: Show) -> Result:
+    record = _find(ctx, args.dispute_id)
+    _require_side(caller, record)
+    now = market_time(ctx)
+    if now >= record["evidence_until"]:
+        raise Refused(
+            "window_closed", f"evidence was taken until {record['evidence_until']}, it is {now}", "dispute_id"
+        )
+    if caller.did in record["evidence"]:
+        raise Refused("evidence_exists", f"{caller.did} has shown its evidence", "dispute_id")
+    data = transient(ctx, "evidence")
+    document = _parse(data, args.evidence_hash)
+    if document.dispute_id != args.dispute_id:
+        raise Refused("evidence", "the evidence is for another dispute", "evidence.dispute_id")
+    settlement = find_settlement(ctx, record["settlement"])
+    ctx.put_private(settlement["collection"], evidence_key(args.dispute_id, caller.did), data)
+    shown = {**record["evidence"], caller.did: args.evidence_hash}
+    save(ctx, key("dispute", args.dispute_id), {**record, "evidence": shown})
+    announced = {"dispute_id": args.dispute_id, "party": caller.did, "evidence_hash": args.evidence_hash}
+    announce(ctx, "dispute.evidence", announced)
+    return {"dispute_id": args.dispute_id, "evidence_hash": args.evidence_hash}
+
+
+def _parse(data: bytes, evidence_hash: str) -> Evidence:
+    if sha256(data).hexdigest() != evidence_hash:
+        raise Refused("evidence_hash", "the evidence does not have the hash that was named", "evidence_hash")
+    try:
+        return Evidence.model_validate(parse(data))
+    except CanonicalError as error:
+        raise Refused("invalid_argument", str(error), "evidence") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        path = ".".join(str(part) for part in ("evidence", *first["loc"]))
+        raise Refused("invalid_argument", first["msg"], path) from None
+
+
+def _resolve(ctx: ContractContext, caller: Caller, args: DisputeNamed) -> Result:
+    record = _find(ctx, args.dispute_id)
+    _require_side(caller, record)
+    now = market_time(ctx)
+    if len(record["evidence"]) < 2 and now < record["evidence_until"]:
+        message = f"evidence is taken until {record['evidence_until']}, it is {now}"
+        raise Refused("evidence_window", message, "dispute_id")
+    settlement = find_settlement(ctx, record["settlement"])
+    order = find_order(ctx, settlement["order_id"])
+    product = products.at_version(ctx, order["product"], order["version"])
+    proposed_j = _proposed_j(ctx, record["settlement"], settlement, record["connection"], record["isp"])
+    question = _question(ctx, order, product, settlement, record)
+    judgement = judge(
+        ctx,
+        question,
+        _shown(ctx, settlement, args.dispute_id, record, record["challenger"]),
+        record["claimed_j"],
+        _shown(ctx, settlement, args.dispute_id, record, record["respondent"]),
+        proposed_j,
+    )
+    if judgement.verdict == "equivocation":
+        identity.suspend(ctx, question.meter, f"two values for one instant, dispute {args.dispute_id}")
+    _post(ctx, order, record, args.dispute_id, judgement)
+    changed = _change(ctx, order, product, settlement, record, judgement, proposed_j)
+    save(ctx, key("settlement", record["settlement"]), {**changed, "open_disputes": settlement["open_disputes"] - 1})
+    verdict = {
+        "verdict": judgement.verdict,
+        "findings": {
+            "challenger": {"code": judgement.challenger.code, "rank": judgement.challenger.rank},
+            "respondent": {"code": judgement.respondent.code, "rank": judgement.respondent.rank},
+        },
+        "resolved_market_ms": now,
+    }
+    save(ctx, key("dispute", args.dispute_id), {**record, **verdict, "status": "resolved"})
+    line = next(line for line in changed["lines"] if line["isp"] == record["isp"])
+    public = {"dispute_id": args.dispute_id, "settlement": record["settlement"], **verdict, "line": line}
+    announce(ctx, "dispute.resolved", public)
+    return public
+
+
+def _question(ctx: ContractContext, order: Record, product: Product, settlement: Record, record: Record) -> Question:
+    meter = masterdata.at(ctx, "meter", record["connection"], order["date"])
+    start, end = calendar.day(ctx, order["date"]).bounds(record["isp"])
+    least = Provenance.METER_SIGNED if product.verification == "meter_signed" else Provenance.GATEWAY_ATTESTED
+    return Question(meter["device"] if meter else "", start, end, settlement["market_ms"], least)
+
+
+def _shown(ctx: ContractContext, settlement: Record, dispute_id: str, record: Record, did: str) -> Evidence | None:
+    if did not in record["evidence"]:
+        return None
+    data = ctx.get_private(settlement["collection"], evidence_key(dispute_id, did))
+    if data is None:
+        raise Refused("evidence_unavailable", f"the evidence of {did} is not here; wait or ask again", "dispute_id")
+    return _parse(data, record["evidence"][did])
+
+
+def _post(ctx: ContractContext, order: Record, record: Record, dispute_id: str, judgement: Judgement) -> None:
+    """The loser pays the bond's cost; a respondent without the money pays what it has. Unresolved: nobody lost."""
+    challenger, respondent = actor_account(record["challenger"]), actor_account(record["respondent"])
+    bond = bond_account(record["challenger"], dispute_id)
+    amount = record["bond_micro_eur"]
+    postings = Postings(order["product"])
+    if judgement.verdict == "respondent":
+        postings.transfer(bond, respondent, amount, "bond_lost", dispute_id)
+    else:
+        postings.transfer(bond, challenger, amount, "bond_back", dispute_id)
+    if judgement.verdict == "challenger":
+        cost = min(amount, max(balance(ctx, respondent), 0))
+        postings.transfer(respondent, challenger, cost, "dispute_cost", dispute_id)
+    postings.commit(ctx)
+
+
+def _change(
+    ctx: ContractContext, order: Record, product: Product, settlement: Record, record: Record,
+    judgement: Judgement, proposed_j: int,
+) -> Record:  # fmt: skip
+    """The settlement with the line as the verdict leaves it."""
+    metered = metered_of(settlement["lines"])
+    place = [item.isp for item in metered].index(record["isp"])
+    old = metered[place]
+    if judgement.verdict == "challenger":
+        actual = old.actual_j + record["claimed_j"] - proposed_j
+        metered[place] = Metered(old.isp, actual, old.quality, old.windows_hash, old.no_delivery)
+    elif judgement.verdict in ("unresolved", "equivocation") and product.fallback == "no_delivery":
+        metered[place] = Metered(old.isp, old.actual_j, old.quality, old.windows_hash, no_delivery=True)
+    return with_lines(settlement, *recompute(ctx, order, metered))
+
+
+def _one(ctx: ContractContext, args: DisputeNamed) -> Any:
+    message = f"there is no dispute {args.dispute_id}"
+    return need(ctx, key("dispute", args.dispute_id), "unknown_dispute", message, "dispute_id")
+
+
+TRANSACTIONS: tuple[Transaction[Any], ...] = (
+    Transaction("dispute.open", Open, _open, PARTIES),
+    Transaction("dispute.evidence", Show, _evidence, PARTIES),
+    Transaction("dispute.resolve", DisputeNamed, _resolve, PARTIES),
+)
+QUERIES: tuple[Query[Any], ...] = (Query("dispute.one", DisputeNamed, _one),)

@@ -1,0 +1,156 @@
+"""How a dispute is decided from evidence, in a fixed order and without judgement (markets.md, "Disputes").
+
+Each party may show the meter's registers at both ends of the interval. A side counts when its roots were anchored
+before the settlement was proposed, its readings are included, signed by keys valid then and of the connection's own
+meter, and the registers differ by exactly the energy that the side claims. Of two sides that count the higher rank
+wins: signed by the meter before attested by a gateway. Nothing provable on either side leaves it unresolved. A meter
+that signed two values for one instant ends the dispute as equivocation; a gateway that attested two loses its side.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from flexrelay_contracts import evidence
+from flexrelay_contracts.context import ContractContext
+from flexrelay_contracts.refusal import Refused
+from flexrelay_contracts.state import key, load
+from flexrelay_schemas.canonical import canonical
+from flexrelay_schemas.did import Hash
+from flexrelay_schemas.evidence import InclusionProof
+from flexrelay_schemas.model import Model
+from flexrelay_schemas.quality import Provenance
+
+Verdict = Literal["challenger", "respondent", "unresolved", "equivocation"]
+
+
+class Evidence(Model):
+    """What a party shows: the registers at the start and at the end of the interval; the hash is salted."""
+
+    v: Literal[1] = 1
+    salt: Hash
+    dispute_id: str
+    start: InclusionProof
+    end: InclusionProof
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is in dispute: energy of `meter` between two instants of market time, anchored before `anchored_before`."""
+
+    meter: str
+    start_ms: int
+    end_ms: int
+    anchored_before: int
+    least_rank: Provenance
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`code` "counts", or the first thing that was wrong; `rank` of the weaker reading where it counts."""
+
+    code: str
+    rank: int = -1
+
+    @property
+    def counts(self) -> bool:
+        return self.code == "counts"
+
+
+NOTHING = Finding("no_evidence")
+EQUIVOCATION = Finding("equivocation")
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """`verdict` "equivocation": the meter signed two values for one instant."""
+
+    verdict: Verdict
+    challenger: Finding
+    respondent: Finding
+
+
+def judge(
+    ctx: ContractContext,
+    question: Question,
+    challenger: Evidence | None,
+    claimed_j: int,
+    respondent: Evidence | None,
+    defended_j: int,
+) -> Judgement:
+    """Decide between the challenger's claim and the value that the respondent defends."""
+    first, shown = _examine(ctx, question, challenger, claimed_j)
+    second, also_shown = _examine(ctx, question, respondent, defended_j)
+    two_faced = _equivocators(question.meter, [*shown, *also_shown])
+    if any(item.signer in two_faced for item in shown):
+        first = EQUIVOCATION
+    if any(item.signer in two_faced for item in also_shown):
+        second = EQUIVOCATION
+    if question.meter in two_faced:
+        return Judgement("equivocation", first, second)
+    if first.counts and (not second.counts or first.rank > second.rank):
+        return Judgement("challenger", first, second)
+    if second.counts and (not first.counts or second.rank > first.rank):
+        return Judgement("respondent", first, second)
+    return Judgement("unresolved", first, second)
+
+
+def _examine(
+    ctx: ContractContext, question: Question, item: Evidence | None, energy_j: int
+) -> tuple[Finding, list[evidence.Included]]:
+    """(finding, readings whose signature holds and that were anchored in time)."""
+    if item is None:
+        return NOTHING, []
+    shown: list[evidence.Included] = []
+    wrong = ""
+    for proof in (item.start, item.end):
+        try:
+            shown.append(_included_in_time(ctx, proof, question.anchored_before))
+        except Refused as refusal:
+            wrong = wrong or refusal.code
+    if wrong:
+        return Finding(wrong), shown
+    start, end = shown
+    if start.did != question.meter or end.did != question.meter:
+        return Finding("other_meter"), shown
+    if (start.observed_at, end.observed_at) != (question.start_ms, question.end_ms):
+        return Finding("other_instant"), shown
+    rank = min(start.provenance, end.provenance)
+    if rank < question.least_rank:
+        return Finding("rank_too_low"), shown
+    if _difference(start.registers, end.registers) != energy_j:
+        return Finding("register_difference"), shown
+    return Finding("counts", int(rank)), shown
+
+
+def _included_in_time(ctx: ContractContext, proof: InclusionProof, before: int) -> evidence.Included:
+    """The time of the anchor is looked at first: what came late is not examined any further."""
+    anchor = load(ctx, key("anchor", proof.org, proof.anchor_id))
+    if anchor is not None and anchor["market_ms"] >= before:
+        raise Refused("anchored_late", "the anchor is not older than the proposal", "anchor_id")
+    return evidence.included(ctx, proof)
+
+
+def _difference(start: dict[str, int], end: dict[str, int]) -> int | None:
+    """Energy between two register readings, positive = withdrawal; None when a register is missing at one end."""
+    total = 0
+    known = False
+    for name, sign in (("import_j", 1), ("export_j", -1)):
+        if (name in start) != (name in end):
+            return None
+        if name in start:
+            known = True
+            if end[name] < start[name]:
+                return None
+            total += sign * (end[name] - start[name])
+    return total if known else None
+
+
+def _equivocators(meter: str, shown: list[evidence.Included]) -> frozenset[str]:
+    """Who signed two different readings of the meter for one instant."""
+    seen: dict[tuple[str, int], bytes] = {}
+    found = set()
+    for item in shown:
+        registers = canonical(dict(item.registers))
+        if item.did == meter and seen.setdefault((item.signer, item.observed_at), registers) != registers:
+            found.add(item.signer)
+    return frozenset(found)

@@ -1,0 +1,344 @@
+"""Settlement of an order: proposed by the buyer, accepted or disputed by the aggregator, final once.
+
+The proposal carries metered energy per ISP; ordered energy, baseline, delivery and money are the contract's own
+computation. The energies per connection are private to the two parties, their hash is public. After finality nothing
+changes; a later run posts the differences only.
+"""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, StringConstraints, ValidationError
+
+from flexrelay_contracts import calendar, masterdata
+from flexrelay_contracts.clock import market_time
+from flexrelay_contracts.context import ContractContext
+from flexrelay_contracts.market import products
+from flexrelay_contracts.market.accounts import ROUNDING, Postings, actor_account, escrow_account
+from flexrelay_contracts.market.auctions import find
+from flexrelay_contracts.market.lines import Metered, Totals, settle_order
+from flexrelay_contracts.market.orders import find_order
+from flexrelay_contracts.market.prognosis import power_of
+from flexrelay_contracts.market.terms import (
+    BUYERS,
+    MAX_ISPS,
+    PROVIDERS,
+    ConnectionId,
+    EnergyJ,
+    LocalId,
+    shared_collection,
+    transient,
+)
+from flexrelay_contracts.refusal import Refused
+from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
+from flexrelay_contracts.state import Record, announce, key, load, need, save
+from flexrelay_schemas.canonical import CanonicalError, parse
+from flexrelay_schemas.did import Hash
+from flexrelay_schemas.intervals import IspIndex
+from flexrelay_schemas.model import Items, Model
+from flexrelay_schemas.product import Product
+from flexrelay_schemas.quality import Provenance
+
+MAX_CONNECTIONS: Final = 5000
+
+SettlementId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
+Rank = Annotated[int, Field(ge=min(Provenance), le=max(Provenance))]
+
+
+class MeteredIsp(Model):
+    """Energy of the aggregator's connections at the congestion point in one ISP, positive = withdrawal.
+
+    `quality` is the lowest rank among them, `windows_hash` the hash over the window revisions that were read.
+    """
+
+    isp: IspIndex
+    actual_j: EnergyJ
+    quality: Rank
+    windows_hash: Hash
+
+
+class Propose(Model):
+    """`detail_hash`: SHA-256 of the transient input `detail`. The lines follow the order's ISP list."""
+
+    order_id: LocalId
+    run: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,32}$")]
+    lines: Annotated[Items[MeteredIsp], Field(min_length=1, max_length=MAX_ISPS)]
+    detail_hash: Hash
+
+
+class DetailConnection(Model):
+    """One connection's energy and rank of evidence, per line."""
+
+    connection: ConnectionId
+    energy_j: Items[EnergyJ]
+    quality: Items[Rank]
+
+
+class Detail(Model):
+    """The transient input of a proposal: every connection that the aggregator represents at the congestion point."""
+
+    v: Literal[1] = 1
+    salt: Hash
+    order_id: LocalId
+    run: str
+    connections: Annotated[Items[DetailConnection], Field(min_length=1, max_length=MAX_CONNECTIONS)]
+
+
+class SettlementNamed(Model):
+    settlement: SettlementId
+
+
+def settlement_id(order_id: str, run: str) -> str:
+    return f"{order_id}.{run}"
+
+
+def find_settlement(ctx: ContractContext, settlement: str) -> Record:
+    """Refused('unknown_settlement')."""
+    message = f"there is no settlement {settlement}"
+    return need(ctx, key("settlement", settlement), "unknown_settlement", message, "settlement")
+
+
+def require_party(caller: Caller, order: Record) -> None:
+    """Refused('not_party') unless the caller is the order's buyer or aggregator."""
+    if caller.did not in (order["buyer"], order["aggregator"]):
+        raise Refused("not_party", f"order {order['order_id']} is between two others", "actor")
+
+
+def private_detail(ctx: ContractContext, settlement: str, record: Record) -> Detail:
+    """The energies per connection. Refused('detail_unavailable') where they did not arrive."""
+    data = ctx.get_private(record["collection"], _private_key(settlement))
+    if data is None:
+        raise Refused("detail_unavailable", f"the detail of settlement {settlement} is not here; wait or ask again")
+    return _parse_detail(data, record["detail_hash"])
+
+
+def recompute(ctx: ContractContext, order: Record, metered: Sequence[Metered]) -> tuple[list[Record], Totals]:
+    """Lines and totals from the order's own terms."""
+    product = products.at_version(ctx, order["product"], order["version"])
+    day = calendar.day(ctx, order["date"])
+    baseline = power_of(ctx, find(ctx, order["auction"]), order["aggregator"], order["prognosis_revision"])
+    return settle_order(product, order, baseline, day.isp_seconds, metered)
+
+
+def with_lines(record: Record, lines: Sequence[Record], totals: Totals) -> Record:
+    """The settlement with other lines."""
+    return {
+        **record,
+        "lines": list(lines),
+        "buyer_micro_eur": totals.buyer_micro_eur,
+        "provider_micro_eur": totals.provider_micro_eur,
+    }
+
+
+def _propose(ctx: ContractContext, caller: Caller, args: Propose) -> Result:
+    order = find_order(ctx, args.order_id)
+    if order["buyer"] != caller.did:
+        raise Refused("not_buyer", "a settlement is proposed by the order's buyer", "order_id")
+    product = products.at_version(ctx, order["product"], order["version"])
+    _check_run(ctx, product, args)
+    day = calendar.day(ctx, order["date"])
+    delivered = day.bounds(order["isps"][-1]["isp"])[1]
+    now = market_time(ctx)
+    if now < delivered:
+        raise Refused("too_early", f"delivery ends at {delivered}, it is {now}", "order_id")
+    if [line.isp for line in args.lines] != [item["isp"] for item in order["isps"]]:
+        raise Refused("isp_list", "the lines follow the order's ISP list", "lines")
+    detail = _parse_detail(transient(ctx, "detail"), args.detail_hash)
+    _check_detail(ctx, order, args, detail)
+    lines, totals = recompute(
+        ctx, order, [Metered(line.isp, line.actual_j, line.quality, line.windows_hash) for line in args.lines]
+    )
+    name = settlement_id(args.order_id, args.run)
+    collection = shared_collection(caller, order["buyer_org"], order["aggregator_org"])
+    record = {
+        "order_id": args.order_id,
+        "run": args.run,
+        "status": "proposed",
+        "market_ms": now,
+        "detail_hash": args.detail_hash,
+        "collection": collection,
+        "open_disputes": 0,
+        "disputes": [],
+    }
+    record = with_lines(record, lines, totals)
+    save(ctx, key("settlement", name), record)
+    ctx.put_private(collection, _private_key(name), transient(ctx, "detail"))
+    announce(ctx, "settlement.proposed", {"settlement": name, **record})
+    return {
+        "settlement": name,
+        "buyer_micro_eur": totals.buyer_micro_eur,
+        "provider_micro_eur": totals.provider_micro_eur,
+    }
+
+
+def _check_run(ctx: ContractContext, product: Product, args: Propose) -> None:
+    if args.run not in product.settlement_runs:
+        runs = ", ".join(product.settlement_runs)
+        raise Refused("run", f"{product.product} has the runs {runs}, not {args.run}", "run")
+    if load(ctx, key("settlement", settlement_id(args.order_id, args.run))) is not None:
+        raise Refused("settlement_exists", f"run {args.run} of {args.order_id} is proposed already", "run")
+    previous = _previous(ctx, product, args.order_id, args.run)
+    if previous is not None and previous["status"] != "final":
+        raise Refused("run", f"the run before {args.run} is {previous['status']}, not final", "run")
+
+
+def _previous(ctx: ContractContext, product: Product, order_id: str, run: str) -> Record | None:
+    """The settlement of the run before; None for the first run. Refused('run') when it was left out."""
+    place = product.settlement_runs.index(run)
+    if place == 0:
+        return None
+    before = product.settlement_runs[place - 1]
+    return need(
+        ctx, key("settlement", settlement_id(order_id, before)), "run", f"run {before} comes before {run}", "run"
+    )
+
+
+def _parse_detail(data: bytes, detail_hash: str) -> Detail:
+    if sha256(data).hexdigest() != detail_hash:
+        raise Refused("detail_hash", "the detail does not have the hash that was named", "detail_hash")
+    try:
+        return Detail.model_validate(parse(data))
+    except CanonicalError as error:
+        raise Refused("invalid_argument", str(error), "detail") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        path = ".".join(str(part) for part in ("detail", *first["loc"]))
+        raise Refused("invalid_argument", first["msg"], path) from None
+
+
+def _check_detail(ctx: ContractContext, order: Record, args: Propose, detail: Detail) -> None:
+    """The detail is this proposal's, complete, and adds up to the lines."""
+    if detail.order_id != args.order_id or detail.run != args.run:
+        raise Refused("detail", "the detail belongs to another settlement", "detail")
+    named = [item.connection for item in detail.connections]
+    represented = [
+        place["connection"]
+        for place in masterdata.connections_at(ctx, order["congestion_point"], order["date"])
+        if (mandate := masterdata.at(ctx, "mandate", place["connection"], order["date"])) is not None
+        and mandate["aggregator"] == order["aggregator"]
+    ]
+    if sorted(named) != sorted(represented):
+        odd = sorted(set(named) ^ set(represented)) or sorted(n for n in named if named.count(n) > 1)
+        raise Refused(
+            "connections", f"the detail and the aggregator's portfolio differ in {odd[0]}", "detail.connections"
+        )
+    for index, item in enumerate(detail.connections):
+        if len(item.energy_j) != len(args.lines) or len(item.quality) != len(args.lines):
+            raise Refused("isp_list", "one energy and one rank per line", f"detail.connections.{index}")
+    for index, line in enumerate(args.lines):
+        total = sum(item.energy_j[index] for item in detail.connections)
+        if total != line.actual_j:
+            message = f"ISP {line.isp}: the connections add up to {total} J, the line says {line.actual_j} J"
+            raise Refused("detail_sum", message, f"lines.{index}.actual_j")
+        if min(item.quality[index] for item in detail.connections) != line.quality:
+            raise Refused("quality", "a line has the lowest rank of its connections", f"lines.{index}.quality")
+
+
+def _accept(ctx: ContractContext, caller: Caller, args: SettlementNamed) -> Result:
+    record = find_settlement(ctx, args.settlement)
+    order = find_order(ctx, record["order_id"])
+    if order["aggregator"] != caller.did:
+        raise Refused("not_owner", "a settlement is accepted by the order's aggregator", "settlement")
+    _require_status(record, args.settlement, "proposed")
+    _require_undisputed(record, args.settlement)
+    save(ctx, key("settlement", args.settlement), {**record, "status": "accepted"})
+    announce(ctx, "settlement.accepted", {"settlement": args.settlement})
+    return {"settlement": args.settlement, "status": "accepted"}
+
+
+def _require_status(record: Record, name: str, *statuses: str) -> None:
+    if record["status"] not in statuses:
+        raise Refused("settlement_status", f"settlement {name} is {record['status']}", "settlement")
+
+
+def _require_undisputed(record: Record, name: str) -> None:
+    if record["open_disputes"]:
+        raise Refused("disputed", f"settlement {name} has {record['open_disputes']} open disputes", "settlement")
+
+
+def _finalise(ctx: ContractContext, caller: Caller, args: SettlementNamed) -> Result:
+    record = find_settlement(ctx, args.settlement)
+    order = find_order(ctx, record["order_id"])
+    require_party(caller, order)
+    _require_status(record, args.settlement, "proposed", "accepted")
+    _require_undisputed(record, args.settlement)
+    product = products.at_version(ctx, order["product"], order["version"])
+    ends = record["market_ms"] + product.dispute_window_s * 1000
+    if record["status"] == "proposed" and market_time(ctx) < ends:
+        message = f"settlement {args.settlement} is not accepted, and may be disputed until {ends}"
+        raise Refused("dispute_window", message, "settlement")
+    previous = _previous(ctx, product, record["order_id"], record["run"])
+    postings = Postings(order["product"])
+    if previous is None:
+        _pay(postings, order, record)
+    else:
+        _pay_difference(postings, order, previous, record)
+    postings.commit(ctx)
+    for dispute in record["disputes"]:
+        for did in (order["buyer"], order["aggregator"]):
+            ctx.purge_private(record["collection"], evidence_key(dispute, did))
+    final = {**record, "status": "final", "final_market_ms": market_time(ctx)}
+    save(ctx, key("settlement", args.settlement), final)
+    announce(ctx, "settlement.final", {"settlement": args.settlement, **final})
+    return {
+        "settlement": args.settlement,
+        "buyer_micro_eur": record["buyer_micro_eur"],
+        "provider_micro_eur": record["provider_micro_eur"],
+    }
+
+
+def _pay(postings: Postings, order: Record, record: Record) -> None:
+    """Out of the escrows, which end without anything of this order."""
+    buyer, provider = actor_account(order["buyer"]), actor_account(order["aggregator"])
+    buyer_escrow = escrow_account(order["buyer"], order["auction"])
+    provider_escrow = escrow_account(order["aggregator"], order["auction"])
+    charged = 0
+    for line in record["lines"]:
+        ref = f"{order['order_id']}/{line['isp']}"
+        if line["net_micro_eur"] >= 0:
+            postings.transfer(buyer_escrow, provider, line["net_micro_eur"], "delivery", ref)
+        else:
+            postings.transfer(provider_escrow, buyer_escrow, -line["net_micro_eur"], "penalty", ref)
+            charged -= line["net_micro_eur"]
+    name = order["order_id"]
+    postings.transfer(
+        buyer_escrow, ROUNDING, record["buyer_micro_eur"] - record["provider_micro_eur"], "rounding", name
+    )
+    postings.transfer(
+        buyer_escrow, buyer, order["buyer_escrow_micro_eur"] - record["buyer_micro_eur"], "escrow_back", name
+    )
+    postings.transfer(provider_escrow, provider, order["collateral_micro_eur"] - charged, "collateral_back", name)
+
+
+def _pay_difference(postings: Postings, order: Record, before: Record, after: Record) -> None:
+    """From actor to actor: what changed since the run before."""
+    buyer, provider = actor_account(order["buyer"]), actor_account(order["aggregator"])
+    for old, new in zip(before["lines"], after["lines"], strict=True):
+        ref = f"{order['order_id']}/{new['isp']}"
+        postings.transfer(buyer, provider, new["net_micro_eur"] - old["net_micro_eur"], "resettlement", ref)
+    rounding = [r["buyer_micro_eur"] - r["provider_micro_eur"] for r in (before, after)]
+    postings.transfer(buyer, ROUNDING, rounding[1] - rounding[0], "rounding", order["order_id"])
+
+
+def evidence_key(dispute: str, did: str) -> str:
+    """Where a party's evidence lies in the parties' collection."""
+    return key("dispute_evidence", dispute, did)
+
+
+def _private_key(settlement: str) -> str:
+    return key("settlement_detail", settlement)
+
+
+def _one(ctx: ContractContext, args: SettlementNamed) -> Any:
+    return find_settlement(ctx, args.settlement)
+
+
+PARTIES: Final = (*BUYERS, *PROVIDERS)
+
+TRANSACTIONS: tuple[Transaction[Any], ...] = (
+    Transaction("settlement.propose", Propose, _propose, BUYERS),
+    Transaction("settlement.accept", SettlementNamed, _accept, PROVIDERS),
+    Transaction("settlement.finalise", SettlementNamed, _finalise, PARTIES),
+)
+QUERIES: tuple[Query[Any], ...] = (Query("settlement.one", SettlementNamed, _one),)
