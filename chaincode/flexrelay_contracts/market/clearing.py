@@ -79,7 +79,7 @@ def _clear(ctx: ContractContext, caller: Caller, args: Named) -> Result:
     result = {
         "auction": args.auction,
         "orders": [order["order_id"] for order in orders],
-        "options": {offer_id: [o.model_dump(mode="json") for o in contents[offer_id]] for offer_id, _ in offers},
+        "options": {offer_id: _opened(offer_id, contents[offer_id], chosen) for offer_id, _ in offers},
         "uncovered_w": [-(-left // 100_000) for left in selection.uncovered],
         "method": selection.method,
         "market_ms": market_time(ctx),
@@ -203,8 +203,25 @@ def _post(
     postings.commit(ctx)
 
 
+def find_clearing(ctx: ContractContext, auction: str) -> Record:
+    """The result of a cleared auction; `options` by offer, of which the taken one keeps its connections' shares.
+
+    Refused('not_cleared').
+    """
+    return need(ctx, key("clearing", auction), "not_cleared", f"auction {auction} is not cleared", "auction")
+
+
+def _opened(offer_id: str, options: tuple[Option, ...], chosen: dict[str, int]) -> list[Record]:
+    """Options as they are published: who would have delivered an option that was not taken is nobody's business."""
+    result = []
+    for option in options:
+        record = option.model_dump(mode="json")
+        result.append(record if _option_key(offer_id, option) in chosen else {**record, "connections": []})
+    return result
+
+
 def _one(ctx: ContractContext, args: Named) -> Any:
-    return need(ctx, key("clearing", args.auction), "not_cleared", f"auction {args.auction} is not cleared", "auction")
+    return find_clearing(ctx, args.auction)
 
 
 TRANSACTIONS: tuple[Transaction[Any], ...] = (Transaction("congestion.clear", Named, _clear, BUYERS),)
