@@ -21,6 +21,8 @@ Did = Annotated[str, StringConstraints(pattern=rf"^{_DID.pattern}$", max_length=
 Multikey = Annotated[str, StringConstraints(pattern=r"^z[1-9A-HJ-NP-Za-km-z]{40,60}$")]
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
+NetworkId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+
 Kind = Literal["actor", "device", "gateway"]
 
 
@@ -29,7 +31,7 @@ class Create(Model):
 
     v: Literal[1] = 1
     op: Literal["create"] = "create"
-    network: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+    network: NetworkId
     kind: Kind
     controller: Did | Literal[""] = ""
     key: Multikey

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from flexrelay_schemas.credentials import SignedRoleCredential
 from flexrelay_schemas.did import Create, Rotate
 from flexrelay_schemas.entities import FLEXIBILITY_TYPES, TYPES
 from flexrelay_schemas.entities.attribute import TERMS
@@ -30,6 +31,7 @@ WIRE: Final[dict[str, type[Model]]] = {
     "did-rotate": Rotate,
     "inclusion-proof": InclusionProof,
     "product": Product,
+    "role-credential": SignedRoleCredential,
     "signed-attestation": SignedAttestation,
     "signed-intent": SignedIntent,
     "signed-reading": SignedReading,

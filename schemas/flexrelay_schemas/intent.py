@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from flexrelay_schemas.canonical import MAX_INTEGER, canonical
-from flexrelay_schemas.did import Did
+from flexrelay_schemas.did import Did, NetworkId
 from flexrelay_schemas.encoding import b64u_decode
 from flexrelay_schemas.model import Model
 
@@ -23,7 +23,7 @@ class Intent(Model):
     """The signed content. `deadline` is a UTC instant in milliseconds since 1970 on the wall clock."""
 
     v: Literal[1] = 1
-    network: str
+    network: NetworkId
     actor: Did
     key_version: Annotated[int, Field(ge=1, le=1_000_000)]
     intent_id: IntentId

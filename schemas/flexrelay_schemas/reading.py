@@ -7,10 +7,11 @@ that only grow (CUMULATIVE) are what energy is settled from.
 
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from flexrelay_schemas.canonical import MAX_INTEGER, canonical
 from flexrelay_schemas.did import Did, Hash
+from flexrelay_schemas.did import NetworkId as NetworkId
 from flexrelay_schemas.intent import Signature, WallMs
 from flexrelay_schemas.model import Model
 
@@ -21,7 +22,6 @@ REGISTERS: Final = CUMULATIVE | {"power_w", "reactive_var", "voltage_mv", "curre
 """All register names; power and reactive power are signed, positive = withdrawal."""
 
 RegisterValue = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
-NetworkId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
 def _known(registers: dict[str, int]) -> dict[str, int]:
