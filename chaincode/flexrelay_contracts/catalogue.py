@@ -8,9 +8,13 @@ from flexrelay_contracts.market import (
     auctions,
     clearing,
     dispute,
+    imbalance,
+    local_clearing,
+    local_energy,
     offer,
     orders,
     portfolio,
+    positions,
     products,
     prognosis,
     request,
@@ -38,6 +42,10 @@ _MODULES: tuple[Any, ...] = (
     orders,
     settlement,
     dispute,
+    local_energy,
+    local_clearing,
+    positions,
+    imbalance,
 )
 
 TRANSACTIONS: dict[str, Transaction[Any]] = {t.name: t for module in _MODULES for t in module.TRANSACTIONS}

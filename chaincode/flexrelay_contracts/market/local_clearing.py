@@ -1,9 +1,9 @@
 """Clearing and settlement of a local energy auction.
 
 Clearing fixes volume, price and fills, gives back the sellers' unused reservations and corrects the positions of the
-BRPs: a trade is firm, and what is not delivered is an imbalance. Settlement pays volume × price out of the escrows; every
-line is exact, then floored once, and what is left of whole µ€ goes to the rounding account. Cleared per ISP, so that a
-block's energy is the same in each of its ISPs.
+BRPs: a trade is firm, and what is not delivered is an imbalance. Settlement pays volume × price out of the escrows;
+every line is exact, then floored once, and what is left of whole µ€ goes to the rounding account. Cleared per ISP, so
+that a block's energy is the same in each of its ISPs.
 """
 
 from typing import Any
@@ -73,8 +73,13 @@ def _side(orders: dict[str, Record], side: str, isps: int) -> list[Order]:
 
 
 def _release(
-    ctx: ContractContext, day: CalendarDay, auction_id: str, auction: Record, orders: dict[str, Record], fills: dict[str, int]
-) -> None:  # fmt: skip
+    ctx: ContractContext,
+    day: CalendarDay,
+    auction_id: str,
+    auction: Record,
+    orders: dict[str, Record],
+    fills: dict[str, int],
+) -> None:
     """Sold power stays reserved, the rest is free again."""
     reservations = Reservations(ctx, day)
     for order_id, order in sorted(orders.items()):

@@ -114,6 +114,8 @@ def _open(ctx: ContractContext, caller: Caller, args: Open) -> Result:
     product = products.current(ctx, args.product)
     if product.clearing != "uniform_double_auction":
         raise Refused("product", f"{args.product} is cleared as {product.clearing}, not as an auction", "product")
+    if product.sealed:
+        raise Refused("product", "orders of a local auction are open; this product seals them", "product")
     day = calendar.day(ctx, args.date)
     if not 1 <= args.isp_from <= args.isp_to <= day.isps:
         raise Refused("isp", f"ISPs {args.isp_from}–{args.isp_to} are not in {args.date}", "isp_to")
