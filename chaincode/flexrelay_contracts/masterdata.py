@@ -137,6 +137,10 @@ def _record(ctx: ContractContext, caller: Caller, args: RecordData) -> Result:
     data = _data(args)
     _may_write(ctx, caller, args, data)
     _check_parties(ctx, args.kind, data)
+    if args.kind in ("meter", "device"):
+        _claim(ctx, args, data["device"])
+    if args.kind == "receiver" and not _behind(ctx, args.connection, data["device"], args.valid_from):
+        raise Refused("unknown_device", f"the device is not behind {args.connection} on that date", "data.device")
     slot = data["device"] if args.kind in _PER_DEVICE else "-"
     history = [record for _, record in scan(ctx, "masterdata", args.kind, args.connection, slot)]
     same = next((record for record in history if record["valid_from"] == args.valid_from), None)
@@ -194,6 +198,29 @@ def _may_write(ctx: ContractContext, caller: Caller, args: RecordData, data: Rec
     if args.kind == "receiver" and caller.did == didlog.did_record(ctx, data["device"], "data.device")["controller"]:
         return
     raise Refused("not_writer", f"{caller.did} may not record {args.kind} data of {args.connection}", "connection")
+
+
+def _claim(ctx: ContractContext, args: RecordData, device: str) -> None:
+    """A device is behind one connection at a time: nobody claims the meter of somebody else's connection."""
+    for (_, connection), _claimed in scan(ctx, "device_behind", device):
+        if connection == args.connection:
+            continue
+        begins = [
+            record["valid_from"]
+            for kind in ("meter", "device")
+            for _, record in scan(ctx, "masterdata", kind, connection)
+            if args.valid_from < record["valid_from"] and (not args.valid_to or record["valid_from"] < args.valid_to)
+        ]
+        if any(_behind(ctx, connection, device, date) for date in (args.valid_from, *begins)):
+            raise Refused("device_elsewhere", f"the device is behind {connection} then", "data.device")
+    save(ctx, key("device_behind", device, args.connection), {"connection": args.connection})
+
+
+def _behind(ctx: ContractContext, connection: str, device: str, date: str) -> bool:
+    meter = at(ctx, "meter", connection, date)
+    if meter is not None and meter["device"] == device:
+        return True
+    return any(record["device"] == device for record in devices_at(ctx, connection, date))
 
 
 def _check_parties(ctx: ContractContext, kind: str, data: Record) -> None:
