@@ -101,6 +101,7 @@ class Engine:
         self._members = {name: tuple(members) for name, members in genesis.collections.items()}
         self._gateways = {key: org.name for org in genesis.organisations for key in org.gateways}
         self._validator = Validator(genesis, state)
+        self._prepared = _Prepared()
 
     def identity(self, org: str, multikey: str) -> Identity:
         """Raises Rejected unless the genesis names this key as a gateway of the organisation."""
@@ -128,37 +129,36 @@ class Engine:
         function = self._transactions.name
         simulation.finish()
         orgs = endorsing if named else self._endorsers(simulation, endorsing[0], function)
-        body = wire.encode_body(
-            {
-                "creator": [identity.org, identity.multikey],
-                "events": [[name, wire.b64(payload).decode()] for name, payload in simulation.events],
-                "function": function,
-                "intent": wire.b64(call.intent).decode(),
-                "network": self.genesis.network,
-                "nonce": nonce.hex(),
-                "orgs": [[org, wire.ATTESTED if i else wire.EXECUTED] for i, org in enumerate(orgs)],
-                "policies": sorted(simulation.policies.items()),
-                "private": sorted(
-                    (name, key_hash, None if value is None else value_hash(value))
-                    for (name, key_hash), (_, value) in simulation.private_writes.items()
-                ),
-                "private_reads": sorted(
-                    (name, key_hash, *(version or ())) for (name, key_hash), version in simulation.private_reads.items()
-                ),
-                "ranges": simulation.ranges,
-                "reads": sorted((key, *(version or ())) for key, version in simulation.reads.items()),
-                "result": canonical(result).decode(),
-                "timestamp": timestamp,
-                "transient": sorted(call.transient),
-                "tx_id": tx_id,
-                "v": 1,
-                "writes": [
-                    [key, None if value is None else wire.b64(value).decode()]
-                    for key, value in sorted(simulation.writes.items())
-                ],
-            }
-        )
-        self._check_size(len(wire.MAGIC) + 96 + len(body), tx_id)
+        body: wire.Body = {
+            "creator": [identity.org, identity.multikey],
+            "events": [[name, wire.b64(payload).decode()] for name, payload in simulation.events],
+            "function": function,
+            "intent": wire.b64(call.intent).decode(),
+            "network": self.genesis.network,
+            "nonce": nonce.hex(),
+            "orgs": [[org, wire.ATTESTED if i else wire.EXECUTED] for i, org in enumerate(orgs)],
+            "policies": sorted(simulation.policies.items()),
+            "private": sorted(
+                (name, key_hash, None if value is None else value_hash(value))
+                for (name, key_hash), (_, value) in simulation.private_writes.items()
+            ),
+            "private_reads": sorted(
+                (name, key_hash, *(version or ())) for (name, key_hash), version in simulation.private_reads.items()
+            ),
+            "ranges": simulation.ranges,
+            "reads": sorted((key, *(version or ())) for key, version in simulation.reads.items()),
+            "result": canonical(result).decode(),
+            "timestamp": timestamp,
+            "transient": sorted(call.transient),
+            "tx_id": tx_id,
+            "v": 1,
+            "writes": [
+                [key, None if value is None else wire.b64(value).decode()]
+                for key, value in sorted(simulation.writes.items())
+            ],
+        }
+        encoded = wire.encode_body(body)
+        self._check_size(len(wire.MAGIC) + 96 + len(encoded), tx_id)
         values = [
             (name, key_hash, key, value)
             for (name, key_hash), (key, value) in sorted(simulation.private_writes.items())
@@ -167,7 +167,9 @@ class Engine:
         if values:
             self.private.discard(self.clock() - 2 * self.genesis.tx_time_guard_ms)
             self.private.stage(tx_id, timestamp, values)
-        return Unsigned(tx_id, wire.attest(self._secret, body), body, result)
+        attestation = wire.attest(self._secret, encoded)
+        self._prepared.add(attestation, body)
+        return Unsigned(tx_id, attestation, encoded, result)
 
     def accept(self, envelope: bytes) -> Accepted:
         """Check an envelope before it is ordered. Raises Rejected."""
@@ -175,22 +177,26 @@ class Engine:
         parts = wire.split(envelope)
         if wire.attest(self._secret, parts.body) != parts.attestation:
             raise Rejected("the envelope was not executed by this ledger, or it was changed afterwards")
-        body = wire.decode_body(parts.body)
+        body = self._prepared.get(parts.attestation) or wire.decode_body(parts.body)
         tx_id: str = body["tx_id"]
         org, multikey = body["creator"]
         if self._gateways.get(multikey) != org:
             raise Rejected(f"the creator is no gateway of {org}", tx_id)
         if not parts.signed_by_creator(body):
             raise Rejected("the envelope's signature is not its creator's", tx_id)
-        if self.state.transaction(tx_id) is None:
+        try:
             self._check_time(body["timestamp"], tx_id)
+        except Rejected:
+            if self.state.transaction(tx_id) is None:
+                raise
         return Accepted(tx_id, envelope, body)
 
     def draft(self, accepted: Sequence[Accepted]) -> Draft:
         """Judge the next block; the state holds all blocks before it."""
         bodies = [item.body for item in accepted]
         number = self.state.height
-        judgement = self._validator.judge(number, bodies)
+        judgement = self._validator.judge(number, bodies, self._prepared.fresh)
+        self._prepared.forget([item.tx_id for item in accepted])
         payload, block_hash = encode_block(
             number, self.state.last_hash, judgement.validations, [item.envelope for item in accepted]
         )
@@ -257,9 +263,7 @@ class Engine:
         chosen = [executing]
         readers = [set(self._members[name]) for name in simulation.collections_read]
         for key in sorted({*simulation.writes, *simulation.policies}):
-            entry = self.state.get(key)
-            if entry is not None and entry.policy:
-                chosen += [org for org in entry.policy if org not in chosen]
+            chosen += [org for org in self.state.policy(key) or () if org not in chosen]
         policy = self.genesis.policy(function)
         for org in policy.orgs:
             if policy.satisfied(frozenset(chosen)):
@@ -284,6 +288,32 @@ class Engine:
         limit = self.genesis.block_cutting.max_envelope_bytes
         if size > limit:
             raise Rejected(f"the envelope has {size} bytes, at most {limit} are allowed", tx_id)
+
+
+class _Prepared:
+    """What this process prepared last and no block has seen: saves parsing a body again and looking its id up."""
+
+    _MAX = 4096
+
+    def __init__(self) -> None:
+        self.fresh: dict[str, bytes] = {}
+        self._bodies: dict[bytes, wire.Body] = {}
+
+    def add(self, attestation: bytes, body: wire.Body) -> None:
+        if len(self.fresh) >= self._MAX:
+            self.forget([next(iter(self.fresh))])
+        self.fresh[body["tx_id"]] = attestation
+        self._bodies[attestation] = body
+
+    def get(self, attestation: bytes) -> wire.Body | None:
+        """The body with this attestation. The caller has checked that the attestation is its body's."""
+        return self._bodies.get(attestation)
+
+    def forget(self, tx_ids: Sequence[str]) -> None:
+        for tx_id in tx_ids:
+            attestation = self.fresh.pop(tx_id, None)
+            if attestation is not None:
+                del self._bodies[attestation]
 
 
 class _Chosen(Mapping[str, Transaction[Any]]):

@@ -1,6 +1,6 @@
 """Envelopes: what a gateway stores and submits. `FXE1` ‖ signature (64) ‖ attestation (32) ‖ body (JSON).
 
-The body holds the proposal and what its execution read and wrote. The attestation is the operator's HMAC over the
+The body holds the proposal and what its execution read and wrote. The attestation is the operator's MAC over the
 body: no gateway can change what was executed. The signature is the creator's, over all that follows it.
 
 Body: v, network, tx_id, nonce (hex), creator [org, Multikey], timestamp (UTC ms), function, intent (base64), transient
@@ -12,7 +12,6 @@ base64]]. Writes and reads are sorted by key.
 
 import base64
 import hashlib
-import hmac
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +28,7 @@ ATTESTED = "attested by the operator"
 
 Body = dict[str, Any]
 
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False).encode
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
 
 b64 = base64.b64encode
 unb64 = base64.b64decode
@@ -59,13 +58,13 @@ def decode_body(data: bytes) -> Body:
 
 
 def attest(secret: bytes, body: bytes) -> bytes:
-    """The operator's HMAC-SHA-256 over the body: "this is what the execution gave"."""
-    return hmac.digest(secret, body, "sha256")
+    """The operator's keyed BLAKE2b-256 over the body: "this is what the execution gave"."""
+    return hashlib.blake2b(body, digest_size=32, key=secret).digest()
 
 
 def signing_message(attestation: bytes, body: bytes) -> bytes:
     """What the creator signs (a digest, so that a hardware key need not see megabytes)."""
-    return _SIGNED + hashlib.sha256(attestation + body).digest()
+    return _SIGNED + attestation + hashlib.sha256(body).digest()
 
 
 def join(signature: bytes, attestation: bytes, body: bytes) -> bytes:

@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS tx (id BLOB PRIMARY KEY, block INTEGER NOT NULL, code
 CREATE TABLE IF NOT EXISTS meta (one INTEGER PRIMARY KEY CHECK (one = 1), height INTEGER NOT NULL, hash BLOB NOT NULL);
 """
 
+_GET = "SELECT value, block, tx, policy FROM state WHERE key = ?"
+
 Version = tuple[int, int]
 
 
@@ -68,6 +70,10 @@ class State:
         self.last_hash: bytes = row[1] if row else bytes(32)
         self._cache: dict[str, Entry | None] = {}
         self._cache_bytes = 0
+        self._cursor = self._db.cursor()
+        self._db.execute("BEGIN")  # a read in a transaction that is open costs no locking
+        self.has_policies = self._db.execute("SELECT 1 FROM state WHERE policy IS NOT NULL").fetchone() is not None
+        """Whether a key may have a policy: most networks never set one, and need not look for it."""
 
     def close(self) -> None:
         self._db.close()
@@ -77,7 +83,7 @@ class State:
             return self._cache[key]
         except KeyError:
             pass
-        row = self._db.execute("SELECT value, block, tx, policy FROM state WHERE key = ?", (key.encode(),)).fetchone()
+        row = self._cursor.execute(_GET, (key.encode(),)).fetchone()
         entry = None if row is None else _entry(*row)
         self._remember(key, entry)
         return entry
@@ -101,7 +107,7 @@ class State:
 
     def transaction(self, tx_id: str) -> Committed | None:
         """Where the transaction stands, by its first occurrence."""
-        row = self._db.execute("SELECT block, code FROM tx WHERE id = ?", (bytes.fromhex(tx_id),)).fetchone()
+        row = self._cursor.execute("SELECT block, code FROM tx WHERE id = ?", (bytes.fromhex(tx_id),)).fetchone()
         return None if row is None else Committed(tx_id, row[0], CODES[row[1]])
 
     def apply(
@@ -119,6 +125,7 @@ class State:
         deletes = [(key.encode(),) for key, entry in changes.items() if entry is None]
         ids = [(bytes.fromhex(tx_id), number, CODE_OF[validation]) for tx_id, validation in transactions]
         try:
+            self._db.execute("COMMIT")
             self._db.execute("BEGIN")
             self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)", puts)
             self._db.executemany("DELETE FROM state WHERE key = ?", deletes)
@@ -129,9 +136,18 @@ class State:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise StateError(f"the state database cannot be written: {error}") from error
+        finally:
+            self._db.execute("BEGIN")
         self.height, self.last_hash = number + 1, block_hash
         for key, entry in changes.items():
             self._remember(key, entry)
+            if entry is not None and entry.policy is not None:
+                self.has_policies = True
+
+    def policy(self, key: str) -> tuple[str, ...] | None:
+        """The organisations whose endorsement a write of the key needs."""
+        entry = self.get(key) if self.has_policies else None
+        return None if entry is None else entry.policy
 
     def entries(self) -> Iterator[tuple[bytes, bytes, int, int, str | None]]:
         """Every row of the state in key order: (key, value, block, tx, policy)."""

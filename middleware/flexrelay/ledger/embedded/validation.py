@@ -2,7 +2,7 @@
 
 import bisect
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flexrelay.ledger.embedded.envelope import Body, unb64
@@ -33,18 +33,20 @@ class Validator:
         self._state = state
         self._policies: dict[str, EndorsementPolicy] = {}
 
-    def judge(self, number: int, bodies: Sequence[Body]) -> Judgement:
+    def judge(self, number: int, bodies: Sequence[Body], fresh: Container[str] = ()) -> Judgement:
+        """Judge a block's transactions. `fresh`: ids that are known to stand in no block."""
         judgement = Judgement(number)
         seen: set[str] = set()
         for index, body in enumerate(bodies):
-            validation = self.judge_one(judgement, seen, index, body)
+            known = body["tx_id"] not in fresh and self._state.transaction(body["tx_id"]) is not None
+            validation = Validation.DUPLICATE_TXID if known else self.judge_one(judgement, seen, index, body)
             judgement.validations.append(validation)
         return judgement
 
     def judge_one(self, judgement: Judgement, seen: set[str], index: int, body: Body) -> Validation:
-        """Judge the next transaction and, when it is valid, add its changes."""
+        """Judge the next transaction of the block and, when it is valid, add its changes."""
         tx_id = body["tx_id"]
-        if tx_id in seen or self._state.transaction(tx_id) is not None:
+        if tx_id in seen:
             return Validation.DUPLICATE_TXID
         seen.add(tx_id)
         validation = self._check(judgement.changes, body)
@@ -71,7 +73,7 @@ class Validator:
         entry = changes[key] if key in changes else self._state.get(key)
         if entry is None:
             return not version
-        return version == [entry.block, entry.tx]
+        return len(version) == 2 and version[0] == entry.block and version[1] == entry.tx
 
     def _endorsed(self, changes: Mapping[str, Entry | None], body: Body) -> bool:
         endorsing = frozenset(org for org, _ in body["orgs"])
@@ -80,12 +82,9 @@ class Validator:
             policy = self._policies[body["function"]] = self._genesis.policy(body["function"])
         if not policy.satisfied(endorsing):
             return False
-        keys = [key for key, _ in body["writes"]]
-        if body["policies"]:
-            keys += [key for key, _ in body["policies"]]
-        for key in keys:
-            entry = changes[key] if key in changes else self._state.get(key)
-            if entry is not None and entry.policy is not None and not endorsing.issuperset(entry.policy):
+        for key, _ in (*body["writes"], *body["policies"]):
+            needed = _policy(changes, self._state, key)
+            if needed is not None and not endorsing.issuperset(needed):
                 return False
         return True
 
@@ -111,8 +110,7 @@ def collect(judgement: Judgement, index: int, body: Body, state: State) -> None:
         if text is None:
             changes[key] = None
         else:
-            old = changes[key] if key in changes else state.get(key)
-            changes[key] = Entry(unb64(text), number, index, old.policy if old else None)
+            changes[key] = Entry(unb64(text), number, index, _policy(changes, state, key))
     for key, orgs in body["policies"]:
         old = changes[key] if key in changes else state.get(key)
         if old is not None:
@@ -121,6 +119,13 @@ def collect(judgement: Judgement, index: int, body: Body, state: State) -> None:
         place = hash_key(collection, key_hash)
         changes[place] = None if value_hash is None else Entry(bytes.fromhex(value_hash), number, index, None)
         judgement.private.append(PrivateChange(body["tx_id"], collection, key_hash, value_hash))
+
+
+def _policy(changes: Mapping[str, Entry | None], state: State, key: str) -> tuple[str, ...] | None:
+    if key in changes:
+        entry = changes[key]
+        return None if entry is None else entry.policy
+    return state.policy(key)
 
 
 def value_hash(value: bytes) -> str:
