@@ -1,4 +1,4 @@
-"""A street on one transformer with peers, two BRPs, a DSO, a TSO and the product `local-energy`, ready to trade."""
+"""A street on one transformer with peers, two BRPs, a DSO, a TSO and the local energy product, ready to trade."""
 
 import copy
 from collections.abc import Iterator, Mapping
@@ -6,55 +6,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from flexrelay_schemas.canonical import canonical, parse
+from flexrelay_schemas.products import load
 from support.contracts import Party
 from support.network import Network
 
 DATE = "2016-05-20"
 ISP = 50
 FUNDS = 100_000_000
+PRODUCT = "local-energy-auction"
 
 
 def local_product(**changes: Any) -> dict[str, Any]:
-    """A product document of the local energy auction: 15 minutes, gate closure 15 minutes before."""
-    return {
-        "v": 1,
-        "product": "local-energy",
-        "version": 1,
-        "title": "Local energy auction",
-        "currency": "EUR",
-        "need": "energy",
-        "level": "community",
-        "buyer_role": "consumer",
-        "provider_roles": ["prosumer", "aggregator"],
-        "mtu_s": 900,
-        "full_activation_time_s": 0,
-        "gate_opening": {"relative_to": "isp", "offset_s": -172_800},
-        "gate_closure": {"relative_to": "isp", "offset_s": -900},
-        "granularity_w": 1,
-        "min_quantity_w": 1,
-        "max_quantity_w": 1_000_000,
-        "min_price_nano_eur_per_wh": -500_000,
-        "max_price_nano_eur_per_wh": 500_000,
-        "clearing": "uniform_double_auction",
-        "pricing": "uniform",
-        "volume_cap": "headroom",
-        "sealed": False,
-        "baseline": "none",
-        "balance_responsibility": "provider",
-        "tolerance_permille": 0,
-        "payout_curve": [
-            {"delivered_permille": 0, "paid_permille": 0},
-            {"delivered_permille": 1000, "paid_permille": 1000},
-        ],
-        "penalty_nano_eur_per_wh": 0,
-        "rebound": {"rule": "ignored", "penalty_nano_eur_per_wh": 0},
-        "verification": "meter_signed",
-        "settlement_runs": ["d1"],
-        "dispute_window_s": 0,
-        "bond_micro_eur": 0,
-        "fallback": "proposed",
-        **changes,
-    }
+    """The shipped product with consumers as buyers, negative prices and some fields changed."""
+    shipped = parse(canonical(load(PRODUCT).model_dump()))
+    tests = {"buyer_role": "consumer", "min_price_nano_eur_per_wh": -500_000, "max_price_nano_eur_per_wh": 500_000}
+    return {**shipped, **tests, **changes}
 
 
 @dataclass
@@ -105,7 +72,7 @@ class Street:
         opened = self.net.call(
             self.dso,
             "local_energy.open",
-            product="local-energy",
+            product=PRODUCT,
             congestion_point="cp-1",
             date=DATE,
             isp_from=isp,
@@ -113,6 +80,7 @@ class Street:
             headroom_w=headroom_w,
             grid_fee_nano_eur_per_wh=fee,
         )
+        self.net.to(max(self.net.market_ms, self.net.day(DATE).bounds(isp)[0] - 86_400_000))
         return str(opened["auction"])
 
     def order(self, auction: str, order_id: str, side: str, connection: str, wh: int, price: int) -> Mapping[str, Any]:

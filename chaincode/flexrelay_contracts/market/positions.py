@@ -16,11 +16,12 @@ from flexrelay_contracts.clock import market_time
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.grants import holds
 from flexrelay_contracts.market import orders, products
+from flexrelay_contracts.market.clearing import find_clearing
 from flexrelay_contracts.market.options import Option
 from flexrelay_contracts.market.terms import BUYERS, EnergyJ, LocalId
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
-from flexrelay_contracts.state import announce, key, load, need, save, scan
+from flexrelay_contracts.state import announce, key, load, save, scan
 from flexrelay_schemas.did import Did
 from flexrelay_schemas.intervals import CalendarDay, LocalDate
 from flexrelay_schemas.model import Items, Model
@@ -144,9 +145,7 @@ def _moved(ctx: ContractContext, order: Mapping[str, Any], day: CalendarDay) -> 
 
 def _option(ctx: ContractContext, order: Mapping[str, Any]) -> Option:
     """The option that became the order, as the clearing unsealed it."""
-    message = f"auction {order['auction']} is not cleared"
-    cleared = need(ctx, key("clearing", order["auction"]), "not_cleared", message, "order_id")
-    offered = cleared["options"][order["offer_id"]]
+    offered = find_clearing(ctx, order["auction"])["options"][order["offer_id"]]
     return next(Option.model_validate(item) for item in offered if item["option_id"] == order["option_id"])
 
 

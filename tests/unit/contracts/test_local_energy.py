@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.local_market import DATE, FUNDS, ISP, Street
+from support.local_market import DATE, FUNDS, ISP, PRODUCT, Street
 from support.refusals import refused
 
 from flexrelay_contracts.rules import whatif
@@ -25,7 +25,7 @@ def street(shared: Street) -> Any:
 def test_golden_auction_from_opening_to_settlement(street: Street) -> None:
     """800 Wh of 1000 Wh offered trade: d1 and d2 buy 500 and 300 Wh, the marginal ask of c2 is cut."""
     auction = street.open(fee=7_000)
-    assert auction == f"local-energy.cp-1.{DATE}.{ISP}-{ISP}"
+    assert auction == f"{PRODUCT}.cp-1.{DATE}.{ISP}-{ISP}"
     street.order(auction, "s1", "sell", "c1", 600, 40_001)
     street.order(auction, "s2", "sell", "c2", 400, 60_000)
     assert street.order(auction, "d1", "buy", "c3", 500, 100_000)["escrow_micro_eur"] == 50_000 + 3_500
@@ -143,6 +143,9 @@ def test_the_gate_is_kept_by_market_time_and_by_status(street: Street) -> None:
     with refused("auction_status"):
         street.net.call(street.dso, "local_energy.clear", auction=auction)
     start = street.net.day(DATE).bounds(ISP)[0]
+    street.net.to(start - 86_400_001)
+    with refused("gate_not_open", "auction"):
+        street.order(auction, "early", "buy", "c3", 10, 1)
     street.net.to(start - 900_001)
     street.order(auction, "in-time", "buy", "c3", 10, 1)
     street.net.to(start - 900_000)
@@ -186,7 +189,7 @@ def test_an_order_reads_the_status_key_that_closing_writes(street: Street) -> No
 def test_opening_is_the_dsos(street: Street) -> None:
     other = street.net.actor("dso", org="dso")
     arguments = {
-        "product": "local-energy",
+        "product": PRODUCT,
         "congestion_point": "cp-1",
         "date": DATE,
         "isp_from": ISP,
