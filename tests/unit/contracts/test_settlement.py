@@ -1,0 +1,173 @@
+"""Settlement: money by hand, finality, later runs, and the refusals."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.market import ISP_S, Market
+
+from flexrelay_contracts.refusal import Refused
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("settlement_*.json"))
+
+
+def refused(code: str, field: str, action: Callable[[], object]) -> None:
+    with pytest.raises(Refused) as caught:
+        action()
+    assert (caught.value.code, caught.value.field) == (code, field)
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_golden(path: Path) -> None:
+    """A scenario with its money worked out by hand (see the file's own words)."""
+    story = json.loads(path.read_text())
+    market = Market.start(**story["product"])
+    orders = market.order(story["price_a"], story["price_b"])
+    for connection, energies in story["energy_j"].items():
+        for isp, energy in energies.items():
+            market.energy[connection, int(isp)] = energy
+    before = [market.money(party) for party in (market.dso, market.agg_a, market.agg_b)]
+    escrowed = [sum(order["buyer_escrow_micro_eur"] for order in orders)]
+    escrowed += [order["collateral_micro_eur"] for order in orders]
+    nets = []
+    for order in orders:
+        market.settle(order)
+        record = market.net.ask("settlement.one", settlement=f"{order['order_id']}.initial")
+        nets.append([line["net_micro_eur"] for line in record["lines"]])
+    assert nets == story["expected"]["net_micro_eur"]
+    after = [market.money(party) for party in (market.dso, market.agg_a, market.agg_b)]
+    moved = [new - old - held for new, old, held in zip(after, before, escrowed, strict=True)]
+    assert dict(zip(("dso", "agg_a", "agg_b"), moved, strict=True)) == story["expected"]["paid_micro_eur"]
+    assert market.balances().get("rounding", 0) == story["expected"]["rounding_micro_eur"]
+    assert market.held() == {}
+
+
+def test_full_delivery_pays_the_price_and_empties_the_escrows() -> None:
+    market = Market.start()
+    orders = market.order()
+    market.deliver(*orders)
+    for order in orders:
+        market.settle(order)
+    assert market.money(market.agg_a) == 1_000_000_000 + 500_000
+    assert market.money(market.agg_b) == 1_000_000_000 + 600_000
+    assert market.money(market.dso) == 1_000_000_000 - 1_100_000
+    assert market.held() == {}
+
+
+def test_a_settlement_is_not_final_before_acceptance_or_the_windows_end() -> None:
+    market = Market.start()
+    order, _ = market.order()
+    market.deliver(order)
+    name = market.propose(order)
+    refused("dispute_window", "settlement", lambda: market.net.call(market.dso, "settlement.finalise", settlement=name))
+    refused("not_owner", "settlement", lambda: market.net.call(market.agg_b, "settlement.accept", settlement=name))
+    refused("not_party", "actor", lambda: market.net.call(market.agg_b, "settlement.finalise", settlement=name))
+    market.net.to(market.net.market_ms + 172_800_000)
+    market.net.call(market.agg_a, "settlement.finalise", settlement=name)
+    assert market.money(market.agg_a) == 1_000_000_000 + 500_000
+
+
+def test_nothing_changes_after_finality() -> None:
+    market = Market.start()
+    order, _ = market.order()
+    market.deliver(order)
+    market.settle(order)
+    name = f"{order['order_id']}.initial"
+    before = market.balances()
+    state = dict(market.net.ledger.state)
+    refused(
+        "settlement_status", "settlement", lambda: market.net.call(market.agg_a, "settlement.accept", settlement=name)
+    )
+    refused(
+        "settlement_status", "settlement", lambda: market.net.call(market.dso, "settlement.finalise", settlement=name)
+    )
+    refused("settlement_exists", "run", lambda: market.propose(order))
+    refused("settlement_status", "settlement", lambda: market.open(market.agg_a, name, 49, "a1", 1))
+    assert market.balances() == before and market.net.ledger.state == state
+
+
+def test_a_later_run_posts_the_difference_only() -> None:
+    market = Market.start()
+    order, _ = market.order()
+    market.deliver(order)
+    market.energy["a1", 49] = 8_000 * ISP_S
+    refused("run", "run", lambda: market.propose(order, "month"))
+    market.settle(order)
+    # ISP 49: 2000 of 2500 Wh delivered: 200,000 µ€ less 500 Wh × 150,000 n€ = 75,000 µ€
+    assert market.money(market.agg_a) == 1_000_000_000 + 125_000 + 250_000
+    market.energy["a1", 49] = 9_000 * ISP_S
+    market.settle(order, "month")
+    assert market.money(market.agg_a) == 1_000_000_000 + (225_000 - 37_500) + 250_000
+    market.energy["a1", 49] = 1_000 * ISP_S
+    market.settle(order, "final")
+    assert market.money(market.agg_a) == 1_000_000_000 + (25_000 - 337_500) + 250_000
+    balances = market.balances()
+    assert balances[f"actor:{market.dso.did}"] - 1_000_000_000 + 600_000 == 62_500  # B's order is in escrow still
+    refused("run", "run", lambda: market.propose(order, "fourth"))
+
+
+def test_rebound_beyond_the_room_is_charged_up_to_the_ordered_energy() -> None:
+    market = Market.start()
+    order, _ = market.order()
+    market.deliver(order)
+    room_w = order["isps"][2]["room_w"]
+    assert room_w == 6_000, "4 kW declared and half of the 4 kW left"
+    market.energy["a1", 80] = -(room_w + 1_000) * ISP_S
+    name = market.propose(order)
+    line = market.net.ask("settlement.one", settlement=name)["lines"][2]
+    assert line["net_micro_eur"] == -12_500  # 250 Wh × 50,000 n€
+    other, _ = Market.order(second := Market.start())
+    second.deliver(other)
+    second.energy["a1", 80] = -1_000_000 * ISP_S
+    second.settle(other)
+    assert second.money(second.agg_a) == 1_000_000_000 + 500_000 - 250_000
+    assert second.held().keys() == {f"escrow:{p.did}:{other['auction']}" for p in (second.dso, second.agg_b)}
+
+
+def test_a_proposal_is_complete_and_adds_up() -> None:
+    market = Market.start()
+    order, other = market.order()
+    market.deliver(order)
+    good = market.proposal(order)
+    refused("too_early", "order_id", lambda: market.net.call_with(
+        {"detail": b"{}"}, market.dso, "settlement.propose", detail_hash="0" * 64,
+        **{name: good[name] for name in ("order_id", "run", "lines")},
+    ))  # fmt: skip
+
+    def changed(change: Callable[[dict[str, Any]], None]) -> Callable[[], object]:
+        arguments = json.loads(json.dumps(market.proposal(order)))
+        change(arguments)
+        return lambda: market.send_proposal(arguments)
+
+    refused("unknown_order", "order_id", changed(lambda a: a.update(order_id="order-0")))
+    refused("run", "run", changed(lambda a: a.update(run="weekly")))
+    refused("isp_list", "lines", changed(lambda a: a["lines"].pop()))
+    refused("detail_hash", "detail_hash", changed(lambda a: a.update(detail_hash="0" * 64)))
+    refused("detail", "detail", changed(lambda a: a["detail"].update(run="month")))
+    refused("detail_sum", "lines.0.actual_j", changed(lambda a: a["lines"][0].update(actual_j=7)))
+    refused("quality", "lines.1.quality", changed(lambda a: a["lines"][1].update(quality=2)))
+    refused("connections", "detail.connections", changed(lambda a: a["detail"]["connections"].pop()))
+    refused(
+        "connections", "detail.connections",
+        changed(lambda a: a["detail"]["connections"].append(a["detail"]["connections"][0])),
+    )  # fmt: skip
+    refused("isp_list", "detail.connections.0", changed(lambda a: a["detail"]["connections"][0]["energy_j"].pop()))
+    refused("invalid_argument", "detail.salt", changed(lambda a: a["detail"].update(salt="short")))
+    refused("invalid_argument", "lines.0.actual_j", changed(lambda a: a["lines"][0].update(actual_j=True)))
+    market.send_proposal(good)
+    assert not [name for name in market.balances() if name == "rounding"]
+    assert market.net.ask("settlement.one", settlement=f"{order['order_id']}.initial")["status"] == "proposed"
+    refused("unknown_settlement", "settlement", lambda: market.net.ask("settlement.one", settlement=other["order_id"]))
+
+
+def test_only_the_buyer_proposes() -> None:
+    market = Market.start()
+    order, _ = market.order()
+    market.deliver(order)
+    stranger = market.net.actor("dso", org="dso")
+    market.dso, dso = stranger, market.dso
+    refused("not_buyer", "order_id", lambda: market.propose(order))
+    market.dso = dso
+    market.propose(order)
