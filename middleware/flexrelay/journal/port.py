@@ -102,6 +102,10 @@ class Journal(Protocol):
         """The entry, or None when it was truncated or is not there yet. Raises JournalCorrupt."""
         ...
 
+    async def wait(self, after: int) -> None:
+        """Return when there is an entry with position > `after`."""
+        ...
+
     async def acknowledge(self, consumer: str, position: int) -> None:
         """`consumer` has stored its effects up to `position`; a consumer exists from its first acknowledgement."""
         ...

@@ -69,6 +69,7 @@ class SqliteJournal:
         self._write_thread = ThreadPoolExecutor(1, "journal-write")
         self._read_thread = ThreadPoolExecutor(1, "journal-read")
         self._waiting: list[tuple[bytes, int, int, Sequence[DeadLetter], asyncio.Future[int]]] = []
+        self._grown = asyncio.Event()
         self._commits: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -109,6 +110,10 @@ class SqliteJournal:
             return None
         found = await self.read(position - 1, 1)
         return found[0]
+
+    async def wait(self, after: int) -> None:
+        while self._end <= after:
+            await self._grown.wait()
 
     async def acknowledge(self, consumer: str, position: int) -> None:
         await self._in_writer(
@@ -190,6 +195,8 @@ class SqliteJournal:
             else:
                 for (*_, future), first in zip(group, firsts, strict=True):
                     future.set_result(first)
+                self._grown.set()
+                self._grown = asyncio.Event()
         self._commits = None
 
     def _commit(self, group: Sequence[tuple[bytes, int, int, Sequence[DeadLetter], object]]) -> list[int]:

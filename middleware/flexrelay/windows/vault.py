@@ -1,0 +1,150 @@
+"""What cannot be computed again: the secrets that salts come from, and the gateway's attestations.
+
+A secret is random, one per device and month. Erasing it makes every leaf of that device and month meaningless: the
+hashes that were anchored can no longer be tied to any reading. The file overwrites what it deletes (secure_delete).
+"""
+
+import hashlib
+import hmac
+import secrets
+import threading
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from flexrelay.store import Component, Migration, connect, migrate
+
+_COMPONENT: Final = Component(
+    "vault",
+    (
+        Migration(
+            1,
+            "secrets and attestations",
+            (
+                """CREATE TABLE vault_secret (
+                    did TEXT NOT NULL, period TEXT NOT NULL, secret BLOB,
+                    PRIMARY KEY (did, period)) STRICT, WITHOUT ROWID""",
+                """CREATE TABLE vault_attestation (
+                    did TEXT NOT NULL, observed_at INTEGER NOT NULL, evidence BLOB NOT NULL,
+                    PRIMARY KEY (did, observed_at)) STRICT, WITHOUT ROWID""",
+            ),
+        ),
+    ),
+)
+_SALT: Final = b"flexrelay-salt-v1"
+
+
+class Erased(Exception):
+    """The secret of this device and month was erased: its readings cannot be proved any more."""
+
+
+@lru_cache(maxsize=1024)
+def _month_of_day(day: int) -> str:
+    return datetime.fromtimestamp(day * 86_400, UTC).strftime("%Y-%m")
+
+
+def period_of(observed_at: int) -> str:
+    """The month of an instant (UTC), as "2016-05"."""
+    return _month_of_day(observed_at // 86_400_000)
+
+
+def salt_of(secret: bytes, observed_at: int, evidence: bytes) -> bytes:
+    """16 bytes for one leaf: HMAC-SHA256 of the instant and the evidence's hash, cut."""
+    content = _SALT + observed_at.to_bytes(8, "big") + hashlib.sha256(evidence).digest()
+    return hmac.digest(secret, content, "sha256")[:16]
+
+
+class Vault:
+    """One SQLite file. Calls block, are short, and may come from any thread."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = connect(path)
+        self._connection.execute("PRAGMA secure_delete = ON")
+        migrate(self._connection, path, [_COMPONENT])
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def secrets(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], bytes | None]:
+        """The secrets of (DID, month) pairs, made where there are none yet; None where it was erased."""
+        found: dict[tuple[str, str], bytes | None] = {}
+        with self._lock:
+            missing = []
+            for pair in wanted:
+                row = self._connection.execute(
+                    "SELECT secret FROM vault_secret WHERE did = ? AND period = ?", pair
+                ).fetchone()
+                if row is None:
+                    found[pair] = secrets.token_bytes(32)
+                    missing.append((*pair, found[pair]))
+                else:
+                    found[pair] = row[0]
+            self._write("INSERT INTO vault_secret VALUES (?, ?, ?)", missing)
+        return found
+
+    def salt(self, did: str, observed_at: int, evidence: bytes) -> bytes:
+        """The salt of one leaf. Raises Erased."""
+        period = period_of(observed_at)
+        secret = self.secrets([(did, period)])[did, period]
+        if secret is None:
+            raise Erased(f"the salts of {did} in {period} were erased")
+        return salt_of(secret, observed_at, evidence)
+
+    def erase(self, did: str, periods: Sequence[str] = ()) -> int:
+        """Erase secrets and attestations of a device, of these months or of all; the number of secrets erased.
+
+        Overwritten in the database and its write-ahead log; copies in backups are the operator's to find.
+        """
+        with self._lock:
+            rows = self._connection.execute(
+                "SELECT period FROM vault_secret WHERE did = ? AND secret IS NOT NULL", (did,)
+            ).fetchall()
+            chosen = [row[0] for row in rows if not periods or row[0] in periods]
+            self._write(
+                "UPDATE vault_secret SET secret = NULL WHERE did = ? AND period = ?", [(did, item) for item in chosen]
+            )
+            gone = self._connection.execute(
+                "SELECT observed_at FROM vault_attestation WHERE did = ?", (did,)
+            ).fetchall()
+            self._write(
+                "DELETE FROM vault_attestation WHERE did = ? AND observed_at = ?",
+                [(did, row[0]) for row in gone if period_of(row[0]) in chosen],
+            )
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return len(chosen)
+
+    def attestation(self, did: str, observed_at: int) -> bytes | None:
+        with self._lock:
+            row = self._connection.execute(
+                "SELECT evidence FROM vault_attestation WHERE did = ? AND observed_at = ?", (did, observed_at)
+            ).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def keep(self, attestations: Sequence[tuple[str, int, bytes]]) -> None:
+        """Store (DID, observed_at, evidence); one that is there already stays."""
+        with self._lock:
+            self._write("INSERT OR IGNORE INTO vault_attestation VALUES (?, ?, ?)", attestations)
+
+    def _write(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
+        if not rows:
+            return
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._connection.executemany(statement, rows)
+            self._connection.execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")

@@ -1,0 +1,296 @@
+"""Windows: every reading becomes a salted leaf; a device's leaves of one market interval become a root.
+
+`consume` (a journal consumer) makes leaves. `close` makes window revisions of the intervals that ended a grace ago;
+a reading that comes later makes revision n + 1, which names the root of n. `anchor` makes one root over all window
+revisions that are not anchored yet; `hand_over` gives it to the outbox in the transaction that marks it as given.
+Every step is all or nothing on disk, and the same journal and vault give the same bytes again.
+"""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+from flexrelay.identity.signer import Signer
+from flexrelay.journal.port import Entry
+from flexrelay.store import Store
+from flexrelay.windows.attest import attest
+from flexrelay.windows.calendar import Calendar
+from flexrelay.windows.vault import Vault, period_of, salt_of
+from flexrelay_contracts.rules import merkle
+from flexrelay_schemas.canonical import canonical
+from flexrelay_schemas.evidence import Window
+
+ANCHOR: Final = "evidence.anchor"
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """The arguments of `evidence.anchor`: one root over `windows` windows with `leaves` readings in all."""
+
+    anchor_id: str
+    root: str
+    windows: int
+    leaves: int
+    first_ms: int
+    last_ms: int
+
+    def args(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """What one `close` did. `withheld` readings wait because their device is not active any more, `undated` ones
+    because their day is not in the calendar."""
+
+    windows: int
+    leaves: int
+    withheld: int
+    undated: int
+
+
+class Windows:
+    """A `journal.Consumer` in a store with the component WINDOWS. Make it with `open`."""
+
+    name = "windows"
+
+    def __init__(
+        self,
+        store: Store,
+        vault: Vault,
+        calendar: Calendar,
+        signer: Signer,
+        network: str,
+        is_active: Callable[[str], bool],
+        grace_ms: int,
+    ) -> None:
+        """`signer` is the gateway's; `is_active` says whether a DID may still be anchored; `grace_ms` is market time
+        after an interval's end."""
+        self._store = store
+        self._vault = vault
+        self._calendar = calendar
+        self._signer = signer
+        self._network = network
+        self._is_active = is_active
+        self._grace_ms = grace_ms
+        self._position = 0
+
+    @classmethod
+    async def open(cls, *arguments: Any, **named: Any) -> Self:
+        """Arguments as of the class."""
+        windows = cls(*arguments, **named)
+        query = "SELECT position FROM window_position"
+        windows._position = await windows._store.read(lambda connection: connection.execute(query).fetchone()[0])
+        return windows
+
+    @property
+    def position(self) -> int:
+        return self._position
+
+    async def consume(self, entries: Sequence[Entry]) -> None:
+        if not entries:
+            return
+        evidence = await self._evidence(entries)
+        secrets = self._vault.secrets({(did, period_of(observed_at)) for did, observed_at, _, _ in evidence})
+        leaves = []
+        for did, observed_at, position, data in evidence:
+            secret = secrets[did, period_of(observed_at)]
+            if secret is not None:  # erased: nothing of this device and month is anchored any more
+                leaves.append((did, observed_at, position, merkle.leaf_hash(salt_of(secret, observed_at, data), data)))
+        position = entries[-1].position
+
+        def store(connection: sqlite3.Connection) -> None:
+            ids = _device_ids(connection, {did for did, *_ in leaves})
+            connection.executemany(
+                "INSERT INTO window_leaf (device, observed_at, position, hash) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT DO NOTHING",
+                [(ids[did], observed_at, at, digest) for did, observed_at, at, digest in leaves],
+            )
+            connection.execute("UPDATE window_position SET position = ?", (position,))
+
+        await self._store.write(store)
+        self._position = position
+
+    async def close(self, now: int) -> Closed:
+        """Close every interval that ended `grace_ms` before `now` (market time, UTC ms) and has new readings."""
+        return await self._store.write(lambda connection: self._close(connection, now))
+
+    async def anchor(self, now: int) -> Anchor | None:
+        """One anchor over all closed windows that have none; None when there are none."""
+        return await self._store.write(lambda connection: _anchor(connection, now))
+
+    async def pending(self) -> list[Anchor]:
+        """Anchors that were not handed over yet, oldest first."""
+        return await self._store.read(
+            lambda connection: [
+                Anchor(*row)
+                for row in connection.execute(
+                    "SELECT id, root, windows, leaves, first_ms, last_ms FROM window_anchor "
+                    "WHERE handed = 0 ORDER BY number"
+                )
+            ]
+        )
+
+    async def hand_over(
+        self,
+        sign: Callable[[Anchor], Awaitable[bytes]],
+        add: Callable[[sqlite3.Connection, Anchor, bytes], object],
+    ) -> int:
+        """Hand every pending anchor over exactly once; how many.
+
+        `sign` makes the signed intent's bytes (its intent id should be the anchor's id). `add` stores it with
+        the given connection, e.g. `Outbox.add_in`: it and the mark are one transaction.
+        """
+        count = 0
+        for anchor in await self.pending():
+            intent = await sign(anchor)
+
+            def work(connection: sqlite3.Connection, anchor: Anchor = anchor, intent: bytes = intent) -> int:
+                done = connection.execute(
+                    "UPDATE window_anchor SET handed = 1 WHERE id = ? AND handed = 0", (anchor.anchor_id,)
+                ).rowcount
+                if done:
+                    add(connection, anchor, intent)
+                return done
+
+            count += await self._store.write(work)
+        return count
+
+    async def windows(self, did: str, start: int, end: int) -> list[Window]:
+        """All revisions of a device's windows that end in (start, end] (UTC ms), in order."""
+        query = (
+            "SELECT document FROM window_revision WHERE device = (SELECT id FROM window_device WHERE did = ?) "
+            "AND end_ms > ? AND end_ms <= ? ORDER BY end_ms, revision"
+        )
+        rows = await self._store.read(lambda connection: connection.execute(query, (did, start, end)).fetchall())
+        return [Window.model_validate_json(row[0]) for row in rows]
+
+    async def counts(self) -> dict[str, int]:
+        """leaves, windows (revisions), anchors; for reports and metrics."""
+        query = (
+            "SELECT (SELECT count(*) FROM window_leaf), (SELECT count(*) FROM window_revision), "
+            "(SELECT count(*) FROM window_anchor)"
+        )
+        row = await self._store.read(lambda connection: connection.execute(query).fetchone())
+        return dict(zip(("leaves", "windows", "anchors"), row, strict=True))
+
+    async def _evidence(self, entries: Sequence[Entry]) -> list[tuple[str, int, int, bytes]]:
+        """(DID, observed_at, position, evidence bytes) of every reading; attestations are made and kept first."""
+        found: list[tuple[str, int, int, bytes]] = []
+        made: list[tuple[str, int, bytes]] = []
+        for entry in entries:
+            for measurement in entry.measurements:
+                data = entry.evidence
+                if data is None:
+                    data = self._vault.attestation(entry.did, measurement.observed_at)
+                if data is None:
+                    data = await attest(self._signer, self._network, entry, measurement)
+                    made.append((entry.did, measurement.observed_at, data))
+                found.append((entry.did, measurement.observed_at, entry.position, data))
+        self._vault.keep(made)
+        return found
+
+    def _close(self, connection: sqlite3.Connection, now: int) -> Closed:
+        names = dict(connection.execute("SELECT id, did FROM window_device"))
+        rows = connection.execute(
+            "SELECT device, observed_at FROM window_leaf WHERE since = 0 AND observed_at <= ?", (now - self._grace_ms,)
+        ).fetchall()
+        due: dict[tuple[int, int], tuple[str, int, int]] = {}
+        fresh: defaultdict[tuple[int, int], int] = defaultdict(int)
+        withheld = undated = leaves = 0
+        for device, observed_at in rows:
+            interval = self._calendar.interval(observed_at)
+            if interval is None:
+                undated += 1
+                continue
+            day, isp = interval
+            start, end = day.bounds(isp)
+            if end + self._grace_ms > now:
+                continue
+            if not self._is_active(names[device]):
+                withheld += 1
+                continue
+            due[device, end] = (day.date, isp, start)
+            fresh[device, end] += 1
+            leaves += 1
+        for (device, end), (date, isp, start) in sorted(due.items()):
+            _close_window(connection, device, names[device], date, isp, start, end)
+        return Closed(len(due), leaves, withheld, undated)
+
+
+def _close_window(
+    connection: sqlite3.Connection, device: int, did: str, date: str, isp: int, start: int, end: int
+) -> None:
+    last = connection.execute(
+        "SELECT revision, document FROM window_revision WHERE device = ? AND end_ms = ? ORDER BY revision DESC LIMIT 1",
+        (device, end),
+    ).fetchone()
+    revision = 1 if last is None else last[0] + 1
+    previous = "" if last is None else Window.model_validate_json(last[1]).root
+    connection.execute(
+        "UPDATE window_leaf SET since = ? WHERE device = ? AND observed_at > ? AND observed_at <= ? AND since = 0",
+        (revision, device, start, end),
+    )
+    rows = connection.execute(
+        "SELECT observed_at, hash FROM window_leaf WHERE device = ? AND observed_at > ? AND observed_at <= ? "
+        "ORDER BY observed_at",
+        (device, start, end),
+    ).fetchall()
+    window = Window(
+        device=did,
+        date=date,
+        isp=isp,
+        revision=revision,
+        previous=previous,
+        leaves=len(rows),
+        root=merkle.root([row[1] for row in rows]).hex(),
+    )
+    connection.execute(
+        "INSERT INTO window_revision (device, end_ms, revision, start_ms, document, leaf, leaves, first_ms, last_ms) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            device,
+            end,
+            revision,
+            start,
+            canonical(window.model_dump()).decode(),
+            window.leaf_hash(),
+            len(rows),
+            rows[0][0],
+            rows[-1][0],
+        ),
+    )
+
+
+def _anchor(connection: sqlite3.Connection, now: int) -> Anchor | None:
+    rows = connection.execute(
+        "SELECT r.device, r.end_ms, r.revision, r.leaf, r.leaves, r.first_ms, r.last_ms FROM window_revision r "
+        "JOIN window_device d ON d.id = r.device WHERE r.anchor IS NULL ORDER BY d.did, r.end_ms, r.revision"
+    ).fetchall()
+    if not rows:
+        return None
+    root = merkle.root([row[3] for row in rows]).hex()
+    first, last = min(row[5] for row in rows), max(row[6] for row in rows)
+    anchor = Anchor(f"{last}-{root[:32]}", root, len(rows), sum(row[4] for row in rows), first, last)
+    connection.execute(
+        "INSERT INTO window_anchor (id, number, root, windows, leaves, first_ms, last_ms, made_at) "
+        "VALUES (?, (SELECT coalesce(max(number), 0) + 1 FROM window_anchor), ?, ?, ?, ?, ?, ?)",
+        (anchor.anchor_id, root, anchor.windows, anchor.leaves, first, last, now),
+    )
+    connection.executemany(
+        "UPDATE window_revision SET anchor = ?, anchor_index = ? WHERE device = ? AND end_ms = ? AND revision = ?",
+        [(anchor.anchor_id, index, *row[:3]) for index, row in enumerate(rows)],
+    )
+    return anchor
+
+
+def _device_ids(connection: sqlite3.Connection, dids: set[str]) -> dict[str, int]:
+    ids = {}
+    for did in sorted(dids):
+        row = connection.execute("SELECT id FROM window_device WHERE did = ?", (did,)).fetchone()
+        if row is None:
+            row = connection.execute("INSERT INTO window_device (did) VALUES (?) RETURNING id", (did,)).fetchone()
+        ids[did] = row[0]
+    return ids

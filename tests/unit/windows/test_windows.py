@@ -1,0 +1,272 @@
+"""From the journal to anchored windows and proofs that hold offline."""
+
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.contracts import NETWORK, Party, sign
+from support.readings import NOW, IngestPath, PlainCodec, frame_of, ingest_path, signed_payload
+
+from flexrelay.identity.signer import Signer
+from flexrelay.ingest import NativeCodec
+from flexrelay.journal.consumer import catch_up
+from flexrelay.store import Store
+from flexrelay.windows import WINDOWS, Anchor, BadProof, Calendar, Erased, NoProof, Prover, Vault, Windows, check_proof
+from flexrelay_schemas.encoding import b64u_decode
+from flexrelay_schemas.evidence import InclusionProof
+from flexrelay_schemas.intervals import CalendarDay
+from flexrelay_schemas.keys import verify
+from flexrelay_schemas.reading import SignedAttestation
+from flexrelay_sdk import Outcome
+
+ISP = 900_000
+DAY = CalendarDay(date="2023-11-14", start=NOW - 40 * ISP, isps=96, isp_seconds=900, working=True)
+GRACE = 60_000
+
+
+@dataclass
+class PartySigner:
+    """A Signer over a test party's key."""
+
+    party: Party
+
+    @property
+    def did(self) -> str:
+        return self.party.did
+
+    @property
+    def key_version(self) -> int:
+        return self.party.version
+
+    @property
+    def public_key(self) -> str:
+        return self.party.operation.key
+
+    async def sign(self, message: bytes) -> bytes:
+        return b64u_decode(sign(self.party.private, message))
+
+
+@dataclass
+class Gateway:
+    path: IngestPath
+    store: Store
+    vault: Vault
+    windows: Windows
+    prover: Prover
+    signer: Signer
+
+    async def put(self, party: Party, *readings: tuple[int, int, int]) -> list[Outcome]:
+        """(observed_at, import_j, seq)"""
+        frames = [
+            frame_of(party.did, signed_payload(party, at, {"import_j": value, "export_j": 0}, seq))
+            for at, value, seq in readings
+        ]
+        receipts = await self.path.ingest.put(frames, NativeCodec())
+        await catch_up(self.path.journal, self.windows)
+        return [receipt.outcome for receipt in receipts]
+
+
+@asynccontextmanager
+async def gateway(
+    folder: Path, *parties: Party, unsigned: tuple[Party, ...] = (), windows_file: str = "store.db"
+) -> AsyncIterator[Gateway]:
+    async with AsyncExitStack() as stack:
+        path = await stack.enter_async_context(ingest_path(folder, *parties, unsigned=unsigned))
+        store = await stack.enter_async_context(Store(folder / windows_file, [WINDOWS]))
+        vault = stack.enter_context(Vault(folder / "vault.db"))
+        signer = PartySigner(Party.new("gateway"))
+
+        def is_active(did: str) -> bool:
+            device = path.registry.device(did)
+            return device is not None and device.refusal is None
+
+        windows = await Windows.open(store, vault, Calendar([DAY]), signer, NETWORK, is_active, GRACE)
+        yield Gateway(path, store, vault, windows, Prover(store, path.journal, vault, "a"), signer)
+
+
+def end_of(isp: int) -> int:
+    return DAY.bounds(isp)[1]
+
+
+async def test_windows_close_a_grace_after_their_end_and_hold_the_reading_at_their_end(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    async with gateway(tmp_path, meter) as side:
+        end = end_of(30)
+        await side.put(meter, (end - ISP, 1, 1), (end - 1, 2, 2), (end, 3, 3), (end + 1, 4, 4))
+        assert (await side.windows.close(end + GRACE - 1)).windows == 1  # ISP 29 only
+        closed = await side.windows.close(end + GRACE)
+        assert (closed.windows, closed.leaves) == (1, 2)
+        first, second = await side.windows.windows(meter.did, 0, NOW)
+        assert (first.isp, first.leaves, second.isp, second.leaves) == (29, 1, 30, 2)
+        assert (await side.windows.close(end + GRACE)).windows == 0
+
+
+async def test_proofs_lead_to_the_anchor_and_nothing_else_does(tmp_path: Path) -> None:
+    meters = [Party.new("device", p256=index % 2 == 0) for index in range(5)]
+    async with gateway(tmp_path, *meters) as side:
+        for number, meter in enumerate(meters):
+            await side.put(
+                meter, *[(end_of(10) - index * 60_000, 10_000 - index, 100 - index) for index in range(number + 1)]
+            )
+        await side.windows.close(NOW)
+        anchor = await side.windows.anchor(NOW)
+        assert anchor is not None
+        assert (anchor.windows, anchor.leaves, anchor.last_ms) == (5, 15, end_of(10))
+        assert await side.windows.anchor(NOW) is None
+        for number, meter in enumerate(meters):
+            for index in range(number + 1):
+                at = end_of(10) - index * 60_000
+                proof = await side.prover.proof(meter.did, at)
+                again = InclusionProof.model_validate_json(proof.model_dump_json())
+                payload = check_proof(again, anchor.root, anchor.windows)
+                assert payload == signed_payload_of(side, payload)
+                wrong = proof.model_copy(update={"salt": "A" * 22})
+                with pytest.raises(BadProof):
+                    check_proof(wrong, anchor.root, anchor.windows)
+                with pytest.raises(BadProof):
+                    check_proof(proof, "0" * 64, anchor.windows)
+        with pytest.raises(NoProof):
+            await side.prover.proof(meters[0].did, end_of(10) - 5)
+
+
+def signed_payload_of(side: Gateway, payload: bytes) -> bytes:
+    assert payload.startswith(b'{"reading":')
+    return payload
+
+
+async def test_a_late_reading_makes_a_revision_that_names_the_one_before(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    async with gateway(tmp_path, meter) as side:
+        end = end_of(20)
+        await side.put(meter, (end - 10, 5, 5), (end, 9, 9))
+        await side.windows.close(NOW)
+        first_anchor = await side.windows.anchor(NOW)
+        await side.put(meter, (end - 5, 7, 7))
+        await side.windows.close(NOW)
+        second_anchor = await side.windows.anchor(NOW)
+        one, two = await side.windows.windows(meter.did, 0, NOW)
+        assert (one.revision, one.previous, one.leaves) == (1, "", 2)
+        assert (two.revision, two.previous, two.leaves) == (2, one.root, 3)
+        assert first_anchor is not None and second_anchor is not None
+        early = await side.prover.proof(meter.did, end)
+        check_proof(early, first_anchor.root, first_anchor.windows)
+        same_later = await side.prover.proof(meter.did, end, revision=2)
+        check_proof(same_later, second_anchor.root, second_anchor.windows)
+        late = await side.prover.proof(meter.did, end - 5)
+        assert late.window.revision == 2
+        check_proof(late, second_anchor.root, second_anchor.windows)
+
+
+async def test_windows_rebuilt_from_journal_and_vault_are_the_same_bytes(tmp_path: Path) -> None:
+    meter, plain = Party.new("device"), Party.new("device")
+    async with gateway(tmp_path, meter, unsigned=(plain,)) as side:
+        await side.put(meter, *[(end_of(3) - index * 1000, 500 - index, 500 - index) for index in range(20)])
+        frames = [frame_of(plain.did, b'{"t": %d, "import_j": 7}' % (end_of(3) - 3))]
+        await side.path.ingest.put(frames, PlainCodec())
+        await catch_up(side.path.journal, side.windows)
+        await side.windows.close(NOW)
+        anchor = await side.windows.anchor(NOW)
+        async with Store(tmp_path / "again.db", [WINDOWS]) as store:
+            again = await Windows.open(
+                store, side.vault, Calendar([DAY]), PartySigner(Party.new("gateway")), NETWORK, lambda did: True, GRACE
+            )
+            await catch_up(side.path.journal, again)
+            await again.close(NOW)
+            assert await again.anchor(NOW) == anchor
+            for did in (meter.did, plain.did):
+                assert await again.windows(did, 0, NOW) == await side.windows.windows(did, 0, NOW)
+
+
+async def test_a_gateway_attests_what_cannot_sign(tmp_path: Path) -> None:
+    plain = Party.new("device")
+    async with gateway(tmp_path, unsigned=(plain,)) as side:
+        frames = [
+            frame_of(plain.did, b'[{"t": %d, "import_j": 7}, {"t": %d, "import_j": 9}]' % (end_of(3) - 3, end_of(3)))
+        ]
+        await side.path.ingest.put(frames, PlainCodec())
+        await catch_up(side.path.journal, side.windows)
+        await side.windows.close(NOW)
+        anchor = await side.windows.anchor(NOW)
+        assert anchor is not None
+        proof = await side.prover.proof(plain.did, end_of(3))
+        signed = SignedAttestation.model_validate_json(check_proof(proof, anchor.root, anchor.windows))
+        assert signed.attestation.registers == {"import_j": 9}
+        assert signed.attestation.gateway == side.signer.did
+        assert verify(side.signer.public_key, b64u_decode(signed.signature), signed.attestation.message())
+
+
+async def test_a_revoked_device_is_withheld_when_its_window_closes(tmp_path: Path) -> None:
+    good, bad = Party.new("device"), Party.new("device")
+    async with gateway(tmp_path, good, bad) as side:
+        await side.put(good, (end_of(5), 1, 1))
+        await side.put(bad, (end_of(5), 1, 1))
+        side.path.registry.apply("identity.suspended", {"did": bad.did, "kind": "device", "reason": "test"})
+        closed = await side.windows.close(NOW)
+        assert (closed.windows, closed.withheld) == (1, 1)
+        assert await side.windows.windows(bad.did, 0, NOW) == []
+        side.path.registry.apply(
+            "identity.reinstated", {"did": bad.did, "kind": "device", "version": 2, "key": bad.operation.key}
+        )
+        assert (await side.windows.close(NOW)).windows == 1
+
+
+async def test_a_reading_of_an_unpublished_day_waits(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    async with gateway(tmp_path, meter) as side:
+        await side.put(meter, (DAY.start, 1, 1), (DAY.start + 1, 2, 2))  # the day's start belongs to the day before
+        closed = await side.windows.close(NOW)
+        assert (closed.windows, closed.undated) == (1, 1)
+
+
+async def test_anchors_are_handed_over_exactly_once_with_their_intent(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    async with gateway(tmp_path, meter) as side:
+        await side.store.write(
+            lambda connection: connection.execute("CREATE TABLE given (id TEXT, data BLOB)") and None
+        )
+        await side.put(meter, (end_of(5), 1, 1))
+        await side.windows.close(NOW)
+        anchor = await side.windows.anchor(NOW)
+        assert anchor is not None
+
+        async def intent(given: Anchor) -> bytes:
+            return given.anchor_id.encode()
+
+        def full(connection: sqlite3.Connection, given: Anchor, data: bytes) -> None:
+            connection.execute("INSERT INTO given VALUES (?, ?)", (given.anchor_id, data))
+            raise RuntimeError("the outbox is full")
+
+        def add(connection: sqlite3.Connection, given: Anchor, data: bytes) -> None:
+            connection.execute("INSERT INTO given VALUES (?, ?)", (given.anchor_id, data))
+
+        with pytest.raises(RuntimeError):
+            await side.windows.hand_over(intent, full)
+        assert await side.windows.hand_over(intent, add) == 1
+        assert await side.windows.hand_over(intent, add) == 0
+        rows = await side.store.read(lambda connection: connection.execute("SELECT id FROM given").fetchall())
+        assert rows == [(anchor.anchor_id,)]
+
+
+def holds(folder: Path, secret: bytes) -> bool:
+    return any(secret in file.read_bytes() for file in folder.glob("vault.db*"))
+
+
+async def test_erasing_the_secret_ends_the_proofs_and_leaves_no_copy(tmp_path: Path) -> None:
+    meter, other = Party.new("device"), Party.new("device")
+    async with gateway(tmp_path, meter, other) as side:
+        await side.put(meter, (end_of(5), 1, 1))
+        await side.put(other, (end_of(5), 1, 1))
+        await side.windows.close(NOW)
+        await side.windows.anchor(NOW)
+        secret = side.vault.secrets([(meter.did, "2023-11")])[meter.did, "2023-11"]
+        assert secret is not None and holds(tmp_path, secret)
+        assert side.vault.erase(meter.did) == 1
+        assert not holds(tmp_path, secret)
+        with pytest.raises(Erased):
+            await side.prover.proof(meter.did, end_of(5))
+        await side.prover.proof(other.did, end_of(5))
+        await side.put(meter, (end_of(6), 2, 2))  # stays erased: no new secret for an erased month
+        assert (await side.windows.close(NOW)).windows == 0
