@@ -60,7 +60,9 @@ class Projections:
     ) -> None:
         assert self._group is not None and self._task is not None
         self._task.cancel()
-        await self._group.__aexit__(kind, value, trace)
+        # the body's own exception goes on as it is; a cancellation is the group's to sort out
+        mine = (kind, value, trace) if kind is asyncio.CancelledError else (None, None, None)
+        await self._group.__aexit__(*mine)
 
     @property
     def block(self) -> int:

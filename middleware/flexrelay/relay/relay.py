@@ -84,7 +84,9 @@ class Relay:
         finally:
             for task in [*self._carried.values(), *self._services]:
                 task.cancel()
-            await self._group.__aexit__(kind, value, trace)
+            # the body's own exception goes on as it is; a cancellation is the group's to sort out
+            mine = (kind, value, trace) if kind is asyncio.CancelledError else (None, None, None)
+            await self._group.__aexit__(*mine)
 
     async def _schedule(self) -> None:
         assert self._group is not None

@@ -246,3 +246,28 @@ async def test_a_restart_asks_before_it_sends_again(tmp_path: Path, fault: str) 
         assert isinstance(outcome, CommittedIntent)
         assert ledger.valid((actor.did, "i")) == [outcome.tx_id]
         assert not ledger.violations
+
+
+async def test_an_error_of_the_body_goes_on_as_it_is(tmp_path: Path) -> None:
+    ledger = HostileLedger()
+    ledger.down = True
+    with pytest.raises(KeyError):
+        async with running(tmp_path, ledger) as gateway:
+            await gateway.outbox.add(gateway.intent("i"))
+            await asyncio.sleep(0.01)
+            raise KeyError("mine")
+
+
+async def test_a_cancelled_body_stops_the_relay(tmp_path: Path) -> None:
+    ledger = HostileLedger()
+
+    async def body() -> None:
+        async with running(tmp_path, ledger) as gateway:
+            await gateway.outbox.add(gateway.intent("i"))
+            await asyncio.sleep(60)
+
+    task = asyncio.create_task(body())
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(task, 5)
