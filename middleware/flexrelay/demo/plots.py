@@ -44,8 +44,8 @@ class TransformerDay:
 
 
 def in_merit_order(offers: Sequence[Offer]) -> list[Offer]:
-    """Cheapest first; equal prices by provider and label, so that the picture is always the same."""
-    return sorted(offers, key=lambda offer: (offer.price_nano_eur_per_wh, offer.provider, offer.label))
+    """Cheapest first; equal prices by the other fields, so that the picture is always the same."""
+    return sorted(offers, key=lambda o: (o.price_nano_eur_per_wh, o.provider, o.label, o.power_w, o.ordered_w))
 
 
 def merit_order_svg(offers: Sequence[Offer], need_w: int, *, title: str, note: str = "") -> str:
