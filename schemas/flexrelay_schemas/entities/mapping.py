@@ -26,7 +26,7 @@ class DeviceInfo:
     `location` is (longitude, latitude) in degrees; `metering_started` is UTC ms; `static` holds further attributes of
     the device's model as plain JSON values in official units (a PV plant's reference `temperature`, a charging
     station's `socketType`, `capacity`, `allowedVehicleType`). Nothing that is not known is made up: `missing` tells
-    what the model requires and nobody has said.
+    what the model requires and nobody has said, and `check` what cannot be mapped; ask both when a device registers.
     """
 
     did: str
@@ -35,6 +35,17 @@ class DeviceInfo:
     phases: int = 1
     metering_started: int | None = None
     static: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raises ValueError for a record by which no measurement can be mapped."""
+        shape = _shape(self.kind)
+        if self.phases not in (1, 3):
+            raise ValueError(f"{self.did} has {self.phases} phases; it is 1 or 3")
+        if self.location is not None:
+            longitude, latitude = self.location
+            if not (-180 <= longitude <= 180 and -90 <= latitude <= 90):
+                raise ValueError(f"{self.did}: location {self.location} is not (longitude, latitude) in degrees")
+        Entity(shape.type, self.did, {name: Value(value) for name, value in self.static.items()})
 
     def missing(self) -> tuple[str, ...]:
         """Required attributes of its model that neither this record nor the usual registers of its kind supply."""
@@ -149,9 +160,11 @@ def map_measurement(device_kind: str, measurement: Measurement, device: DeviceIn
 
     The same document as `Entity.to_normalized`, built without the checks, for speed; parts of it are shared between
     calls, so it is to be read and written out, not changed. Raises ValueError for a kind of device that is none of
-    DEVICE_KINDS.
+    DEVICE_KINDS or not the registered one.
     """
     shape = _shape(device_kind)
+    if device is not None and device.kind != device_kind:
+        raise ValueError(f"{device.did} is registered as {device.kind}, not {device_kind}")
     entity_type = shape.type
     observed_at = timestamp(measurement.observed_at)
     quality = _quality(measurement.provenance, measurement.notice)

@@ -210,12 +210,30 @@ def test_phase_type_comes_from_the_registry() -> None:
     assert map_measurement("meter", reading)["phaseType"]["value"] == "singlePhase"
 
 
-def test_unknown_kinds_and_static_attributes_are_named() -> None:
+def test_unknown_kinds_are_named() -> None:
     with pytest.raises(ValueError, match=r"'toaster' is unknown; known are meter"):
         map_measurement("toaster", measurement({"power_w": 1}))
-    wrong = DeviceInfo(DID, "pv", static={"colour": "blue"})
+    with pytest.raises(ValueError, match="registered as pv, not meter"):
+        map_measurement("meter", measurement({"power_w": 1}), info("pv"))
     with pytest.raises(ValueError, match="no attribute 'colour'"):
-        map_measurement("pv", measurement({"power_w": 1}), wrong)
+        map_measurement("pv", measurement({"power_w": 1}), DeviceInfo(DID, "pv", static={"colour": "blue"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "toaster"}, "'toaster' is unknown"),
+        ({"static": {"colour": "blue"}}, "no attribute 'colour'"),
+        ({"static": {"temperature": "warm"}}, "temperature is a str"),
+        ({"phases": 2}, "2 phases"),
+        ({"location": (51.3, 109.5)}, "not \\(longitude, latitude\\)"),
+        ({"location": (float("nan"), 0.0)}, "location"),
+    ],
+)
+def test_a_registry_record_that_cannot_be_mapped_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DeviceInfo(**{"did": DID, "kind": "pv", **change}).check()
+    info("pv").check()
 
 
 @pytest.mark.parametrize("register", sorted(REGISTERS))
