@@ -74,7 +74,7 @@ class MqttiumConnection:
             maximum_packet_size=config.max_payload_bytes + _PACKET_HEADROOM if mqtt5 else None,
             max_inbound_inflight=config.receive_maximum if mqtt5 else None,
             manual_ack=True,
-            max_iterator_messages=config.receive_maximum,
+            max_iterator_messages=config.max_pending,
             max_iterator_bytes=config.max_pending_bytes + _PACKET_HEADROOM,
             connect_timeout=config.connect_timeout_s,
         )

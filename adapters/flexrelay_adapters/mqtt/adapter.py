@@ -2,7 +2,7 @@
 
 One batch is what is waiting when the previous one is on disk, so the sink commits many readings at once under load and
 one at a time when it is quiet. While a batch commits, the next one gathers; what gathers is bounded by
-`receive_maximum` and `max_pending_bytes`, beyond which the socket is not read and the broker keeps the rest.
+`max_pending` and `max_pending_bytes`, beyond which the socket is not read and the broker keeps the rest.
 """
 
 import asyncio
@@ -120,21 +120,33 @@ class MqttAdapter:
 
     async def _serve(self, sink: Sink) -> None:
         connection = await self._connect(self.config)
+        # A resumed session delivers at once, and what it delivers may fill every bound before the broker's answer to
+        # the subscription: so both go on side by side.
+        pumping = asyncio.create_task(self._pump(connection, sink), name=f"{self.name} readings")
+        subscribing = asyncio.create_task(connection.subscribe(self._filters()), name=f"{self.name} subscription")
         try:
-            await connection.subscribe(self._filters())
-            self._connection = connection
-            self.stats.connections += 1
-            self._online.set()
-            while True:
-                gathered = await connection.gather(self.config.batch)
-                await self._take(gathered, sink)
-                await connection.acknowledge(gathered)
-                self.stats.acknowledged += len(gathered)
-                self._failures = 0
+            done, _ = await asyncio.wait({pumping, subscribing}, return_when=asyncio.FIRST_COMPLETED)
+            if subscribing in done:
+                subscribing.result()
+                self._connection = connection
+                self.stats.connections += 1
+                self._online.set()
+            await pumping
         finally:
             self._online.clear()
             self._connection = None
+            for task in (pumping, subscribing):
+                task.cancel()
+            await asyncio.gather(pumping, subscribing, return_exceptions=True)
             await connection.close()
+
+    async def _pump(self, connection: Connection, sink: Sink) -> None:
+        while True:
+            gathered = await connection.gather(self.config.batch)
+            await self._take(gathered, sink)
+            await connection.acknowledge(gathered)
+            self.stats.acknowledged += len(gathered)
+            self._failures = 0
 
     def _filters(self) -> list[str]:
         group = f"$share/{self.config.shared_group}/" if self.config.shared_group is not None else ""

@@ -89,8 +89,8 @@ class TlsConfig(_Section):
 class MqttConfig(_Section):
     """One connection to one broker, for one organisation.
 
-    `receive_maximum` (MQTT 5) is how many readings may be unacknowledged, hence the greatest batch of one commit;
-    with MQTT 3.1.1 the broker's own window decides (Mosquitto: `max_inflight_messages`, 20 unless set).
+    The window is how many readings may be unacknowledged, hence the greatest batch of one commit: `receive_maximum` on
+    MQTT 5, the broker's own setting on 3.1.1 (Mosquitto: `max_inflight_messages`, 20 unless set).
     """
 
     name: str = "mqtt"
@@ -105,11 +105,16 @@ class MqttConfig(_Section):
     connect_timeout_s: Annotated[float, Field(gt=0, le=120)] = 10.0
     session_expiry_s: Annotated[int, Field(ge=0, le=2**32 - 1)] = 7 * 86400
     """How long the broker keeps the session (and with it unacknowledged readings) while the gateway is away."""
-    receive_maximum: Annotated[int, Field(ge=1, le=65535)] = 2000
+    receive_maximum: Annotated[int, Field(ge=1, le=65535)] = 65535
+    """Window asked of an MQTT 5 broker. Mosquitto 2.0 exceeds a smaller one when it resumes a session with readings
+    under way; the client must end the connection then, over and over. What waits here is bounded by `max_pending`."""
     batch: Annotated[int, Field(ge=1, le=65535)] = 2000
+    """Readings given to the sink at once."""
+    max_pending: Annotated[int, Field(ge=1, le=65535)] = 4000
+    """Messages that wait for the sink; beyond it the adapter stops reading from the broker."""
     max_payload_bytes: Annotated[int, Field(ge=64, le=2**24)] = 64 * 1024
     max_pending_bytes: Annotated[int, Field(ge=2**16, le=2**30)] = 32 * 2**20
-    """Payload bytes that wait for the sink; beyond it the adapter stops reading from the broker."""
+    """The same bound in bytes."""
     shared_group: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
     """MQTT 5 shared subscription: several gateways of one organisation divide the readings."""
     readings: Annotated[tuple[str, ...], Field(min_length=1)]
