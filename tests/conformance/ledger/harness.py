@@ -7,7 +7,7 @@ import asyncio
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,6 +57,9 @@ class Spec:
 class Network(ABC):
     """A running network: its contract is `conformance.ledger.contract`, bootstrapped by `operator`."""
 
+    patience_s = 20.0
+    """How long a promise waits for what must come."""
+
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.operator = Party.new(network=NETWORK)
@@ -89,7 +92,22 @@ class Network(ABC):
     async def commit(self, ledger: Ledger, prepared: Prepared) -> Committed:
         """Submit and wait for the outcome."""
         await ledger.submit(prepared.envelope)
-        return await outcome(ledger, prepared.tx_id)
+        return await outcome(ledger, prepared.tx_id, seconds=self.patience_s)
+
+    async def take(self, ledger: Ledger, checkpoint: Checkpoint, until: Callable[[TxEvents], bool]) -> list[TxEvents]:
+        """Events after the checkpoint up to and with the first one that fulfils `until`."""
+        found: list[TxEvents] = []
+        async with asyncio.timeout(self.patience_s):
+            async for item in ledger.events(checkpoint):
+                found.append(item)
+                if until(item):
+                    break
+        return found
+
+    async def take_to(self, tx_id: str, checkpoint: Checkpoint | None = None) -> list[TxEvents]:
+        """Events up to and with the transaction's first one."""
+        ledger = self.connect(self.spec.orgs[0])
+        return await self.take(ledger, checkpoint or Checkpoint(), lambda item: item.tx_id == tx_id)
 
     async def run(self, function: str, *, org: str = "", **args: Any) -> Committed:
         """Prepare, submit and wait; the transaction must be valid."""
@@ -110,32 +128,13 @@ class LedgerHarness(ABC):
         """A fresh network with the suite's contract installed and bootstrapped."""
 
 
-async def outcome(ledger: Ledger, tx_id: str, *, seconds: float = 20) -> Committed:
+async def outcome(ledger: Ledger, tx_id: str, *, seconds: float) -> Committed:
     """Poll until the transaction stands in a block."""
     async with asyncio.timeout(seconds):
-        while isinstance(status := await ledger.status(tx_id), NotFound):
+        while isinstance(status := await ledger.status(tx_id), NotFound):  # noqa: ASYNC110 (status is all a port has)
             await asyncio.sleep(0.005)
     assert isinstance(status, Committed)
     return status
-
-
-async def take(ledger: Ledger, checkpoint: Checkpoint, until: Callable[[TxEvents], bool]) -> list[TxEvents]:
-    """Events after the checkpoint up to and with the first one that fulfils `until`."""
-    found: list[TxEvents] = []
-
-    async def read() -> None:
-        async for item in ledger.events(checkpoint):
-            found.append(item)
-            if until(item):
-                return
-
-    await within(read())
-    return found
-
-
-async def within(work: Awaitable[None], seconds: float = 20) -> None:
-    async with asyncio.timeout(seconds):
-        await work
 
 
 def fresh(prefix: str = "k") -> str:

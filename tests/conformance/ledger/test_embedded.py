@@ -1,8 +1,8 @@
+"""The embedded ledger keeps every promise of the port."""
+
 from conformance.ledger.embedded import EmbeddedHarness
-from conformance.ledger.harness import Spec
+from conformance.ledger.promises import LedgerPromises
 
 
-async def test_smoke():
-    async with EmbeddedHarness().open(Spec()) as net:
-        await net.run("probe.put", key="a", value="b")
-        assert await net.get("a") == "b"
+class TestEmbeddedLedger(LedgerPromises):
+    harness = EmbeddedHarness()

@@ -11,9 +11,9 @@ from flexrelay.ledger.embedded.block import encode_block
 from flexrelay.ledger.embedded.genesis import Genesis
 from flexrelay.ledger.embedded.identity import creator_bytes, key_identifier, transaction_id
 from flexrelay.ledger.embedded.private import PrivateValues
-from flexrelay.ledger.embedded.simulation import Simulation
+from flexrelay.ledger.embedded.simulation import Simulation, footprint
 from flexrelay.ledger.embedded.state import State, StateError
-from flexrelay.ledger.embedded.validation import Judgement, Validator, value_hash
+from flexrelay.ledger.embedded.validation import Judgement, Policies, Validator
 from flexrelay.ledger.port import (
     Call,
     LedgerError,
@@ -28,6 +28,8 @@ from flexrelay_contracts.runtime import Query, Transaction, invoke, query
 from flexrelay_schemas.canonical import canonical
 
 _LOG = logging.getLogger(__name__)
+
+_KEPT_BYTES = 16_000
 
 Transactions = Mapping[str, Transaction[Any]]
 Queries = Mapping[str, Query[Any]]
@@ -100,7 +102,8 @@ class Engine:
         self._queries = queries
         self._members = {name: tuple(members) for name, members in genesis.collections.items()}
         self._gateways = {key: org.name for org in genesis.organisations for key in org.gateways}
-        self._validator = Validator(genesis, state)
+        self._policies = Policies(genesis)
+        self._validator = Validator(self._policies, state)
         self._prepared = _Prepared()
 
     def identity(self, org: str, multikey: str) -> Identity:
@@ -130,32 +133,18 @@ class Engine:
         simulation.finish()
         orgs = endorsing if named else self._endorsers(simulation, endorsing[0], function)
         body: wire.Body = {
+            "v": 1,
+            "network": self.genesis.network,
+            "tx_id": tx_id,
+            "nonce": nonce.hex(),
             "creator": [identity.org, identity.multikey],
-            "events": [[name, wire.b64(payload).decode()] for name, payload in simulation.events],
+            "timestamp": timestamp,
             "function": function,
             "intent": wire.b64(call.intent).decode(),
-            "network": self.genesis.network,
-            "nonce": nonce.hex(),
-            "orgs": [[org, wire.ATTESTED if i else wire.EXECUTED] for i, org in enumerate(orgs)],
-            "policies": sorted(simulation.policies.items()),
-            "private": sorted(
-                (name, key_hash, None if value is None else value_hash(value))
-                for (name, key_hash), (_, value) in simulation.private_writes.items()
-            ),
-            "private_reads": sorted(
-                (name, key_hash, *(version or ())) for (name, key_hash), version in simulation.private_reads.items()
-            ),
-            "ranges": simulation.ranges,
-            "reads": sorted((key, *(version or ())) for key, version in simulation.reads.items()),
-            "result": canonical(result).decode(),
-            "timestamp": timestamp,
             "transient": sorted(call.transient),
-            "tx_id": tx_id,
-            "v": 1,
-            "writes": [
-                [key, None if value is None else wire.b64(value).decode()]
-                for key, value in sorted(simulation.writes.items())
-            ],
+            "result": canonical(result).decode(),
+            "orgs": [[org, wire.ATTESTED if i else wire.EXECUTED] for i, org in enumerate(orgs)],
+            **footprint(simulation),
         }
         encoded = wire.encode_body(body)
         self._check_size(len(wire.MAGIC) + 96 + len(encoded), tx_id)
@@ -168,7 +157,8 @@ class Engine:
             self.private.discard(self.clock() - 2 * self.genesis.tx_time_guard_ms)
             self.private.stage(tx_id, timestamp, values)
         attestation = wire.attest(self._secret, encoded)
-        self._prepared.add(attestation, body)
+        if len(encoded) <= _KEPT_BYTES:
+            self._prepared.add(attestation, body)
         return Unsigned(tx_id, attestation, encoded, result)
 
     def accept(self, envelope: bytes) -> Accepted:
@@ -264,7 +254,7 @@ class Engine:
         readers = [set(self._members[name]) for name in simulation.collections_read]
         for key in sorted({*simulation.writes, *simulation.policies}):
             chosen += [org for org in self.state.policy(key) or () if org not in chosen]
-        policy = self.genesis.policy(function)
+        policy = self._policies.of(function)
         for org in policy.orgs:
             if policy.satisfied(frozenset(chosen)):
                 break

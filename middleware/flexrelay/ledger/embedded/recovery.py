@@ -12,10 +12,11 @@ from flexrelay.ledger.embedded.blockfile import BlockFile
 from flexrelay.ledger.embedded.engine import apply_private
 from flexrelay.ledger.embedded.errors import GenesisMismatch, LedgerCorrupt
 from flexrelay.ledger.embedded.genesis import Genesis
+from flexrelay.ledger.embedded.overlay import Overlay
 from flexrelay.ledger.embedded.private import PrivateValues
 from flexrelay.ledger.embedded.state import State, StateError
-from flexrelay.ledger.embedded.validation import Judgement, collect
-from flexrelay.ledger.port import LedgerError, Validation
+from flexrelay.ledger.embedded.validation import Judgement
+from flexrelay.ledger.port import LedgerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +80,10 @@ def replay(blocks: BlockFile, state: State, private: PrivateValues) -> None:
         block = _block(blocks, number)
         if block.previous != state.last_hash:
             raise LedgerCorrupt("the previous hash is not the previous block's", number, blocks.offset(number))
-        judgement = Judgement(number, list(block.codes))
+        judgement = Judgement(number, Overlay(state))
         bodies = [wire.decode_body(wire.split(item).body) for item in block.items] if number else []
-        for index, (body, code) in enumerate(zip(bodies, block.codes, strict=True)):
-            if code is not Validation.DUPLICATE_TXID:
-                judgement.first.append((body["tx_id"], code))
-            if code is Validation.VALID:
-                collect(judgement, index, body, state)
+        for body, code in zip(bodies, block.codes, strict=True):
+            judgement.take(body, code)
         apply_private(private, number, bodies, judgement)
         try:
             state.apply(number, block.hash, judgement.first, judgement.changes)

@@ -1,10 +1,13 @@
 """One execution of a contract: reads the committed state, records what it read, collects what it would write."""
 
 import hashlib
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+from flexrelay.ledger.embedded.overlay import StateView
 from flexrelay.ledger.embedded.private import PrivateValues
-from flexrelay.ledger.embedded.state import State, Version, hash_key
+from flexrelay.ledger.embedded.state import Version, hash_key
 from flexrelay.ledger.port import LedgerError
 from flexrelay_contracts.context import MAX_UNICODE, Creator, Page
 from flexrelay_contracts.refusal import Refused
@@ -35,7 +38,7 @@ class Simulation:
 
     def __init__(
         self,
-        state: State,
+        state: StateView,
         private: PrivateValues,
         *,
         tx_id: str,
@@ -177,7 +180,7 @@ class Simulation:
 class _Range:
     """Iterates a range and records exactly what was seen: an iteration that stops early covers its last key."""
 
-    def __init__(self, state: State, start: str, end: str) -> None:
+    def __init__(self, state: StateView, start: str, end: str) -> None:
         self._state = state
         self._start, self._end = start, end
         self._seen: list[tuple[str, int, int]] = []
@@ -205,6 +208,29 @@ def _name(key: str) -> str:
     if key.startswith(MAX_UNICODE):
         raise Refused("bad_key", "a key may not begin with U+10FFFF")
     return key
+
+
+def footprint(simulation: Simulation) -> dict[str, Any]:
+    """What the execution read, wrote and announced, as it stands in an envelope's body. All but the events sorted."""
+    return {
+        "events": [[name, _b64(payload)] for name, payload in simulation.events],
+        "policies": sorted([key, list(orgs)] for key, orgs in simulation.policies.items()),
+        "private": sorted(
+            (
+                [name, key_hash, None if value is None else _sha(value)]
+                for (name, key_hash), (_, value) in simulation.private_writes.items()
+            ),
+            key=lambda row: row[:2],
+        ),
+        "private_reads": sorted([*place, *(version or ())] for place, version in simulation.private_reads.items()),
+        "ranges": [list(found) for found in simulation.ranges],
+        "reads": [[key, *(version or ())] for key, version in sorted(simulation.reads.items())],
+        "writes": [[key, None if value is None else _b64(value)] for key, value in sorted(simulation.writes.items())],
+    }
+
+
+def _b64(data: bytes) -> str:
+    return b64encode(data).decode()
 
 
 def _bound(key: str) -> str:

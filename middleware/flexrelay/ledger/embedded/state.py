@@ -6,7 +6,7 @@ live in the same table under `hash_key`, beyond every key that a contract can na
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -114,16 +114,16 @@ class State:
         self,
         number: int,
         block_hash: bytes,
-        transactions: Sequence[tuple[str, Validation]],
+        transactions: Mapping[str, Validation],
         changes: Mapping[str, Entry | None],
     ) -> None:
-        """Apply a block in one database transaction. `transactions`: (tx id, validation) without the duplicates.
+        """Apply a block in one database transaction. `transactions`: validations by tx id, without the duplicates.
 
         Raises StateError; the state is then as it was before.
         """
         puts = [(key.encode(), e.value, e.block, e.tx, _policy_text(e.policy)) for key, e in changes.items() if e]
         deletes = [(key.encode(),) for key, entry in changes.items() if entry is None]
-        ids = [(bytes.fromhex(tx_id), number, CODE_OF[validation]) for tx_id, validation in transactions]
+        ids = [(bytes.fromhex(tx_id), number, CODE_OF[validation]) for tx_id, validation in transactions.items()]
         try:
             self._db.execute("COMMIT")
             self._db.execute("BEGIN")
