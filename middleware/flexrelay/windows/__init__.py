@@ -1,5 +1,6 @@
 """Windows and anchors: how readings become evidence under a root on the ledger, and the proofs of it."""
 
+from flexrelay.windows.anchoring import Anchoring
 from flexrelay.windows.calendar import Calendar
 from flexrelay.windows.proof import BadProof, NoProof, Prover, Tampered, check_proof
 from flexrelay.windows.schema import WINDOWS
@@ -10,6 +11,7 @@ __all__ = [
     "ANCHOR",
     "WINDOWS",
     "Anchor",
+    "Anchoring",
     "BadProof",
     "Calendar",
     "Closed",

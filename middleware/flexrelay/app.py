@@ -1,0 +1,303 @@
+"""The application: the only place that names implementations and wires them.
+
+A `Site` is one process: one embedded ledger, one gateway per organisation in the configuration. A `Gateway` holds its
+organisation's journal, store, keys and adapters. Stop order: adapters, ingest, consumers, projections, relay, stores,
+ledger.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+
+from flexrelay.config import Config, ConfigError, GatewayConfig, IngestConfig
+from flexrelay.devices import ENROLMENTS, Enrolments
+from flexrelay.founding import GATEWAY, MarketClock, wall_ms, wallet_of
+from flexrelay.http import Check, Gauge, OperatorServer
+from flexrelay.identity import Signer, Wallet, sign_intent
+from flexrelay.ingest import Ingest, Limits, NativeCodec, RegisterChecks, Registry
+from flexrelay.journal import LetterBounds, SqliteJournal
+from flexrelay.journal.consumer import follow
+from flexrelay.ledger.embedded import EmbeddedLedger
+from flexrelay.ledger.port import Ledger, LedgerError
+from flexrelay.market.desk import Desk
+from flexrelay.outbox import OUTBOX, Outbox
+from flexrelay.projections import PROJECTIONS, Event, Projections, Revocation, Views
+from flexrelay.relay import Relay
+from flexrelay.store import Store
+from flexrelay.twin import TWIN, Twin, TwinHistory
+from flexrelay.windows import WINDOWS, Anchoring, Calendar, Prover, Vault, Windows
+from flexrelay_adapters.mqtt import JsonMapping, MappingCodec, MqttAdapter, MqttConfig
+from flexrelay_schemas.intervals import CalendarDay
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Gateway:
+    """One organisation's gateway, wired and running. Made by `open_gateway`."""
+
+    org: str
+    network: str
+    clock: MarketClock
+    wallet: Wallet
+    signer: Signer
+    ledger: Ledger
+    journal: SqliteJournal
+    store: Store
+    registry: Registry
+    devices: Enrolments
+    ingest: Ingest
+    twin: Twin
+    windows: Windows
+    prover: Prover
+    anchoring: Anchoring
+    calendar: Calendar
+    outbox: Outbox
+    relay: Relay
+    projections: Projections
+    revocation: Revocation
+    views: Views
+    adapters: dict[str, MqttAdapter]
+
+    def desk(self, did: str) -> Desk:
+        """Where an identity of this gateway's wallet signs; the gateway's own DID among them."""
+        return Desk(self.wallet.signer(did), self.network, self.outbox, wall_ms)
+
+    def market_now(self) -> int:
+        """The market clock's instant, UTC ms."""
+        return self.clock.market(wall_ms())
+
+    def checks(self) -> Iterable[Check]:
+        """Readiness: everything that takes readings is connected."""
+        for name, adapter in self.adapters.items():
+            where = f"{adapter.config.host}:{adapter.config.port}"
+            yield Check(f"{self.org} adapter {name}", adapter.connected, f"not connected to {where}: is the broker up?")
+
+    def gauges(self) -> Iterable[Gauge]:
+        org = {"org": self.org}
+        for outcome, count in sorted(self.ingest.outcomes.items()):
+            yield Gauge("frames", "Frames by outcome", count, {**org, "outcome": outcome}, counter=True)
+        frames, size = self.ingest.waiting
+        yield Gauge("ingest_queue_frames", "Frames that wait for the journal", frames, org)
+        yield Gauge("ingest_queue_bytes", "Bytes that wait for the journal", size, org)
+        yield Gauge("journal_end", "Newest position of the journal", self.journal.end, org)
+        yield Gauge(
+            "twin_lag_entries", "Journal entries the twin has not taken", self.journal.end - self.twin.position, org
+        )
+        yield Gauge("devices", "Enrolled devices", len(self.devices), org)
+        yield Gauge("relay_in_flight", "Intents under way", self.relay.in_flight, org)
+        yield Gauge("ledger_block", "Newest projected block", self.projections.block, org)
+        lag = self.revocation.greatest_lag_ms / 1000
+        yield Gauge("revocation_lag_seconds_max", "Greatest time from a revocation's timestamp to its effect", lag, org)
+
+
+@asynccontextmanager
+async def open_gateway(
+    folder: Path, config: GatewayConfig, network: str, ledger: EmbeddedLedger, clock: MarketClock, passphrase: SecretStr
+) -> AsyncIterator[Gateway]:
+    """Open the gateway in `folder` and run it until the block ends.
+
+    Raises ConfigError, and what journal, store and wallet raise for damaged or foreign files.
+    """
+    org = config.org
+    wallet = wallet_of(folder, org, passphrase)
+    identity = wallet.find(GATEWAY)
+    if identity is None:
+        raise ConfigError(f"{folder / org / 'keys'} holds no gateway key of {org}: `flexrelay init` makes one")
+    signer = wallet.signer(identity.did)
+    adapters = {name: load_adapter(org, name, section, folder) for name, section in config.adapters.items()}
+    home = folder / config.folder
+    connection = ledger.connect(org, signer)
+    limits = config.ingest
+    async with AsyncExitStack() as stack:
+        bounds = LetterBounds(total=limits.dead_letters, total_bytes=limits.dead_letter_bytes)
+        journal = await stack.enter_async_context(SqliteJournal(home / "journal.db", bounds))
+        store = await stack.enter_async_context(
+            Store(home / "store.db", (OUTBOX, PROJECTIONS, ENROLMENTS, TWIN, WINDOWS))
+        )
+        registry = Registry(network, org)
+        devices = await Enrolments.open(store, org, registry)
+        twin = await Twin.open(store, devices.describe)
+        history = stack.enter_context(TwinHistory(twin, home / "store.db"))
+        checks = RegisterChecks(history, journal.traces)
+        await asyncio.to_thread(checks.prime)
+        views = Views(store, org)
+        revocation = Revocation(registry)
+        await revocation.load(views)
+
+        async def sign(function: str, args: Mapping[str, Any], deadline: int) -> bytes:
+            return await sign_intent(signer, network, function, args, deadline, secrets.token_hex(16))
+
+        def market_now() -> int:
+            return clock.market(wall_ms())
+
+        def is_active(did: str) -> bool:
+            device = registry.device(did)
+            return device is not None and device.refusal is None
+
+        outbox = Outbox(store, org)
+        days = _Days(connection)
+        vault = stack.enter_context(Vault(home / "vault.db"))
+        windows = await Windows.open(
+            store, vault, days.calendar, signer, network, is_active, config.windows.grace_s * 1000
+        )
+        every_ms = config.windows.anchor_every_s * 1000
+        anchoring = Anchoring(windows, outbox, signer, network, market_now, wall_ms, every_ms)
+        relay = await stack.enter_async_context(Relay(connection, outbox, sign=sign))
+        projections = await stack.enter_async_context(
+            Projections(connection, store, org, listeners=(revocation, days.heard))
+        )
+        ingest = Ingest(registry, journal, checks, market_now, _limits(limits))
+        gateway = Gateway(
+            org, network, clock, wallet, signer, connection, journal, store, registry, devices, ingest, twin, windows,
+            Prover(store, journal, vault, org), anchoring, days.calendar, outbox, relay, projections, revocation,
+            views, adapters,
+        )  # fmt: skip
+        await stack.enter_async_context(
+            _running([follow(journal, twin), follow(journal, windows), days.run(), anchoring.run()])
+        )
+        stack.push_async_callback(ingest.close)
+        await stack.enter_async_context(_running([adapter.run(ingest) for adapter in adapters.values()]))
+        yield gateway
+
+
+class _Days:
+    """Keeps the market calendar as the ledger publishes it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.calendar = Calendar()
+        self._ledger = ledger
+        self._news = asyncio.Event()
+        self._news.set()
+
+    def heard(self, events: Sequence[Event]) -> None:
+        """A listener of the projections."""
+        if any(event.name == "calendar.published" for event in events):
+            self._news.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                found = await self._ledger.evaluate("calendar.days", {})
+            except LedgerError as error:
+                log.warning("the calendar cannot be read: %s; trying again", error)
+                self._news.set()
+                await asyncio.sleep(1)
+                continue
+            for day in found:
+                self.calendar.add(CalendarDay.model_validate({key: value for key, value in day.items() if key != "v"}))
+
+
+@asynccontextmanager
+async def _running(works: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run these until the block ends, then cancel them; the failure of one ends the block."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work) for work in works]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def load_adapter(org: str, name: str, section: Mapping[str, Any], folder: Path) -> MqttAdapter:
+    """The adapter that a configuration section describes. Raises ConfigError naming the key."""
+    where = f"gateways.{org}.adapters.{name}"
+    values = {key: value for key, value in section.items() if key != "type"}
+    installed = {point.name: point for point in entry_points(group="flexrelay.adapters")}
+    if section["type"] not in installed:
+        raise ConfigError(
+            f"{where}.type: {section['type']!r} is not installed; there are {', '.join(sorted(installed))}"
+        )
+    secret = values.pop("password_file", None)
+    if secret is not None:
+        try:
+            values["password"] = (folder / secret).read_text().strip()
+        except OSError as error:
+            raise ConfigError(f"{where}.password_file: {folder / secret}: {error.strerror}") from None
+    try:
+        config = MqttConfig.model_validate({"name": name, **values})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ConfigError(f"{where}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    codec = (
+        MappingCodec(config.codec) if isinstance(config.codec, JsonMapping) else NativeCodec(config.max_payload_bytes)
+    )
+    adapter = MqttAdapter(config, codec)
+    try:
+        adapter.validate()
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return adapter
+
+
+def _limits(config: IngestConfig) -> Limits:
+    return Limits(
+        frame_bytes=config.max_frame_bytes,
+        queue_frames=config.queue_frames,
+        queue_bytes=config.queue_bytes,
+        future_ms=config.future_tolerance_s * 1000,
+        stale_ms=config.stale_after_days * 86_400_000,
+    )
+
+
+@dataclass
+class Site:
+    """One process: the ledger and its gateways."""
+
+    folder: Path
+    network: str
+    clock: MarketClock
+    ledger: EmbeddedLedger
+    gateways: dict[str, Gateway]
+    http_port: int = 0
+
+
+@asynccontextmanager
+async def open_ledger(folder: Path, config: Config) -> AsyncIterator[EmbeddedLedger]:
+    """The data folder's ledger. Raises ConfigError when it was not founded, LedgerLocked when it is in use."""
+    place = folder / config.ledger.folder
+    if not place.is_dir():
+        raise ConfigError(f"{place} does not exist: `flexrelay init` founds a network there")
+    async with EmbeddedLedger.open(place) as ledger:
+        yield ledger
+
+
+@asynccontextmanager
+async def open_site(folder: Path, config: Config) -> AsyncIterator[Site]:
+    """Open everything that the configuration names and run it until the block ends."""
+    async with AsyncExitStack() as stack:
+        ledger = await stack.enter_async_context(open_ledger(folder, config))
+        wallet = wallet_of(folder, config.gateways[0].org, config.passphrase)
+        identity = wallet.find(GATEWAY)
+        if identity is None:
+            raise ConfigError(
+                f"{folder / config.gateways[0].org / 'keys'} holds no gateway key: `flexrelay init` makes one"
+            )
+        reader = ledger.connect(config.gateways[0].org, wallet.signer(identity.did))
+        record = await reader.evaluate("network.show", {})
+        if record["network"] != config.network:
+            raise ConfigError(
+                f"network: the ledger in {folder} is of network {record['network']}, not {config.network}"
+            )
+        clock = MarketClock(**record["clock"])
+        gateways = {}
+        for section in config.gateways:
+            gateways[section.org] = await stack.enter_async_context(
+                open_gateway(folder, section, config.network, ledger, clock, config.passphrase)
+            )
+        site = Site(folder, config.network, clock, ledger, gateways)
+        if config.http.port:
+            server = OperatorServer(list(gateways.values()), config.http.host, config.http.port)
+            site.http_port = await stack.enter_async_context(server.serving())
+        yield site

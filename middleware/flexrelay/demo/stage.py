@@ -1,0 +1,105 @@
+"""The demo's stage: a data folder, a broker, an embedded ledger and three gateways in one process.
+
+What is written is an ordinary data folder: `flexrelay run FOLDER` goes on with it.
+"""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from flexrelay.app import Site, open_site
+from flexrelay.config import FILE_NAME, load
+from flexrelay.demo.broker import TOPICS, Account, Broker, device_account, gateway_account, start_broker
+from flexrelay.demo.cast import DSO, ORGS, Cast, Progress, Roster, assemble, enlist
+from flexrelay.demo.devices import Fleet
+from flexrelay.demo.grid import Grid
+from flexrelay.founding import MarketClock, found, genesis, wallet_of
+from flexrelay.ledger.embedded import EmbeddedLedger
+from flexrelay_schemas.did import split_did
+
+NETWORK = "demo"
+
+
+@dataclass
+class Stage:
+    """Everything that runs while the story is told."""
+
+    folder: Path
+    site: Site
+    cast: Cast
+    broker: Broker
+    fleet: Fleet
+
+
+@asynccontextmanager
+async def open_stage(
+    folder: Path, grid: Grid, clock: MarketClock, seed: str, progress: Progress
+) -> AsyncIterator[Stage]:
+    """Make the data folder, start the broker and the gateways, register everybody, connect the devices."""
+    (folder / "secrets").mkdir(parents=True, mode=0o700)
+    passphrase = SecretStr(_secret(folder / "secrets" / "flexrelay_passphrase"))
+    wallets = {org: wallet_of(folder, org, passphrase) for org in ORGS}
+    progress("identities")
+    roster = enlist(wallets, NETWORK, grid, seed)
+    passwords = {org: _secret(folder / "secrets" / f"mqtt-{org}") for org in ORGS}
+    async with start_broker(folder / "broker", _accounts(roster, passwords)) as broker:
+        progress(f"broker: {broker.kind} on port {broker.port}")
+        (folder / FILE_NAME).write_text(_configuration(broker))
+        async with EmbeddedLedger.open(folder / "ledger", genesis(NETWORK, wallets)) as ledger:
+            await found(ledger, NETWORK, wallets, clock, DSO)
+        async with open_site(folder, load(folder)) as site:
+            cast = await assemble(site, grid, roster, progress)
+            devices = Fleet(
+                cast.devices.values(), host=broker.host, port=broker.port, mqtt5=broker.mqtt5, now=cast.market_now
+            )
+            async with devices as fleet:
+                yield Stage(folder, site, cast, broker, fleet)
+
+
+def _secret(path: Path) -> str:
+    """A fresh random secret, kept in a file that only its owner reads."""
+    value = secrets.token_urlsafe(24)
+    path.touch(mode=0o600)
+    path.write_text(value + "\n")
+    return value
+
+
+def _accounts(roster: Roster, passwords: dict[str, str]) -> list[Account]:
+    devices = [
+        device_account(split_did(identity.did)[1], identity.password) for _, _, identity in roster.devices.values()
+    ]
+    return [*devices, *(gateway_account(org, f"gateway-{org}", passwords[org]) for org in ORGS)]
+
+
+def _configuration(broker: Broker) -> str:
+    """The data folder's flexrelay.toml."""
+    sections = [f'network = "{NETWORK}"\n\n[ledger]\nkind = "embedded"\nfolder = "ledger"\n']
+    for org in ORGS:
+        sections.append(
+            f"""
+[[gateways]]
+org = "{org}"
+folder = "{org}"
+
+[gateways.windows]
+grace_s = 3600
+anchor_every_s = 14400
+
+[gateways.adapters.field]
+type = "mqtt"
+host = "{broker.host}"
+port = {broker.port}
+protocol = "{"5" if broker.mqtt5 else "3.1.1"}"
+client_id = "gateway-{org}"
+username = "gateway-{org}"
+password_file = "secrets/mqtt-{org}"
+readings = ["{TOPICS}/{org}/{{device}}/readings"]
+commands = "{TOPICS}/{org}/{{device}}/commands"
+results = "{TOPICS}/{org}/{{device}}/results"
+"""
+        )
+    return "".join(sections)
