@@ -1,0 +1,91 @@
+"""Delivery proof: a consumer of the journal that ties readings to the orders that they show the delivery of.
+
+A reading counts when its device is watched for the order and it was observed in the delivery period, ends included
+(energy is the difference of the registers at both ends). Links and position are stored in one transaction.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from flexrelay.dispatch.records import Reading
+from flexrelay.journal.port import Entry, Journal
+from flexrelay.store import Store
+
+CONSUMER: Final = "dispatch"
+BATCH: Final = 2_000
+IDLE_S: Final = 0.2
+
+
+class Delivery:
+    """One tenant's links from orders to readings, in a store with component DISPATCH."""
+
+    def __init__(self, store: Store, tenant: str) -> None:
+        self._store = store
+        self._tenant = tenant
+
+    async def run(self, journal: Journal) -> None:
+        """Consume the journal until cancelled."""
+        position = await self.position()
+        await journal.acknowledge(CONSUMER, position)
+        while True:
+            entries = await journal.read(position, BATCH)
+            if not entries:
+                await asyncio.sleep(IDLE_S)
+                continue
+            await self.consume(entries)
+            position = entries[-1].position
+            await journal.acknowledge(CONSUMER, position)
+
+    async def position(self) -> int:
+        query = "SELECT position FROM dispatch_position WHERE tenant = ?"
+        row = await self._store.read(lambda connection: connection.execute(query, (self._tenant,)).fetchone())
+        return int(row[0]) if row else 0
+
+    async def consume(self, entries: Sequence[Entry]) -> None:
+        """Store the links of these entries and the position of the last; entries seen before change nothing."""
+        await self._store.write(lambda connection: self._consume(connection, entries))
+
+    async def readings(self, order_id: str) -> list[Reading]:
+        """The evidence of an order's delivery, in the journal's order."""
+        query = (
+            "SELECT position, did, observed_at FROM dispatch_reading WHERE tenant = ? AND order_id = ? "
+            "ORDER BY position"
+        )
+        rows = await self._store.read(lambda connection: connection.execute(query, (self._tenant, order_id)).fetchall())
+        return [Reading(*row) for row in rows]
+
+    async def orders_of(self, position: int) -> list[str]:
+        """The orders that a reading belongs to."""
+        query = "SELECT order_id FROM dispatch_reading WHERE tenant = ? AND position = ? ORDER BY order_id"
+        rows = await self._store.read(lambda connection: connection.execute(query, (self._tenant, position)).fetchall())
+        return [row[0] for row in rows]
+
+    def _consume(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+        watched: dict[str, list[tuple[str, int, int]]] = {}
+        seen = [measurement.observed_at for entry in entries for measurement in entry.measurements]
+        query = (
+            "SELECT did, order_id, from_ms, until_ms FROM dispatch_watch "
+            "WHERE tenant = ? AND until_ms >= ? AND from_ms <= ?"
+        )
+        period = (min(seen, default=0), max(seen, default=0))
+        for did, order_id, from_ms, until_ms in connection.execute(query, (self._tenant, *period)):
+            watched.setdefault(did, []).append((order_id, from_ms, until_ms))
+        rows = [
+            (self._tenant, order_id, entry.position, entry.did, measurement.observed_at)
+            for entry in entries
+            for order_id, from_ms, until_ms in watched.get(entry.did, ())
+            for measurement in entry.measurements
+            if from_ms <= measurement.observed_at <= until_ms
+        ]
+        connection.executemany(
+            "INSERT OR IGNORE INTO dispatch_reading (tenant, order_id, position, did, observed_at) "
+            "VALUES (?, ?, ?, ?, ?)",
+            rows,
+        )
+        connection.execute(
+            "INSERT INTO dispatch_position (tenant, position) VALUES (?, ?) "
+            "ON CONFLICT (tenant) DO UPDATE SET position = max(position, excluded.position)",
+            (self._tenant, entries[-1].position),
+        )

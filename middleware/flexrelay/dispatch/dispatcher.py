@@ -1,0 +1,247 @@
+"""Sends an order's commands: on disk before anything is sent, each to exactly one end.
+
+A command keeps its id for ever. After a restart, or when a transport fails, one that has not ended is handed over again
+under the same id, and a device acts once on an id (the SDK's rule): so nothing is lost and nothing is done twice. After
+`expires_at` it is not handed over any more.
+"""
+
+import asyncio
+import json
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final, Self
+
+from flexrelay.dispatch.plan import DispatchOrder, Planned
+from flexrelay.dispatch.records import CommandRecord, CommandStep, add_step, read_commands, read_steps
+from flexrelay.store import Store
+from flexrelay_schemas.canonical import digest
+from flexrelay_sdk import CommandState, CommandTarget, CommandUpdate
+
+logger = logging.getLogger(__name__)
+
+IN_FLIGHT: Final = 64
+POLL_S: Final = 0.25
+RETRY_S: Final = 0.5
+
+
+class Dispatcher:
+    """Async context manager: sends while it is open. One tenant's commands in a store with component DISPATCH."""
+
+    def __init__(
+        self,
+        store: Store,
+        tenant: str,
+        target: CommandTarget,
+        *,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        in_flight: int = IN_FLIGHT,
+        retry_s: float = RETRY_S,
+    ) -> None:
+        self._store = store
+        self._tenant = tenant
+        self._target = target
+        self._clock = clock
+        self._in_flight = in_flight
+        self._retry_s = retry_s
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def accept(
+        self, order: DispatchOrder, commands: Sequence[Planned], *, watch: Sequence[str] = ()
+    ) -> list[str]:
+        """Take an order on; durable when it returns. The same order again adds nothing.
+
+        `watch`: DIDs whose readings show delivery (meters); the commanded devices' own count as well. Returns the
+        command ids.
+        """
+        now = self._clock()
+        ids = await self._store.write(lambda connection: self.accept_in(connection, order, commands, watch, now))
+        self._changed.set()
+        return ids
+
+    def accept_in(
+        self,
+        connection: sqlite3.Connection,
+        order: DispatchOrder,
+        commands: Sequence[Planned],
+        watch: Sequence[str],
+        now: int,
+    ) -> list[str]:
+        """`accept` inside the caller's transaction on a connection to the same file."""
+        known = read_commands(connection, self._tenant, "order_id = ?", order.order_id)
+        added = connection.execute(
+            "INSERT OR IGNORE INTO dispatch_order (tenant, order_id, body, accepted_at) VALUES (?, ?, ?, ?)",
+            (self._tenant, order.order_id, json.dumps(_body(order), sort_keys=True), now),
+        ).rowcount
+        if not added:  # a plan that was made anew may differ (another battery available): the first one stands
+            return [record.command.command_id for record in known]
+        for planned in commands:
+            self._add(connection, order.order_id, planned, now)
+        connection.executemany(
+            "INSERT OR IGNORE INTO dispatch_watch (tenant, order_id, did, from_ms, until_ms) VALUES (?, ?, ?, ?, ?)",
+            [
+                (self._tenant, order.order_id, did, order.from_ms, order.until_ms)
+                for did in sorted({*watch, *(planned.did for planned in commands)})
+            ],
+        )
+        return [planned.command_id(order.order_id) for planned in commands]
+
+    async def commands(self, order_id: str) -> list[CommandRecord]:
+        return await self._store.read(
+            lambda connection: read_commands(connection, self._tenant, "order_id = ?", order_id)
+        )
+
+    async def steps(self, command_id: str) -> list[CommandStep]:
+        return await self._store.read(lambda connection: read_steps(connection, self._tenant, command_id))
+
+    async def finished(self, order_id: str) -> list[CommandRecord]:
+        """Wait until every command of the order has ended."""
+        while True:
+            ended = self._ended
+            records = await self.commands(order_id)
+            if all(record.state.terminal for record in records):
+                return records
+            await ended.wait()
+
+    async def commanded_hash(self, order_id: str) -> str:
+        """SHA-256 over what was commanded: the hash of the activation's stage "commanded"."""
+        return digest([_commanded(record) for record in await self.commands(order_id)])
+
+    async def activated_hash(self, order_id: str) -> str:
+        """SHA-256 over what came of it: the hash of the activation's stage "activated"."""
+        records = await self.commands(order_id)
+        return digest(
+            [
+                {**_commanded(r), "state": r.state.value, "detail": r.detail, "reported": dict(r.reported)}
+                for r in records
+            ]
+        )
+
+    async def __aenter__(self) -> Self:
+        self._group = asyncio.TaskGroup()
+        await self._group.__aenter__()
+        self._task = self._group.create_task(self._run(), name="dispatch")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._group is not None and self._task is not None
+        for task in [self._task, *self._running.values()]:
+            task.cancel()
+        # the body's own exception goes on as it is; a cancellation is the group's to sort out
+        mine = (kind, value, trace) if kind is asyncio.CancelledError else (None, None, None)
+        await self._group.__aexit__(*mine)
+
+    async def _run(self) -> None:
+        assert self._group is not None
+        while True:
+            self._changed.clear()
+            for record in await self._due():
+                name = record.command.command_id
+                if name not in self._running and len(self._running) < self._in_flight:
+                    self._running[name] = self._group.create_task(self._send(record), name=f"command-{name}")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_S):
+                    await self._changed.wait()
+
+    async def _due(self) -> list[CommandRecord]:
+        now = self._clock()
+        try:
+            return await self._store.read(
+                lambda connection: read_commands(connection, self._tenant, "open = 1 AND send_at <= ?", now)
+            )
+        except Exception:
+            logger.exception("due commands of %s cannot be read; again soon", self._tenant)
+            return []
+
+    async def _send(self, record: CommandRecord) -> None:
+        """Outermost loop of one command."""
+        command = record.command
+        try:
+            if self._clock() >= command.expires_at:
+                update = CommandUpdate(command.command_id, CommandState.EXPIRED, self._clock(), "no answer in time")
+                await self._record(update)
+                return
+            await self._target.execute(command, self._record)
+            if not await self._is_open(command.command_id):
+                return
+            await asyncio.sleep(self._retry_s)
+        except Exception:
+            logger.exception("command %s of order %s failed; again soon", command.command_id, command.correlation_id)
+            await asyncio.sleep(self._retry_s)
+        finally:
+            del self._running[command.command_id]
+            self._changed.set()
+            ended, self._ended = self._ended, asyncio.Event()
+            ended.set()
+
+    async def _record(self, update: CommandUpdate) -> None:
+        """Every state on disk with its time; the first end counts."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            moved = connection.execute(
+                "UPDATE dispatch_command SET state = ?, open = ?, detail = ?, reported = ? "
+                "WHERE tenant = ? AND command_id = ? AND open = 1",
+                (
+                    update.state.value,
+                    0 if update.state.terminal else 1,
+                    update.detail,
+                    json.dumps(dict(update.values), sort_keys=True),
+                    self._tenant,
+                    update.command_id,
+                ),
+            ).rowcount
+            if moved:
+                add_step(connection, self._tenant, update.command_id, update.at, update.state, update.detail)
+
+        await self._store.write(work)
+
+    async def _is_open(self, command_id: str) -> bool:
+        found = await self._store.read(
+            lambda connection: read_commands(connection, self._tenant, "command_id = ? AND open = 1", command_id)
+        )
+        return bool(found)
+
+    def _add(self, connection: sqlite3.Connection, order_id: str, planned: Planned, now: int) -> None:
+        command_id = planned.command_id(order_id)
+        connection.execute(
+            "INSERT INTO dispatch_command (tenant, command_id, order_id, did, credential, name, parameters, send_at, "
+            "expires_at, state, open, detail, reported) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 1, '', '{}')",
+            (
+                self._tenant,
+                command_id,
+                order_id,
+                planned.did,
+                planned.credential,
+                planned.name,
+                json.dumps(dict(planned.parameters), sort_keys=True),
+                planned.send_at,
+                planned.expires_at,
+                CommandState.QUEUED.value,
+            ),
+        )
+        add_step(connection, self._tenant, command_id, now, CommandState.QUEUED, "")
+
+
+def _body(order: DispatchOrder) -> dict[str, Any]:
+    isps = [{"isp": i.isp, "from_ms": i.from_ms, "until_ms": i.until_ms, "power_w": i.power_w} for i in order.isps]
+    return {"order_id": order.order_id, "aggregator": order.aggregator, "isps": isps}
+
+
+def _commanded(record: CommandRecord) -> dict[str, Any]:
+    command = record.command
+    return {
+        "command_id": command.command_id,
+        "did": command.did,
+        "name": command.name,
+        "parameters": dict(command.parameters),
+        "expires_at": command.expires_at,
+    }

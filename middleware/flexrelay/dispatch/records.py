@@ -1,0 +1,72 @@
+"""Commands and evidence as they are stored."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flexrelay_sdk import Command, CommandState
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRecord:
+    """A command with its newest state; `reported` are the values that the device answered with."""
+
+    command: Command
+    state: CommandState
+    send_at: int
+    detail: str
+    reported: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandStep:
+    """A state that a command reached at `at` (wall-clock UTC ms); `n` counts from 1."""
+
+    n: int
+    at: int
+    state: CommandState
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A journalled reading that shows delivery: where it stands in this gateway's journal."""
+
+    position: int
+    did: str
+    observed_at: int
+
+
+_COLUMNS: Final = (
+    "command_id, order_id, did, credential, name, parameters, send_at, expires_at, state, detail, reported"
+)
+
+
+def read_commands(connection: sqlite3.Connection, tenant: str, where: str, *values: Any) -> list[CommandRecord]:
+    """`where` is a condition written in this package."""
+    query = f"SELECT {_COLUMNS} FROM dispatch_command WHERE tenant = ? AND {where} ORDER BY send_at, command_id"  # noqa: S608
+    return [_record(row) for row in connection.execute(query, (tenant, *values))]
+
+
+def add_step(
+    connection: sqlite3.Connection, tenant: str, command_id: str, at: int, state: CommandState, detail: str
+) -> None:
+    connection.execute(
+        "INSERT INTO dispatch_transition (tenant, command_id, n, at, state, detail) SELECT ?, ?, "
+        "coalesce(max(n), 0) + 1, ?, ?, ? FROM dispatch_transition WHERE tenant = ? AND command_id = ?",
+        (tenant, command_id, at, state.value, detail, tenant, command_id),
+    )
+
+
+def read_steps(connection: sqlite3.Connection, tenant: str, command_id: str) -> list[CommandStep]:
+    query = "SELECT n, at, state, detail FROM dispatch_transition WHERE tenant = ? AND command_id = ? ORDER BY n"
+    rows = connection.execute(query, (tenant, command_id))
+    return [CommandStep(n, at, CommandState(state), detail) for n, at, state, detail in rows]
+
+
+def _record(row: tuple[Any, ...]) -> CommandRecord:
+    command_id, order_id, did, credential, name, parameters, send_at, expires_at, state, detail, reported = row
+    command = Command(command_id, did, credential, name, json.loads(parameters), expires_at, order_id)
+    return CommandRecord(command, CommandState(state), send_at, detail, json.loads(reported))
