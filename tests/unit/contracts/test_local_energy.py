@@ -55,7 +55,9 @@ def test_rounding_goes_to_its_account(street: Street) -> None:
     """1 Wh at 1,500.5 n€: the buyer pays 2 µ€, the seller gets 1 µ€."""
     auction = street.open()
     street.order(auction, "s", "sell", "c1", 1, 1_500)
-    street.order(auction, "d", "buy", "c3", 1, 1_501)
+    assert street.order(auction, "d", "buy", "c3", 1, 1_501)["escrow_micro_eur"] == 2
+    assert street.order(auction, "x", "sell", "c2", 1, -1_501)["escrow_micro_eur"] == 2
+    street.net.call(street.owners["c2"], "local_energy.cancel", auction=auction, order_id="x")
     street.close(auction)
     street.net.call(street.dso, "local_energy.clear", auction=auction)
     settled = street.net.call(street.dso, "local_energy.settle", auction=auction)
@@ -125,6 +127,63 @@ def test_orders_are_refused_with_the_offending_field(street: Street) -> None:
         street.order(auction, "p", "sell", "c2", 10, 1)
     street.owners["c2"] = before
     del street.owners["c9"]
+
+
+def test_a_mandated_aggregator_orders_for_a_connection_of_this_point_only(street: Street) -> None:
+    net = street.net
+    mandated, other = net.actor("aggregator", org="agg-a"), net.actor("aggregator", org="agg-b")
+    owner = street.owners["c1"]
+    brp = street.brps["north"]
+    net.connection("here", dso=street.dso, owner=owner, brp=brp, aggregator=mandated)
+    net.connection("there", dso=street.dso, owner=owner, brp=brp, aggregator=mandated, congestion_point="cp-2")
+    net.connection("unbalanced", dso=street.dso, owner=owner)
+    auction = street.open()
+    for name, party in (("here", mandated), ("there", mandated), ("unbalanced", owner)):
+        street.owners[name] = party
+    try:
+        street.order(auction, "o1", "buy", "here", 10, 0)
+        with refused("congestion_point", "connection"):
+            street.order(auction, "o2", "buy", "there", 10, 0)
+        with refused("no_brp", "connection"):
+            street.order(auction, "o2", "buy", "unbalanced", 10, 0)
+        street.owners["here"] = other
+        with refused("not_yours", "connection"):
+            street.order(auction, "o2", "buy", "here", 10, 0)
+    finally:
+        for name in ("here", "there", "unbalanced"):
+            del street.owners[name]
+    assert list(net.ask("local_energy.orders", auction=auction)) == ["o1"]
+
+
+def test_only_who_opened_it_or_runs_the_market_clears_and_settles(street: Street) -> None:
+    auction = street.open()
+    street.close(auction)
+    other = street.net.actor("dso", org="dso")
+    with refused("role"):
+        street.net.call(other, "local_energy.clear", auction=auction)
+    street.net.call(street.net.operator, "local_energy.clear", auction=auction)
+    with refused("role"):
+        street.net.call(other, "local_energy.settle", auction=auction)
+    street.net.call(street.net.operator, "local_energy.settle", auction=auction)
+    assert street.net.ask("local_energy.auction", auction=auction)["status"] == "settled"
+
+
+def test_a_market_without_a_cap_is_the_market_operators() -> None:
+    street = Street.start(volume_cap="none")
+    arguments = {"product": PRODUCT, "congestion_point": "cp-1", "date": DATE, "isp_from": ISP, "isp_to": ISP}
+    with refused("headroom", "headroom_w"):
+        street.open(headroom_w=5)
+    with refused("role"):  # a fee for the grid is its operator's to take
+        street.net.call(street.net.operator, "local_energy.open", **arguments, grid_fee_nano_eur_per_wh=1)
+    with refused("not_dso"):
+        street.net.call(street.net.actor("dso"), "local_energy.open", **arguments)
+    auction = str(street.net.call(street.net.operator, "local_energy.open", **arguments)["auction"])
+    street.net.to(street.net.day(DATE).bounds(ISP)[0] - 3_600_000)
+    street.order(auction, "s", "sell", "c1", 100, 5)
+    street.order(auction, "d", "buy", "c3", 90, 5)
+    street.close(auction)
+    cleared = street.net.call(street.net.operator, "local_energy.clear", auction=auction)
+    assert (cleared["volume_j"], cleared["cap_j"]) == (90 * 3600, None)
 
 
 def test_the_same_kilowatt_is_not_sold_twice(street: Street) -> None:
