@@ -11,6 +11,7 @@ comes from the history (the twin's), and from the journal's tail where the histo
 import struct
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from typing import Final, NamedTuple, Protocol
 
 from flexrelay.journal.registers import cumulative
@@ -112,8 +113,8 @@ _NOTICED: Final = tuple(Judged(False, bits) for bits in range(32))
 class RegisterChecks:
     """For one thread. `admit` every reading of a batch, then `commit` or `roll_back` the batch."""
 
-    def __init__(self, history: History, tail: Callable[[int], Iterable[Trace]]) -> None:
-        """`tail(after)` yields the journal's measurements after a position."""
+    def __init__(self, history: History, tail: Callable[[int], Iterable[list[Trace]]]) -> None:
+        """`tail(after)` yields the journal's measurements after a position, segment by segment."""
         self._history = history
         self._tail = tail
         self._states: dict[str, _State] = {}
@@ -125,20 +126,22 @@ class RegisterChecks:
     def prime(self) -> int:
         """Take over the journal's tail that the history has not got to yet; the number of readings seen."""
         count = position = 0
-        newest: dict[bytes, list[Point]] = {}
-        for trace in self._tail(self._history.position):
-            position, did, observed_at, seq, packed = trace
-            count += 1
-            points = newest.get(did)
-            if points is None:
-                newest[did] = [Point(observed_at, seq, packed)]
-            else:
-                points.append(Point(observed_at, seq, packed))
-                if len(points) > 64:
-                    newest[did] = _trimmed(sorted(points))[0]
-        for did, points in newest.items():
+        newest: dict[bytes, list[Trace]] = {}
+        for traces in self._tail(self._history.position):
+            count += len(traces)
+            for trace in traces:
+                found = newest.get(trace[1])
+                if found is None:
+                    newest[trace[1]] = [trace]
+                else:
+                    found.append(trace)
+            position = traces[-1][0] if traces else position
+            for did, found in newest.items():
+                if len(found) > 128:
+                    newest[did] = _newest_traces(found)
+        for did, found in newest.items():
             state = self._state(did.decode())
-            state.points = sorted({*state.points, *points})
+            state.points = sorted({*state.points, *(Point(*trace[2:]) for trace in found)})
             for point in state.points:
                 state.seen |= point.packed[0] & _BOTH
             self._trim(state, position)
@@ -295,9 +298,8 @@ class RegisterChecks:
                     found.add(stored)
         if history.position < state.evicted:
             name = did.encode()
-            for trace in self._tail(history.position):
-                if trace.did == name:
-                    found.add(Point(trace.observed_at, trace.seq, trace.packed))
+            for traces in self._tail(history.position):
+                found.update(Point(*trace[2:]) for trace in traces if trace[1] == name)
         return sorted(found)
 
 
@@ -312,6 +314,21 @@ def _nearest_with(points: Sequence[Point], register: int) -> tuple[Point, int] |
 
 def _instant(point: Point) -> int:
     return point[0]
+
+
+def _newest_traces(traces: list[Trace]) -> list[Trace]:
+    """What `_trimmed` keeps, of traces."""
+    traces.sort(key=itemgetter(2))
+    found = traces[-KEEP:]
+    have = 0
+    for trace in found:
+        have |= trace[4][0] & _BOTH
+    if have != _BOTH:
+        for trace in reversed(traces[:-KEEP]):
+            if trace[4][0] & _BOTH & ~have:
+                have |= trace[4][0] & _BOTH
+                found.append(trace)
+    return found
 
 
 def _trimmed(points: list[Point]) -> tuple[list[Point], tuple[Point, ...], bool]:

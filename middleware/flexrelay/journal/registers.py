@@ -56,10 +56,8 @@ def unpack_registers(data: bytes, offset: int = 0) -> tuple[dict[str, int], int]
     return dict(zip(names, values, strict=True)), offset + 2 + layout.size
 
 
-def registers_end(data: bytes, offset: int) -> int:
-    """The offset after the registers at `offset`, without reading them."""
-    return offset + 2 + 8 * int.from_bytes(data[offset : offset + 2], "little").bit_count()
-
+REGISTERS_SIZE: Final = tuple(2 + 8 * mask.bit_count() for mask in range(256))
+"""The number of bytes of packed registers by their first byte (the names fit one byte so far)."""
 
 _PAIR: Final = struct.Struct("<qq")
 _ONE: Final = struct.Struct("<q")

@@ -139,16 +139,16 @@ class SqliteJournal:
         """Recompute every segment and the chain; the number of entries. Raises JournalCorrupt naming the place."""
         return await self._in_reader(self._verify)
 
-    def traces(self, after: int) -> Iterator[Trace]:
-        """The measurements after `after`, without payloads (blocking; for register checks at start)."""
+    def traces(self, after: int) -> Iterator[list[Trace]]:
+        """The measurements after `after`, segment by segment, without payloads (blocking; for register checks)."""
         connection = sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, isolation_level=None)
         try:
-            for row in connection.execute(
-                f"{_SEGMENT} WHERE first > ? ORDER BY first", (self._base(connection, after),)
-            ):
-                for trace in traces(row[5], row[0], row[1] - row[0] + 1):
-                    if trace.position > after:
-                        yield trace
+            rows = connection.execute(
+                "SELECT first, last, body FROM segment WHERE first > ? ORDER BY first", (self._base(connection, after),)
+            )
+            for first, last, body in rows:
+                found = traces(body, first, last - first + 1)
+                yield found if first > after else [trace for trace in found if trace[0] > after]
         finally:
             connection.close()
 
