@@ -13,6 +13,7 @@ from flexrelay_contracts.market.terms import AuctionId
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
 from flexrelay_contracts.state import Record, announce, key, load, need, save
+from flexrelay_schemas.intervals import CalendarDay
 from flexrelay_schemas.model import Model
 from flexrelay_schemas.product import Product
 
@@ -68,6 +69,11 @@ def require_open(ctx: ContractContext, auction: str) -> tuple[Record, Product]:
             "gate_closed", f"the gate of {auction} closed at {product.closes_at(day)}, it is {now}", "auction"
         )
     return record, product
+
+
+def lapses_at(product: Product, day: CalendarDay, first_isp: int) -> int:
+    """UTC ms in market time from which an order could no longer be activated: nothing is cleared after it."""
+    return day.bounds(first_isp)[0] - product.full_activation_time_s * 1000
 
 
 def _close_gate(ctx: ContractContext, caller: Caller, args: Named) -> Result:

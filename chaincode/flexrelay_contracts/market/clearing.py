@@ -8,7 +8,7 @@ from flexrelay_contracts import calendar
 from flexrelay_contracts.clock import market_time
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.market.accounts import Postings, actor_account, escrow_account
-from flexrelay_contracts.market.auctions import Named, find, product_of, set_status
+from flexrelay_contracts.market.auctions import Named, find, lapses_at, product_of, set_status
 from flexrelay_contracts.market.offer import (
     collateral_of,
     drop_contents,
@@ -54,6 +54,9 @@ def _clear(ctx: ContractContext, caller: Caller, args: Named) -> Result:
         raise Refused("auction_status", f"auction {args.auction} is {auction['status']}, not closed", "auction")
     product, day = product_of(ctx, auction), calendar.day(ctx, auction["date"])
     request = load_request(ctx, args.auction)
+    lapses = lapses_at(product, day, request[0].isp)
+    if market_time(ctx) >= lapses:
+        raise Refused("lapsed", f"auction {args.auction} could be cleared until {lapses}", "auction")
     offers = standing_offers(ctx, args.auction)
     contents = {offer_id: open_contents(ctx, args.auction, offer_id, record) for offer_id, record in offers}
     selection = _select(args.auction, request, contents)

@@ -15,7 +15,7 @@ from flexrelay_contracts import calendar
 from flexrelay_contracts.clock import market_time
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.market.accounts import Postings, actor_account, escrow_account
-from flexrelay_contracts.market.auctions import Named, require_open
+from flexrelay_contracts.market.auctions import Named, find, lapses_at, product_of, require_open
 from flexrelay_contracts.market.options import Option, Options, check_options, collateral_micro_eur, most, powers
 from flexrelay_contracts.market.prognosis import Revision, power_of, require_provider
 from flexrelay_contracts.market.request import RequestedIsp, load_request
@@ -194,7 +194,7 @@ def _private_key(auction: str, offer_id: str) -> str:
 
 
 def _revoke(ctx: ContractContext, caller: Caller, args: OfferNamed) -> Result:
-    auction, product = require_open(ctx, args.auction)
+    auction, product = _revocable(ctx, args.auction)
     name = key("offer", args.auction, args.offer_id)
     record = need(ctx, name, "unknown_offer", f"there is no offer {args.offer_id}", "offer_id")
     if record["aggregator"] != caller.did:
@@ -212,6 +212,18 @@ def _revoke(ctx: ContractContext, caller: Caller, args: OfferNamed) -> Result:
     ctx.delete(key("standing_offer", args.auction, caller.did))
     announce(ctx, "congestion.revoked", {"auction": args.auction, "offer_id": args.offer_id})
     return {"auction": args.auction, "offer_id": args.offer_id}
+
+
+def _revocable(ctx: ContractContext, auction: str) -> tuple[Record, Product]:
+    """The auction before its gate closes, or when it lapsed without being cleared: nobody's collateral stays behind."""
+    record = find(ctx, auction)
+    product = product_of(ctx, record)
+    first = load_request(ctx, auction)[0].isp
+    if record["status"] != "cleared" and market_time(ctx) >= lapses_at(
+        product, calendar.day(ctx, record["date"]), first
+    ):
+        return record, product
+    return require_open(ctx, auction)
 
 
 def release_slots(reservations: Reservations, auction: str, offer_id: str, record: Record) -> None:

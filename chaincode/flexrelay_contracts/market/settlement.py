@@ -1,5 +1,8 @@
 """Settlement of an order: proposed by the buyer, accepted or disputed by the aggregator, final once.
 
+A buyer that does not propose in time (a dispute window after delivery) loses the turn: then the aggregator may, and the
+buyer accepts or disputes, so that nobody's money stays in escrow for ever.
+
 The proposal carries metered energy per ISP; ordered energy, baseline, delivery and money are the contract's own
 computation. The energies per connection are private to the two parties, their hash is public. After finality nothing
 changes; a later run posts the differences only.
@@ -133,8 +136,7 @@ def with_lines(record: Record, lines: Sequence[Record], totals: Totals) -> Recor
 
 def _propose(ctx: ContractContext, caller: Caller, args: Propose) -> Result:
     order = find_order(ctx, args.order_id)
-    if order["buyer"] != caller.did:
-        raise Refused("not_buyer", "a settlement is proposed by the order's buyer", "order_id")
+    require_party(caller, order)
     product = products.at_version(ctx, order["product"], order["version"])
     _check_run(ctx, product, args)
     day = calendar.day(ctx, order["date"])
@@ -142,6 +144,11 @@ def _propose(ctx: ContractContext, caller: Caller, args: Propose) -> Result:
     now = market_time(ctx)
     if now < delivered:
         raise Refused("too_early", f"delivery ends at {delivered}, it is {now}", "order_id")
+    turn = delivered + product.dispute_window_s * 1000
+    if caller.did != order["buyer"] and (now < turn or args.run != product.settlement_runs[0]):
+        raise Refused(
+            "not_buyer", f"the buyer proposes; the aggregator may propose the first run after {turn}", "order_id"
+        )
     if [line.isp for line in args.lines] != [item["isp"] for item in order["isps"]]:
         raise Refused("isp_list", "the lines follow the order's ISP list", "lines")
     detail = _parse_detail(transient(ctx, "detail"), args.detail_hash)
@@ -154,6 +161,7 @@ def _propose(ctx: ContractContext, caller: Caller, args: Propose) -> Result:
     record = {
         "order_id": args.order_id,
         "run": args.run,
+        "proposer": caller.did,
         "status": "proposed",
         "market_ms": now,
         "detail_hash": args.detail_hash,
@@ -238,8 +246,9 @@ def _check_detail(ctx: ContractContext, order: Record, args: Propose, detail: De
 def _accept(ctx: ContractContext, caller: Caller, args: SettlementNamed) -> Result:
     record = find_settlement(ctx, args.settlement)
     order = find_order(ctx, record["order_id"])
-    if order["aggregator"] != caller.did:
-        raise Refused("not_owner", "a settlement is accepted by the order's aggregator", "settlement")
+    require_party(caller, order)
+    if record["proposer"] == caller.did:
+        raise Refused("own_proposal", "a settlement is accepted by the other party", "settlement")
     _require_status(record, args.settlement, "proposed")
     _require_undisputed(record, args.settlement)
     save(ctx, key("settlement", args.settlement), {**record, "status": "accepted"})
@@ -337,8 +346,8 @@ def _one(ctx: ContractContext, args: SettlementNamed) -> Any:
 PARTIES: Final = (*BUYERS, *PROVIDERS)
 
 TRANSACTIONS: tuple[Transaction[Any], ...] = (
-    Transaction("settlement.propose", Propose, _propose, BUYERS),
-    Transaction("settlement.accept", SettlementNamed, _accept, PROVIDERS),
+    Transaction("settlement.propose", Propose, _propose, PARTIES),
+    Transaction("settlement.accept", SettlementNamed, _accept, PARTIES),
     Transaction("settlement.finalise", SettlementNamed, _finalise, PARTIES),
 )
 QUERIES: tuple[Query[Any], ...] = (Query("settlement.one", SettlementNamed, _one),)

@@ -326,3 +326,41 @@ def test_without_money_no_offer_and_no_clearing() -> None:
     refused("funds", "account", lambda: market.clear())
     market.net.call(market.net.operator, "accounts.fund", account=f"actor:{market.dso.did}", micro_eur=500_000)
     assert len(market.clear()) == 1
+
+
+def test_an_auction_that_is_not_cleared_in_time_gives_everything_back() -> None:
+    market = ready()
+    market.offer(market.agg_a, option(100_000, [10_000, 10_000, 0], a1=[10_000, 10_000, 0]))
+    market.close()
+    revoke = {"auction": AUCTION, "offer_id": "offer-a"}
+    refused("gate_closed", "auction", lambda: market.net.call(market.agg_a, "congestion.revoke", **revoke))
+    market.net.to(market.day.bounds(49)[0] - 900_000)
+    refused("lapsed", "auction", lambda: market.clear())
+    market.net.call(market.agg_a, "congestion.revoke", **revoke)
+    assert market.held() == {} and market.money(market.agg_a) == 1_000_000_000
+
+
+def test_an_order_cannot_be_revoked() -> None:
+    market = Market.start()
+    market.order()
+    market.net.to(market.day.end)
+    revoke = {"auction": AUCTION, "offer_id": "offer-a"}
+    refused("gate_closed", "auction", lambda: market.net.call(market.agg_a, "congestion.revoke", **revoke))
+
+
+def test_an_intent_is_used_once_and_on_its_own_network() -> None:
+    market = ready()
+    net, args = market.net, {"auction": AUCTION, "offer_id": "offer-a", "prognosis_revision": 1}
+    args["options"] = [option(1, [1_000, 0, 0], a1=[1_000, 0, 0])]
+    creator = net.creators["agg-a"]
+    intent = market.agg_a.intent("congestion.offer", args, deadline=net.ledger.now + 60_000)
+    net.ledger.run(intent, creator)
+    refused("intent_used", "intent_id", lambda: net.ledger.run(intent, creator))
+    late = market.agg_a.intent("congestion.revoke", args, deadline=net.ledger.now - 1)
+    refused("expired", "deadline", lambda: net.ledger.run(late, creator))
+    other = intent.replace(b'"network":"test"', b'"network":"else"')
+    refused("wrong_network", "network", lambda: net.ledger.run(other, creator))
+    version = intent.replace(b'"v":1}', b'"v":2}')
+    refused("unknown_version", "v", lambda: net.ledger.run(version, creator))
+    foreign = market.agg_a.intent("congestion.offer", args, deadline=net.ledger.now + 60_000)
+    refused("gateway_grant", "", lambda: net.ledger.run(foreign, net.creators["agg-b"]))

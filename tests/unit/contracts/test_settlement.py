@@ -62,7 +62,8 @@ def test_a_settlement_is_not_final_before_acceptance_or_the_windows_end() -> Non
     market.deliver(order)
     name = market.propose(order)
     refused("dispute_window", "settlement", lambda: market.net.call(market.dso, "settlement.finalise", settlement=name))
-    refused("not_owner", "settlement", lambda: market.net.call(market.agg_b, "settlement.accept", settlement=name))
+    refused("not_party", "actor", lambda: market.net.call(market.agg_b, "settlement.accept", settlement=name))
+    refused("own_proposal", "settlement", lambda: market.net.call(market.dso, "settlement.accept", settlement=name))
     refused("not_party", "actor", lambda: market.net.call(market.agg_b, "settlement.finalise", settlement=name))
     market.net.to(market.net.market_ms + 172_800_000)
     market.net.call(market.agg_a, "settlement.finalise", settlement=name)
@@ -162,12 +163,20 @@ def test_a_proposal_is_complete_and_adds_up() -> None:
     refused("unknown_settlement", "settlement", lambda: market.net.ask("settlement.one", settlement=other["order_id"]))
 
 
-def test_only_the_buyer_proposes() -> None:
+def test_the_buyer_proposes_and_the_aggregator_when_the_buyer_does_not() -> None:
     market = Market.start()
     order, _ = market.order()
     market.deliver(order)
     stranger = market.net.actor("dso", org="dso")
-    market.dso, dso = stranger, market.dso
+    dso = market.dso
+    market.dso = stranger
+    refused("not_party", "actor", lambda: market.propose(order))
+    market.dso = market.agg_a
     refused("not_buyer", "order_id", lambda: market.propose(order))
-    market.dso = dso
-    market.propose(order)
+    market.net.to(market.net.market_ms + 172_800_000)
+    name = market.propose(order)
+    refused("own_proposal", "settlement", lambda: market.net.call(market.agg_a, "settlement.accept", settlement=name))
+    market.net.call(dso, "settlement.accept", settlement=name)
+    market.net.call(market.agg_a, "settlement.finalise", settlement=name)
+    assert market.money(market.agg_a) == 1_000_000_000 + 500_000
+    refused("not_buyer", "order_id", lambda: market.propose(order, "month"))
