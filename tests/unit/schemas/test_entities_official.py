@@ -76,6 +76,9 @@ def test_context(entity_type: EntityType) -> None:
     assert isinstance(own, dict)
     lent = {a.name: a.iri for a in entity_type.attributes if a.lent_by}
     assert lent.items() <= own.items()
+    if "phaseVoltage" in lent:  # its members must have names too
+        rows = official(*NAMES)["ACMeasurement"].attributes["phaseVoltage"]["subpropertiesContext"]
+        assert all(row.items() <= own.items() for row in rows)
 
 
 def test_relationships_and_geo_properties_are_what_we_think() -> None:

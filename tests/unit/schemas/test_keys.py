@@ -64,6 +64,12 @@ def test_signatures_of_other_lengths_do_not_hold(algorithm: str, length: int) ->
     assert not verify(key, (signature * 2)[:length], MESSAGE)
 
 
+def test_leading_zeros_do_not_make_another_signature() -> None:
+    """r ‖ 00 ‖ s is the same pair of numbers; only its length tells."""
+    key, signature = _sign("p256", MESSAGE)
+    assert not verify(key, signature[:32] + b"\x00" + signature[32:], MESSAGE)
+
+
 @pytest.mark.parametrize("algorithm", ["ed25519", "p256"])
 @pytest.mark.parametrize("signature", [bytes(64), b"\xff" * 64, bytes(32) + b"\x01" * 32, b"\x01" * 32 + bytes(32)])
 def test_extreme_signatures_do_not_hold(algorithm: str, signature: bytes) -> None:
