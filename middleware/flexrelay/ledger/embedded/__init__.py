@@ -12,6 +12,7 @@ from flexrelay.ledger.embedded.genesis import BlockCutting, EndorsementPolicy, G
 from flexrelay.ledger.embedded.identity import GatewaySigner, key_identifier
 from flexrelay.ledger.embedded.ledger import Connection, EmbeddedLedger
 from flexrelay.ledger.embedded.recovery import Recovery
+from flexrelay.ledger.embedded.verify import Problem, Report, verify
 
 __all__ = [
     "BlockCutting",
@@ -24,6 +25,9 @@ __all__ = [
     "LedgerCorrupt",
     "LedgerLocked",
     "Organisation",
+    "Problem",
     "Recovery",
+    "Report",
     "key_identifier",
+    "verify",
 ]

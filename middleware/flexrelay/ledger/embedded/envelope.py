@@ -48,6 +48,10 @@ class Envelope:
         return verify(body["creator"][1], self.signature, signing_message(self.attestation, self.body))
 
 
+def digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
 def encode_body(body: Body) -> bytes:
     return _encode(body).encode()
 
