@@ -62,7 +62,7 @@ def merit_order_svg(offers: Sequence[Offer], need_w: int, *, title: str, note: s
     y = Range(min(0.0, *prices) * 1.1, max(0.0, *prices) * 1.15 or 1)
     canvas = Canvas(title, _order_summary(ordered, need_w), x, y, note)
     canvas.y_axis(ticks(y.low, y.high, 6), "Price, €/MWh")
-    canvas.x_axis([(value, number(value)) for value in ticks(0, x.high, 8)], "Cumulated power, kW")
+    canvas.x_axis([(value, number(value, 4)) for value in ticks(0, x.high, 8)], "Cumulated power, kW")
     providers = sorted({offer.provider for offer in ordered})
     colours = {provider: SERIES[index % len(SERIES)] for index, provider in enumerate(providers)}
     start = 0.0

@@ -36,10 +36,10 @@ class Range:
     high: float
 
 
-def number(value: float) -> str:
-    """At most one decimal, a true minus sign, and none of -0."""
-    text = f"{value:.1f}".removesuffix(".0")
-    return text.replace("-0", "0", 1) if text == "-0" else text.replace("-", "−")
+def number(value: float, digits: int = 1) -> str:
+    """At most `digits` decimals (one or more), none that are zero, a true minus sign, and none of -0."""
+    text = f"{value:.{digits}f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text.replace("-", "−")
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
@@ -90,7 +90,7 @@ class Canvas:
         for value in values:
             y = self.py(value)
             self._line(LEFT, y, WIDTH - RIGHT, y, "grid")
-            self._write(LEFT - 10, y + 4.5, number(value), "end")
+            self._write(LEFT - 10, y + 4.5, number(value, 4), "end")
         middle = (TOP + HEIGHT - BOTTOM) / 2
         self._parts.append(
             f'<text class="middle label" transform="translate(22 {middle}) rotate(-90)">{escape(label)}</text>'

@@ -60,7 +60,7 @@ def transformer_text(day: TransformerDay, width: int = 78, height: int = 18) -> 
     for limit in (day.feed_in_limit_w, day.withdrawal_limit_w):
         row = levels.row(limit)
         grid[row] = ["┄" if cell in " •" else cell for cell in grid[row]]
-    labels = {levels.row(round(tick)): number(tick / 1000) for tick in ticks(low, high, max(height // 3, 2))}
+    labels = {levels.row(round(tick)): number(tick / 1000, 4) for tick in ticks(low, high, max(height // 3, 2))}
     labels |= {levels.row(w): number(w / 1000) for w in (day.feed_in_limit_w, day.withdrawal_limit_w, 0)}
     marks = {levels.row(day.feed_in_limit_w): "┤", levels.row(day.withdrawal_limit_w): "┤", levels.row(0): "┼"}
     lines = [f"{'kW':>{_AXIS - 1}}  {day.date}, + withdrawal, − feed-in"]

@@ -170,6 +170,14 @@ def test_numbers_as_people_write_them() -> None:
     assert [number(v) for v in (0, -0.04, 1.0, -1.25, 67.5, 1000)] == ["0", "0", "1", "−1.2", "67.5", "1000"]
 
 
+@given(st.integers(1, 10**7), st.integers(1, 10**7))
+def test_no_two_marks_of_an_axis_read_the_same(power: int, price: int) -> None:
+    root = _parse(merit_order_svg([Offer("A", "x", power, price)], power, title="t"))
+    for marks in (_texts(root, "end"), _texts(root, "middle")):
+        numbers = [mark for mark in marks if mark[-1].isdigit()]
+        assert len(set(numbers)) == len(numbers) > 2
+
+
 def test_an_empty_axis_is_refused() -> None:
     with pytest.raises(ValueError, match="low end"):
         Canvas("t", "", Range(0, 0), Range(0, 1))
