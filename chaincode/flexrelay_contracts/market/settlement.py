@@ -343,6 +343,12 @@ def _one(ctx: ContractContext, args: SettlementNamed) -> Any:
     return find_settlement(ctx, args.settlement)
 
 
+def _detail(ctx: ContractContext, args: SettlementNamed) -> Any:
+    """The energies per connection, for the members of the parties' collection."""
+    detail = private_detail(ctx, args.settlement, find_settlement(ctx, args.settlement))
+    return detail.model_dump(mode="json", exclude={"salt"})
+
+
 PARTIES: Final = (*BUYERS, *PROVIDERS)
 
 TRANSACTIONS: tuple[Transaction[Any], ...] = (
@@ -350,4 +356,7 @@ TRANSACTIONS: tuple[Transaction[Any], ...] = (
     Transaction("settlement.accept", SettlementNamed, _accept, PARTIES),
     Transaction("settlement.finalise", SettlementNamed, _finalise, PARTIES),
 )
-QUERIES: tuple[Query[Any], ...] = (Query("settlement.one", SettlementNamed, _one),)
+QUERIES: tuple[Query[Any], ...] = (
+    Query("settlement.one", SettlementNamed, _one),
+    Query("settlement.detail", SettlementNamed, _detail),
+)
