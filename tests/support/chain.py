@@ -4,7 +4,6 @@ The keys lie in the folder, so that every process that opens it is the same oper
 """
 
 import json
-import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -31,6 +30,14 @@ def wall_ms() -> int:
 @dataclass
 class Signer:
     party: Party
+
+    @property
+    def did(self) -> str:
+        return self.party.did
+
+    @property
+    def key_version(self) -> int:
+        return self.party.version
 
     @property
     def public_key(self) -> str:
@@ -109,7 +116,3 @@ def _loaded(stored: Mapping[str, Any]) -> Party:
     private = ec.derive_private_key(int(stored["private"], 16), ec.SECP256R1())
     operation = Create.model_validate(stored["operation"])
     return Party(operation.kind, private, ec.generate_private_key(ec.SECP256R1()), operation)
-
-
-def unique(prefix: str) -> str:
-    return f"{prefix}-{secrets.token_hex(4)}"

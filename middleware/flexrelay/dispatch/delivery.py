@@ -9,7 +9,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from flexrelay.dispatch.records import Reading
+from flexrelay.dispatch.plan import DispatchOrder
+from flexrelay.dispatch.records import WATCH, Reading
 from flexrelay.journal.port import Entry, Journal
 from flexrelay.store import Store
 
@@ -42,6 +43,12 @@ class Delivery:
         query = "SELECT position FROM dispatch_position WHERE tenant = ?"
         row = await self._store.read(lambda connection: connection.execute(query, (self._tenant,)).fetchone())
         return int(row[0]) if row else 0
+
+    async def watch(self, order: DispatchOrder, dids: Sequence[str]) -> None:
+        """From now on readings of these devices in the order's period are its evidence: for a party that does not
+        dispatch it, e.g. the buyer with its meters. (`Dispatcher.accept` does this for its own.)"""
+        rows = [(self._tenant, order.order_id, did, order.from_ms, order.until_ms) for did in sorted(set(dids))]
+        await self._store.write(lambda connection: connection.executemany(WATCH, rows) and None)
 
     async def consume(self, entries: Sequence[Entry]) -> None:
         """Store the links of these entries and the position of the last; entries seen before change nothing."""

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from flexrelay.dispatch.plan import DispatchOrder, Planned
-from flexrelay.dispatch.records import CommandRecord, CommandStep, add_step, read_commands, read_steps
+from flexrelay.dispatch.records import WATCH, CommandRecord, CommandStep, add_step, read_commands, read_steps
 from flexrelay.store import Store
 from flexrelay_schemas.canonical import digest
 from flexrelay_sdk import CommandState, CommandTarget, CommandUpdate
@@ -85,7 +85,7 @@ class Dispatcher:
         for planned in commands:
             self._add(connection, order.order_id, planned, now)
         connection.executemany(
-            "INSERT OR IGNORE INTO dispatch_watch (tenant, order_id, did, from_ms, until_ms) VALUES (?, ?, ?, ?, ?)",
+            WATCH,
             [
                 (self._tenant, order.order_id, did, order.from_ms, order.until_ms)
                 for did in sorted({*watch, *(planned.did for planned in commands)})

@@ -39,6 +39,8 @@ class Reading:
     observed_at: int
 
 
+WATCH: Final = "INSERT OR IGNORE INTO dispatch_watch (tenant, order_id, did, from_ms, until_ms) VALUES (?, ?, ?, ?, ?)"
+
 _COLUMNS: Final = (
     "command_id, order_id, did, credential, name, parameters, send_at, expires_at, state, detail, reported"
 )

@@ -158,3 +158,6 @@ async def test_readings_in_the_delivery_period_are_the_orders_evidence(tmp_path:
         ]
         assert await delivery.orders_of(3) == ["o-1"] and await delivery.orders_of(6) == []
         assert await delivery.position() == 6
+        await delivery.watch(DispatchOrder("o-2", "agg", ORDER.isps[:1]), ["did:other"])
+        await delivery.consume(entries)
+        assert [r.position for r in await delivery.readings("o-2")] == [4]

@@ -1,0 +1,97 @@
+"""What a custody record proves by itself: hashes, signature, Merkle paths, and that its links speak of one thing."""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from flexrelay.custody.record import CustodyRecord
+from flexrelay.windows import BadProof, check_proof
+from flexrelay_schemas.canonical import CanonicalError, parse
+from flexrelay_schemas.encoding import b64u_decode
+from flexrelay_schemas.keys import verify
+from flexrelay_schemas.reading import Attestation, Reading, SignedAttestation, SignedReading
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One step of the chain: whether it `holds`, and `detail` for people."""
+
+    link: str
+    holds: bool
+    detail: str
+
+
+def check_record(record: CustodyRecord) -> Iterator[Check]:
+    """All checks that need nothing but the record."""
+    frame = b64u_decode(record.frame.payload)
+    yield _check("frame", hashlib.sha256(frame).hexdigest() == record.frame.sha256, "the frame's bytes give its hash")
+    if record.proof is None or record.anchor is None:
+        yield _check("proof", record.proof is None and record.anchor is None, "not anchored yet")
+        return
+    evidence = b64u_decode(record.proof.payload)
+    try:
+        content, _ = parse_evidence(evidence)
+    except ValueError as error:
+        yield _check("evidence", False, str(error))
+        return
+    if isinstance(content, Attestation):
+        tied = content.frame_sha256 == record.frame.sha256
+        yield _check("evidence", tied, "the gateway's attestation names the frame's hash")
+    else:
+        yield _check("evidence", evidence == frame, "the evidence is the frame itself, signed by the device")
+    said = (content.did, content.observed_at, dict(content.registers))
+    reading = record.reading
+    same = said == (reading.did, reading.observed_at, reading.registers)
+    yield _check("reading", same, "the reading is what the evidence says")
+    try:
+        check_proof(record.proof, record.anchor.root, record.anchor.windows)
+    except BadProof as error:
+        yield _check("inclusion", False, str(error))
+    else:
+        yield _check("inclusion", True, "salted leaf, window and anchor give the anchored root")
+    named = (record.proof.org, record.proof.anchor_id) == (record.anchor.org, record.anchor.anchor_id)
+    yield _check("anchor", named and record.proof.window.device == reading.did, "proof, anchor and window fit together")
+    yield from _market_checks(record)
+
+
+def parse_evidence(data: bytes) -> tuple[Reading | Attestation, bytes]:
+    """(content, signature) of evidence bytes. Raises ValueError."""
+    try:
+        value = parse(data)
+        if isinstance(value, dict) and "attestation" in value:
+            attested = SignedAttestation.model_validate(value)
+            return attested.attestation, b64u_decode(attested.signature)
+        signed = SignedReading.model_validate(value)
+        return signed.reading, b64u_decode(signed.signature)
+    except (CanonicalError, ValidationError, ValueError) as error:
+        raise ValueError(f"the evidence is no signed reading: {error}") from None
+
+
+def check_signature(data: bytes, key: str) -> Check:
+    """The evidence's signature under the Multikey `key`."""
+    try:
+        content, signature = parse_evidence(data)
+        good = verify(key, signature, content.message())
+    except ValueError as error:
+        return _check("signature", False, str(error))
+    signer = content.gateway if isinstance(content, Attestation) else content.did
+    return _check("signature", good, f"signed by {signer} with key version {content.key_version}")
+
+
+def _market_checks(record: CustodyRecord) -> Iterator[Check]:
+    order, settlement = record.order, record.settlement
+    assert record.proof is not None
+    window = record.proof.window
+    if order is not None:
+        isps = [item["isp"] for item in order.body.get("isps", [])]
+        fits = order.body.get("date") == window.date and window.isp in isps
+        yield _check("order", fits and order.body.get("order_id") == order.order_id, "the order covers the interval")
+    if settlement is not None:
+        owned = order is not None and settlement.settlement.startswith(f"{order.order_id}.")
+        yield _check("settlement", owned and settlement.line["isp"] == window.isp, "the line is the interval's")
+
+
+def _check(link: str, holds: bool, detail: str) -> Check:
+    return Check(link, holds, detail)
