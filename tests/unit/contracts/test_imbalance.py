@@ -214,3 +214,46 @@ def test_sums_hold_for_any_day(
             for isp in range(4):
                 drawn = a[isp] + b[isp] + losses[isp]
                 assert found["system_imbalance_j"][isp] == drawn - north[isp] - south[isp]
+
+
+def test_a_day_of_92_isps_is_settled_as_such() -> None:
+    """Clocks go forward: the day has 92 quarters of an hour, and every list follows it."""
+    street = Street.start()
+    net = street.net
+    last = net.ask("calendar.days")[-1]
+    end = last["start"] + last["isps"] * last["isp_seconds"] * 1000
+    short = {"date": "2016-05-26", "start": end, "isps": 92, "isp_seconds": 900, "working": True}
+    assert last["date"] == "2016-05-25"
+    net.call(net.operator, "calendar.publish", days=[short])
+    for brp in street.brps.values():
+        with refused("isps", "energy_j"):
+            net.call(brp, "imbalance.nominate", date="2016-05-26", energy_j=[0] * 96)
+        net.call(brp, "imbalance.nominate", date="2016-05-26", energy_j=[1000] * 92)
+    net.to(end + 92 * 900_000)
+    net.call(
+        street.dso,
+        "imbalance.allocate",
+        date="2016-05-26",
+        run=1,
+        congestion_point="cp-1",
+        shares=[{"brp": brp.did, "energy_j": [2000] * 92} for brp in street.brps.values()],
+        losses_brp=street.brps["south"].did,
+        losses_j=[500] * 92,
+        transformer_j=[4500] * 92,
+        quality=2,
+        evidence_hash=HASH,
+    )
+    net.call(
+        street.tso,
+        "imbalance.settle",
+        date="2016-05-26",
+        run=1,
+        areas=["cp-1"],
+        price_nano_eur_per_wh=[3_600_000] * 92,
+    )
+    found = net.ask("imbalance.run", date="2016-05-26", run=1)
+    assert found["system_imbalance_j"] == [2500] * 92
+    assert found["cash_micro_eur"] == {
+        street.brps["north"].did: -92_000,
+        street.brps["south"].did: -138_000,
+    }
