@@ -27,6 +27,11 @@ class EmbeddedNetwork(Network):
     def __init__(self, spec: Spec, folder: Path) -> None:
         super().__init__(spec)
         self.folder = folder
+        self.make_genesis()
+
+    def make_genesis(self) -> None:
+        """The genesis document that names the gateways' present keys."""
+        spec = self.spec
         self.genesis = Genesis(
             network=NETWORK,
             organisations=tuple(

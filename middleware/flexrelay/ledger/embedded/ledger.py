@@ -114,11 +114,11 @@ class EmbeddedLedger:
                 finally:
                     await ledger._close(orderer)
             finally:
-                await worker.call(opened.state.close)
-                await worker.call(opened.private.close)
+                await worker.stop(opened.state.close, opened.private.close)
                 opened.blocks.close()
         finally:
-            await worker.stop()
+            if not worker.stopped:
+                await worker.stop()
             os.close(lock)
 
     @property

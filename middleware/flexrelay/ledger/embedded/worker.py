@@ -29,12 +29,19 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._turn: list[_Job] = []
         self._waiting = 0
+        self._stopped = False
         self._jobs: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
+    @property
+    def stopped(self) -> bool:
+        return self._stopped
+
     def call(self, function: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
-        """Run `function(*args)` on the thread. Raises LedgerUnavailable when too many calls wait."""
+        """Run `function(*args)` on the thread. Raises LedgerUnavailable when too many calls wait, or it was stopped."""
+        if self._stopped:
+            raise LedgerUnavailable("the ledger is closed")
         if self._waiting >= _MAX_WAITING:
             raise LedgerUnavailable(f"more than {_MAX_WAITING} calls wait for the ledger; try again later")
         future: asyncio.Future[T] = self._loop.create_future()
@@ -44,11 +51,15 @@ class Worker:
         self._waiting += 1
         return future
 
-    async def stop(self) -> None:
-        """Finish what was given, then end the thread."""
+    async def stop(self, *last: Callable[[], None]) -> None:
+        """Finish what was given, then do what is last and end the thread."""
+        finished = [self.call(function) for function in last]
+        self._stopped = True
         self._hand_over()
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
+        for future in finished:
+            await future
 
     def _hand_over(self) -> None:
         if self._turn:

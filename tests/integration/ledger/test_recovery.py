@@ -1,0 +1,213 @@
+"""What opening does with a folder that a crash, or a person, has left."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from conformance.ledger.embedded import EmbeddedNetwork
+from conformance.ledger.harness import fresh
+from integration.ledger.keys import SPEC
+
+from flexrelay.ledger.embedded import EmbeddedLedger, GenesisMismatch, LedgerCorrupt, LedgerLocked
+from flexrelay.ledger.embedded.blockfile import OVERHEAD, BlockFile
+from flexrelay.ledger.port import Call, Checkpoint, Committed, LedgerError, LedgerUnavailable, Validation
+
+
+@pytest.fixture
+async def net(tmp_path: Path) -> AsyncIterator[EmbeddedNetwork]:
+    """A closed ledger with a few blocks; key "last" was written by the last one."""
+    network = EmbeddedNetwork(SPEC, tmp_path)
+    async with network.running():
+        await network.bootstrap()
+        for number in range(5):
+            await network.run("probe.put", key=f"key-{number}", value="v")
+        await network.run("probe.put", key="last", value="v")
+    yield network
+
+
+def _blocks(net: EmbeddedNetwork) -> Path:
+    return net.folder / "blocks.dat"
+
+
+def _offsets(net: EmbeddedNetwork) -> list[int]:
+    blocks = BlockFile(_blocks(net), applied=0)
+    blocks.close()
+    return [*blocks.offsets, blocks.end]
+
+
+def _forget_state(net: EmbeddedNetwork) -> None:
+    """The state as if it had never heard of the last blocks (it is derived)."""
+    for path in net.folder.glob("state.db*"):
+        path.unlink()
+
+
+async def test_everything_is_there_again(net: EmbeddedNetwork) -> None:
+    async with net.running():
+        assert await net.get("last") == "v"
+        assert await net.ledger.height() == 8
+        assert net.ledger.recovery.cut_bytes == 0
+        await net.run("probe.put", key="more", value="v")
+    async with net.running():
+        assert await net.get("more") == "v"
+
+
+async def test_a_torn_last_block_is_cut_wherever_it_was_torn(net: EmbeddedNetwork) -> None:
+    whole, offsets = _blocks(net).read_bytes(), _offsets(net)
+    begin, end = offsets[-2], offsets[-1]
+    for cut in sorted({begin + 1, begin + 5, begin + OVERHEAD, *range(begin + 1, end, (end - begin) // 12), end - 1}):
+        _forget_state(net)
+        _blocks(net).write_bytes(whole[:cut])
+        async with net.running():
+            assert net.ledger.recovery.cut_bytes == cut - begin
+            assert await net.get("last") is None
+            assert await net.get("key-4") == "v"
+            await net.run("probe.put", key="last", value="again")
+        async with net.running():
+            assert net.ledger.recovery.cut_bytes == 0
+            assert await net.get("last") == "again"
+
+
+@pytest.mark.parametrize("filling", [b"\x00", b"\xff"])
+async def test_a_last_block_that_was_never_filled_is_cut(net: EmbeddedNetwork, filling: bytes) -> None:
+    whole, offsets = _blocks(net).read_bytes(), _offsets(net)
+    begin, end = offsets[-2], offsets[-1]
+    for middle in (begin, begin + 10, (begin + end) // 2):
+        _forget_state(net)
+        _blocks(net).write_bytes(whole[:middle] + filling * (end - middle))
+        async with net.running():
+            assert net.ledger.recovery.cut_bytes == end - begin
+            assert await net.get("last") is None
+
+
+async def test_a_damaged_block_is_an_error_that_names_block_and_offset(net: EmbeddedNetwork) -> None:
+    whole, offsets = _blocks(net).read_bytes(), _offsets(net)
+    for number in (0, 3):
+        for position in (offsets[number], offsets[number] + 13, offsets[number] + 200, offsets[number + 1] - 1):
+            for forgotten in (False, True):
+                if forgotten:
+                    _forget_state(net)
+                damaged = bytearray(whole)
+                damaged[position] ^= 0x40
+                _blocks(net).write_bytes(damaged)
+                with pytest.raises(LedgerCorrupt) as caught:
+                    async with net.running():
+                        pass
+                assert (caught.value.block, caught.value.offset) == (number, offsets[number])
+                assert _blocks(net).read_bytes() == damaged, "a damaged file is left as it is"
+                _blocks(net).write_bytes(whole)
+    async with net.running():
+        assert await net.get("last") == "v"
+
+
+async def test_losing_an_acknowledged_block_is_an_error(net: EmbeddedNetwork) -> None:
+    whole, offsets = _blocks(net).read_bytes(), _offsets(net)
+    for end in (offsets[-2], offsets[-2] + 30, offsets[-1] - 1):
+        _blocks(net).write_bytes(whole[:end])
+        with pytest.raises(LedgerCorrupt) as caught:
+            async with net.running():
+                pass
+        assert caught.value.block == 7
+
+
+async def test_the_state_is_rebuilt_from_the_blocks(net: EmbeddedNetwork) -> None:
+    async with net.running():
+        intent = net.intent("probe.private_put", collection="both", key="p")
+        ledger = net.connect("dso")
+        await net.commit(ledger, await ledger.prepare(Call(intent, {"value": b"secret"})))
+    for damage in ("delete", "garbage"):
+        if damage == "delete":
+            _forget_state(net)
+        else:
+            for path in net.folder.glob("state.db*"):
+                path.write_bytes(b"this is no database " * 1000)
+        async with net.running():
+            assert net.ledger.recovery.replayed_blocks == 9
+            assert net.ledger.recovery.rebuilt_state == (damage == "garbage")
+            assert await net.get("last") == "v"
+            args = {"collection": "both", "key": "p"}
+            assert await net.connect("agga").evaluate("probe.private_get", args) == "secret"
+
+
+async def test_an_envelope_of_before_the_restart_is_accepted_after_it(net: EmbeddedNetwork) -> None:
+    async with net.running():
+        ledger = net.connect("dso")
+        prepared = await net.prepare(ledger, "probe.put", key="held", value="v")
+        private = net.intent("probe.private_put", collection="both", key="p")
+        secret = await ledger.prepare(Call(private, {"value": b"secret"}))
+    async with net.running():
+        ledger = net.connect("dso")
+        for item in (prepared, secret):
+            assert (await net.commit(ledger, item)).validation is Validation.VALID
+        assert await net.get("held") == "v"
+        args = {"collection": "both", "key": "p"}
+        assert await ledger.evaluate("probe.private_get", args) == "secret"
+
+
+async def test_a_folder_is_open_once(net: EmbeddedNetwork) -> None:
+    async with net.running():
+        with pytest.raises(LedgerLocked):
+            async with EmbeddedLedger.open(net.folder, transactions={}, queries={}):
+                pass
+    async with net.running():
+        pass
+
+
+async def test_another_genesis_is_refused_and_says_what_differs(net: EmbeddedNetwork) -> None:
+    other = net.genesis.model_copy(update={"tx_time_guard_ms": 1})
+    with pytest.raises(GenesisMismatch, match="tx_time_guard_ms"):
+        async with EmbeddedLedger.open(net.folder, other, transactions={}, queries={}):
+            pass
+
+
+async def test_a_missing_genesis_for_a_new_folder_is_said(tmp_path: Path) -> None:
+    with pytest.raises(GenesisMismatch, match="genesis is needed"):
+        async with EmbeddedLedger.open(tmp_path / "new", transactions={}, queries={}):
+            pass
+
+
+async def test_a_lost_operators_secret_is_an_error(net: EmbeddedNetwork) -> None:
+    secret = (net.folder / "operator.key").read_bytes()
+    (net.folder / "operator.key").unlink()
+    with pytest.raises(LedgerCorrupt, match=r"operator\.key is missing"):
+        async with net.running():
+            pass
+    (net.folder / "operator.key").write_bytes(bytes(32))
+    with pytest.raises(LedgerCorrupt, match=r"not the secret"):
+        async with net.running():
+            pass
+    (net.folder / "operator.key").write_bytes(secret)
+    async with net.running():
+        assert await net.get("last") == "v"
+
+
+async def test_a_checkpoint_beyond_the_ledger_is_an_error(net: EmbeddedNetwork) -> None:
+    async with net.running():
+        for checkpoint in (Checkpoint(99), Checkpoint(3, "0" * 64)):
+            with pytest.raises(LedgerError):
+                await anext(aiter(net.connect("dso").events(checkpoint)))
+
+
+async def test_closing_ends_subscribers_and_writes_what_waits(net: EmbeddedNetwork) -> None:
+    async with net.running():
+        ledger = net.connect("dso")
+        height = await net.ledger.height()
+
+        async def follow() -> None:
+            async for _ in ledger.events(Checkpoint(height - 1)):
+                pass
+
+        follower = asyncio.create_task(follow())
+        prepared = [await net.prepare(ledger, "probe.put", key=fresh(), value="v") for _ in range(20)]
+        submitted = [asyncio.create_task(ledger.submit(item.envelope)) for item in prepared]
+        await asyncio.sleep(0)
+    results = await asyncio.gather(*submitted, return_exceptions=True)
+    with pytest.raises(LedgerUnavailable):
+        await follower
+    for call in (ledger.submit(prepared[0].envelope), ledger.status("0" * 64), ledger.evaluate("probe.get", {})):
+        with pytest.raises(LedgerUnavailable):
+            await call
+    async with net.running():
+        for item, result in zip(prepared, results, strict=True):
+            found = await net.connect("dso").status(item.tx_id)
+            assert isinstance(found, Committed) == (result is None)
