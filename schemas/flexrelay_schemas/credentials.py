@@ -1,8 +1,8 @@
 """Role credentials: W3C Verifiable Credentials 2.0 with Data Integrity proofs `ecdsa-jcs-2019` and `eddsa-jcs-2022`.
 
-What is signed: SHA-256(JCS(proof options with the document's @context)) ‖ SHA-256(JCS(document without proof)), 64
-bytes. Building and checking only; signing is a Signer's. Terms are mapped by an inline @vocab, so that no context
-document has to be fetched.
+What is signed: SHA-256(JCS(proof without its value)) ‖ SHA-256(JCS(document without proof)), 64 bytes; the proof
+repeats the document's @context, as the suites ask (W3C vc-di-ecdsa §3.3, vc-di-eddsa §3.3). Building and checking
+only; signing is a Signer's. Terms are mapped by an inline @vocab, so that no context document has to be fetched.
 """
 
 import hashlib
@@ -76,6 +76,7 @@ class Subject(Model):
 class ProofOptions(Model):
     """A Data Integrity proof without its value. `verificationMethod` is the issuer's DID URL `…#v<version>`."""
 
+    context: Items[Any] = Field(default=CONTEXT, alias="@context")
     type: Literal["DataIntegrityProof"] = "DataIntegrityProof"
     cryptosuite: Suite
     created: str
@@ -83,6 +84,16 @@ class ProofOptions(Model):
     proofPurpose: Literal["assertionMethod"] = "assertionMethod"  # noqa: N815
 
     _created = field_validator("created")(_timestamp)
+
+    @model_validator(mode="after")
+    def _fixed(self) -> "ProofOptions":
+        if self.context != CONTEXT:
+            raise ValueError("the proof's @context is not the credential's")
+        return self
+
+    def encode(self) -> dict[str, Any]:
+        """The JSON object."""
+        return self.model_dump(by_alias=True)
 
 
 class Proof(ProofOptions):
@@ -121,11 +132,11 @@ class SignedRoleCredential(RoleCredential):
 
     def options(self) -> ProofOptions:
         """The proof without its value."""
-        return ProofOptions.model_validate(self.proof.model_dump(exclude={"proofValue"}))
+        return ProofOptions.model_validate(self.proof.model_dump(by_alias=True, exclude={"proofValue"}))
 
     def encode(self) -> dict[str, Any]:
         """The JSON document with its proof."""
-        return {**self.document(), "proof": self.proof.model_dump()}
+        return {**self.document(), "proof": self.proof.encode()}
 
     def hash(self) -> str:
         """Hex SHA-256 of the canonical signed document: the credential's name on the ledger."""
@@ -153,18 +164,17 @@ def proof_options(issuer: str, version: int, key: Multikey, created_ms: int) -> 
 
 def hash_data(credential: RoleCredential, options: ProofOptions) -> bytes:
     """The 64 bytes that the issuer signs."""
-    return data_integrity_hash(credential.document(), options.model_dump())
+    return data_integrity_hash(credential.document(), options.encode())
 
 
 def data_integrity_hash(document: dict[str, Any], options: dict[str, Any]) -> bytes:
-    """hash(proof options) ‖ hash(document) of the JCS cryptosuites, for any unsecured document."""
-    config = {**options, "@context": document["@context"]} if "@context" in document else options
-    return hashlib.sha256(canonical(config)).digest() + hashlib.sha256(canonical(document)).digest()
+    """hash(proof options) ‖ hash(document) of the JCS suites, for any document without its proof."""
+    return hashlib.sha256(canonical(options)).digest() + hashlib.sha256(canonical(document)).digest()
 
 
 def sealed(credential: RoleCredential, options: ProofOptions, signature: bytes) -> SignedRoleCredential:
     """The credential with its proof."""
-    proof = {**options.model_dump(), "proofValue": multibase(signature)}
+    proof = {**options.encode(), "proofValue": multibase(signature)}
     return SignedRoleCredential.model_validate({**credential.document(), "proof": proof})
 
 

@@ -3,6 +3,7 @@
 The files open with other tools too (`openssl pkey -in …`). A passphrase is never logged and never part of an error.
 """
 
+import base64
 import os
 import secrets
 from pathlib import Path
@@ -14,12 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from pydantic import SecretStr
 
+from flexrelay.identity import pkcs8
 from flexrelay_schemas.keys import multikey
 
 Algorithm = Literal["p256", "ed25519"]
 PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 _HEADER = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+_FOOTER = b"-----END ENCRYPTED PRIVATE KEY-----"
 _MAX_BYTES = 8192
 
 
@@ -71,35 +74,73 @@ def sign_with(private: PrivateKey, message: bytes) -> bytes:
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 
-def write_key(path: Path, private: PrivateKey, passphrase: SecretStr) -> None:
-    """Write a new key file. Raises KeyFileError when it exists: a private key is never overwritten."""
-    pem = private.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.BestAvailableEncryption(_secret(passphrase)),
-    )
-    write_private(path, pem, replace=False)
+class KeyBox:
+    """Writes and opens key files under one passphrase.
 
+    All files that it writes share one random salt (each has its own IV), so that the slow derivation is done once.
+    """
 
-def read_key(path: Path, passphrase: SecretStr) -> PrivateKey:
-    """Open a key file. Raises KeyFileError: missing, readable by others, not encrypted, wrong passphrase, other key."""
-    try:
-        if path.stat().st_mode & 0o027:
-            raise KeyFileError(f"{path} can be read or written by other users; run: chmod 600 {path}")
-        data = path.read_bytes()
-    except OSError as error:
-        raise KeyFileError(f"key file {path}: {error.strerror}") from None
-    if len(data) > _MAX_BYTES or not data.lstrip().startswith(_HEADER):
-        raise KeyFileError(f"{path} is not an encrypted PKCS#8 key file (PEM)")
-    try:
-        private = serialization.load_pem_private_key(data, _secret(passphrase))
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise KeyFileError(f"{path} does not open: the passphrase is wrong, or the file is damaged") from None
-    if isinstance(private, ed25519.Ed25519PrivateKey):
-        return private
-    if isinstance(private, ec.EllipticCurvePrivateKey) and isinstance(private.curve, ec.SECP256R1):
-        return private
-    raise KeyFileError(f"{path} holds a key of another kind; P-256 and Ed25519 are supported")
+    def __init__(self, passphrase: SecretStr) -> None:
+        self._passphrase = passphrase
+        self._salt = secrets.token_bytes(pkcs8.SALT_BYTES)
+        self._derived: dict[bytes, bytes] = {}
+
+    def write(self, path: Path, private: PrivateKey) -> None:
+        """Write a new key file. Raises KeyFileError when it exists: a private key is never overwritten."""
+        plain = private.private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        data = pkcs8.wrap(plain, self._derive(self._salt), self._salt, secrets.token_bytes(16))
+        text = base64.encodebytes(data).replace(b"\n", b"")
+        lines = [text[start : start + 64] for start in range(0, len(text), 64)]
+        write_private(path, b"\n".join((_HEADER, *lines, _FOOTER, b"")), replace=False)
+
+    def read(self, path: Path) -> PrivateKey:
+        """Open a key file. Raises KeyFileError: missing, readable by others, not encrypted, wrong passphrase, other
+        kind of key. Files of other tools with other encryptions open as well."""
+        try:
+            if path.stat().st_mode & 0o027:
+                raise KeyFileError(f"{path} can be read or written by other users; run: chmod 600 {path}")
+            data = path.read_bytes()
+        except OSError as error:
+            raise KeyFileError(f"key file {path}: {error.strerror}") from None
+        if len(data) > _MAX_BYTES or not data.lstrip().startswith(_HEADER):
+            raise KeyFileError(f"{path} is not an encrypted PKCS#8 key file (PEM)")
+        try:
+            private = self._open(data)
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            raise KeyFileError(f"{path} does not open: the passphrase is wrong, or the file is damaged") from None
+        if isinstance(private, ed25519.Ed25519PrivateKey):
+            return private
+        if isinstance(private, ec.EllipticCurvePrivateKey) and isinstance(private.curve, ec.SECP256R1):
+            return private
+        raise KeyFileError(f"{path} holds a key of another kind; P-256 and Ed25519 are supported")
+
+    def __repr__(self) -> str:
+        return "KeyBox()"
+
+    def _open(self, data: bytes) -> object:
+        body = data.strip().removeprefix(_HEADER).removesuffix(_FOOTER)
+        try:
+            binary = base64.b64decode(b"".join(body.split()), validate=True)
+        except ValueError:
+            binary = b""
+        salt = pkcs8.salt_of(binary)
+        if salt is None:
+            return serialization.load_pem_private_key(data, self._secret())
+        return serialization.load_der_private_key(pkcs8.unwrap(binary, self._derive(salt)), None)
+
+    def _derive(self, salt: bytes) -> bytes:
+        key = self._derived.get(salt)
+        if key is None:
+            key = self._derived[salt] = pkcs8.derive(self._secret(), salt)
+        return key
+
+    def _secret(self) -> bytes:
+        secret = self._passphrase.get_secret_value().encode()
+        if not secret:
+            raise KeyFileError("the passphrase is empty; set FLEXRELAY_PASSPHRASE")
+        return secret
 
 
 def write_private(path: Path, data: bytes, *, replace: bool) -> None:
@@ -127,10 +168,3 @@ def write_private(path: Path, data: bytes, *, replace: bool) -> None:
         raise KeyFileError(f"{path} exists; private keys are never overwritten") from None
     except OSError as error:
         raise KeyFileError(f"cannot write {path}: {error.strerror}") from None
-
-
-def _secret(passphrase: SecretStr) -> bytes:
-    secret = passphrase.get_secret_value().encode()
-    if not secret:
-        raise KeyFileError("the passphrase is empty; set FLEXRELAY_PASSPHRASE")
-    return secret

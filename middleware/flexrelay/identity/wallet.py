@@ -13,12 +13,12 @@ from pydantic import Field, SecretStr, ValidationError
 
 from flexrelay.identity.keyfile import (
     Algorithm,
+    KeyBox,
     KeyFileError,
     LocalSigner,
+    PrivateKey,
     generate,
-    read_key,
     sign_with,
-    write_key,
     write_private,
 )
 from flexrelay_schemas.canonical import canonical, parse
@@ -27,6 +27,7 @@ from flexrelay_schemas.did import (
     Did,
     Hash,
     Kind,
+    Multikey,
     Rotate,
     key_hash,
     operation_hash,
@@ -34,7 +35,7 @@ from flexrelay_schemas.did import (
     split_did,
 )
 from flexrelay_schemas.encoding import b64u
-from flexrelay_schemas.keys import multikey
+from flexrelay_schemas.keys import multikey, verify
 from flexrelay_schemas.model import Model
 
 
@@ -50,6 +51,8 @@ class Identity(Model):
     algorithm: Algorithm
     operation: Create
     version: Annotated[int, Field(ge=1)] = 1
+    key: Multikey
+    next_key_hash: Hash
     last_hash: Hash
     pending: Rotate | None = None
 
@@ -67,7 +70,7 @@ class Wallet:
 
     def __init__(self, folder: Path, passphrase: SecretStr) -> None:
         self._folder = folder
-        self._passphrase = passphrase
+        self._box = KeyBox(passphrase)
         self._open: dict[tuple[str, int], LocalSigner] = {}
 
     def create(
@@ -87,10 +90,16 @@ class Wallet:
             nonce=secrets.token_hex(16),
         )
         did = operation.did()
-        write_key(self._key_path(did, 1), first, self._passphrase)
-        write_key(self._key_path(did, 2), following, self._passphrase)
+        self._box.write(self._key_path(did, 1), first)
+        self._box.write(self._key_path(did, 2), following)
         identity = Identity(
-            did=did, label=label, algorithm=algorithm, operation=operation, last_hash=operation_hash(operation)
+            did=did,
+            label=label,
+            algorithm=algorithm,
+            operation=operation,
+            key=operation.key,
+            next_key_hash=operation.next_key_hash,
+            last_hash=operation_hash(operation),
         )
         self._save(identity)
         return identity
@@ -116,7 +125,7 @@ class Wallet:
     def signer(self, did: str) -> LocalSigner:
         """The signer of the identity's current key. Raises WalletError, KeyFileError."""
         identity = self.get(did)
-        return self._signer(did, identity.version)
+        return self._signer(did, identity.version, identity.key)
 
     async def proven(self, did: str) -> dict[str, Any]:
         """{operation, proof} of the create operation, for registering the identity.
@@ -124,7 +133,7 @@ class Wallet:
         Raises WalletError once the first key is gone (after a rotation it may have been removed).
         """
         identity = self.get(did)
-        signature = await self._signer(did, 1).sign(operation_message(identity.operation))
+        signature = await self._signer(did, 1, identity.operation.key).sign(operation_message(identity.operation))
         return {"operation": identity.operation.model_dump(), "proof": b64u(signature)}
 
     async def begin_rotation(self, did: str) -> dict[str, Any]:
@@ -134,7 +143,7 @@ class Wallet:
         operation = identity.pending or self._next(identity)
         if identity.pending is None:
             self._save(identity.model_copy(update={"pending": operation}))
-        key = read_key(self._key_path(did, operation.version), self._passphrase)
+        key = self._read(did, operation.version)
         return {"operation": operation.model_dump(), "proof": b64u(sign_with(key, operation_message(operation)))}
 
     def finish_rotation(self, did: str) -> Identity:
@@ -145,6 +154,8 @@ class Wallet:
         changed = identity.model_copy(
             update={
                 "version": identity.pending.version,
+                "key": identity.pending.key,
+                "next_key_hash": identity.pending.next_key_hash,
                 "last_hash": operation_hash(identity.pending),
                 "pending": None,
             }
@@ -153,13 +164,15 @@ class Wallet:
         return changed
 
     def _next(self, identity: Identity) -> Rotate:
-        current = read_key(self._key_path(identity.did, identity.version + 1), self._passphrase)
+        current = self._read(identity.did, identity.version + 1)
+        if key_hash(multikey(current.public_key())) != identity.next_key_hash:
+            raise WalletError(f"the next key of {identity.did} is not the one that its log has committed to")
         path = self._key_path(identity.did, identity.version + 2)
         if path.exists():  # a crash after writing it and before naming it
-            following = read_key(path, self._passphrase)
+            following = self._box.read(path)
         else:
             following = generate(identity.algorithm)
-            write_key(path, following, self._passphrase)
+            self._box.write(path, following)
         return Rotate(
             did=identity.did,
             version=identity.version + 1,
@@ -168,12 +181,24 @@ class Wallet:
             next_key_hash=key_hash(multikey(following.public_key())),
         )
 
-    def _signer(self, did: str, version: int) -> LocalSigner:
+    def _signer(self, did: str, version: int, key: str) -> LocalSigner:
         signer = self._open.get((did, version))
         if signer is None:
-            signer = LocalSigner(read_key(self._key_path(did, version), self._passphrase), did, version)
+            signer = LocalSigner(self._read(did, version), did, version)
+            if signer.public_key != key:
+                raise WalletError(f"the key file of {did} version {version} holds another key than its log")
             self._open[did, version] = signer
         return signer
+
+    def _read(self, did: str, version: int) -> PrivateKey:
+        """The private key, tried once: a damaged file may still open and hold another secret beside the public key."""
+        path = self._key_path(did, version)
+        private = self._box.read(path)
+        if not verify(
+            multikey(private.public_key()), sign_with(private, b"flexrelay-self-test"), b"flexrelay-self-test"
+        ):
+            raise KeyFileError(f"{path} is damaged: its private and public keys do not match")
+        return private
 
     def _path(self, did: str) -> Path:
         try:
