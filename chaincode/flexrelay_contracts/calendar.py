@@ -4,7 +4,7 @@ Days are in market time. No time-zone data is needed inside a contract: daylight
 """
 
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -27,8 +27,8 @@ class Publish(Model):
 class DayRange(Model):
     """Dates in [first, last]; empty: no bound."""
 
-    first: LocalDate | str = ""
-    last: LocalDate | str = ""
+    first: LocalDate | Literal[""] = ""
+    last: LocalDate | Literal[""] = ""
 
 
 def day(ctx: ContractContext, local_date: str) -> CalendarDay:

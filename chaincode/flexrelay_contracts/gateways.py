@@ -5,7 +5,7 @@ A controller (an actor) grants a gateway the right to carry its own intents and 
 
 from typing import Annotated, Any
 
-from pydantic import Field, StringConstraints
+from pydantic import StringConstraints
 
 from flexrelay_contracts import didlog
 from flexrelay_contracts.clock import Now, now
@@ -40,7 +40,7 @@ class Nothing(Model):
 
 class Granted(Model):
     gateway: Did
-    controller: Annotated[str, Field(max_length=120)] = ""
+    controller: Did | Literal[""] = ""
 
 
 def gateway_record(ctx: ContractContext, gateway: str) -> Record:

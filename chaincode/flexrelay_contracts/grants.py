@@ -11,7 +11,7 @@ One record per (subject, role). It holds the newest credential of one issuer at 
 after the last one (and after its revocation) is taken: an older one cannot be played back.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -45,7 +45,7 @@ class Withdraw(Model):
     """`accreditor` empty: the caller's own accreditation."""
 
     subject: Did
-    accreditor: Did | str = ""
+    accreditor: Did | Literal[""] = ""
 
 
 class Enrol(Model):
@@ -57,7 +57,7 @@ class Revoke(Model):
 
     subject: Did
     role: Role
-    issuer: Annotated[str, Field(max_length=120)] = ""
+    issuer: Did | Literal["", "*"] = ""
     reason: Annotated[str, Field(max_length=200)] = ""
 
 

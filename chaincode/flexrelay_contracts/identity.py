@@ -5,7 +5,7 @@ A rotation proves itself (it is signed with the key that the log committed to), 
 actor that lost its current key, or whose current key was stolen, is not locked out.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -30,7 +30,7 @@ class Register(Model):
 
     operation: Create
     proof: Signature
-    gateway: Did | str = ""
+    gateway: Did | Literal[""] = ""
 
 
 class RegisterDevice(Model):

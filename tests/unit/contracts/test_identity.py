@@ -73,6 +73,12 @@ class TestRegister:
         with refused("gateway_unknown", "gateway"):
             net.call(party, "identity.register", **party.proven(), gateway=net.actor().did)
 
+    @pytest.mark.parametrize("gateway", ["x", "a\x00b", "\U0010ffff"])
+    def test_the_gateway_is_a_did_or_empty(self, net: Network, gateway: str) -> None:
+        party = net.adopt(Party.new())
+        with pytest.raises(Refused, match="invalid_argument"):
+            net.call(party, "identity.register", **party.proven(), gateway=gateway)
+
     def test_a_gateway_that_is_no_longer_active_carries_no_registration(self, net: Network) -> None:
         net.call(net.gateways["agg-a"], "identity.deactivate", did=net.gateways["agg-a"].did)
         party = net.adopt(Party.new(), "agg-a")
