@@ -3,7 +3,7 @@
 A controller (an actor) grants a gateway the right to carry its own intents and those of its devices.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints
 
