@@ -8,7 +8,7 @@ ledger.
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -19,6 +19,7 @@ from pydantic import SecretStr, ValidationError
 
 from flexrelay.config import Config, ConfigError, GatewayConfig, IngestConfig
 from flexrelay.devices import ENROLMENTS, Enrolments
+from flexrelay.dispatch import DISPATCH, Delivery, Dispatcher
 from flexrelay.founding import GATEWAY, MarketClock, wall_ms, wallet_of
 from flexrelay.http import Check, Gauge, OperatorServer
 from flexrelay.identity import Signer, Wallet, sign_intent
@@ -36,6 +37,7 @@ from flexrelay.twin import TWIN, Twin, TwinHistory
 from flexrelay.windows import WINDOWS, Anchoring, Calendar, Prover, Vault, Windows
 from flexrelay_adapters.mqtt import JsonMapping, MappingCodec, MqttAdapter, MqttConfig
 from flexrelay_schemas.intervals import CalendarDay
+from flexrelay_sdk import Command, CommandState, CommandTarget, CommandUpdate
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ class Gateway:
     projections: Projections
     revocation: Revocation
     views: Views
+    dispatcher: Dispatcher
+    delivery: Delivery
     adapters: dict[str, MqttAdapter]
 
     def desk(self, did: str) -> Desk:
@@ -121,7 +125,7 @@ async def open_gateway(
         bounds = LetterBounds(total=limits.dead_letters, total_bytes=limits.dead_letter_bytes)
         journal = await stack.enter_async_context(SqliteJournal(home / "journal.db", bounds))
         store = await stack.enter_async_context(
-            Store(home / "store.db", (OUTBOX, PROJECTIONS, ENROLMENTS, TWIN, WINDOWS))
+            Store(home / "store.db", (OUTBOX, PROJECTIONS, ENROLMENTS, TWIN, WINDOWS, DISPATCH))
         )
         registry = Registry(network, org)
         devices = await Enrolments.open(store, org, registry)
@@ -156,17 +160,40 @@ async def open_gateway(
             Projections(connection, store, org, listeners=(revocation, days.heard))
         )
         ingest = Ingest(registry, journal, checks, market_now, _limits(limits))
+        dispatcher = Dispatcher(store, org, _command_target(org, adapters))
+        delivery = Delivery(store, org)
         gateway = Gateway(
             org, network, clock, wallet, signer, connection, journal, store, registry, devices, ingest, twin, windows,
             Prover(store, journal, vault, org), anchoring, days.calendar, outbox, relay, projections, revocation,
-            views, adapters,
+            views, dispatcher, delivery, adapters,
         )  # fmt: skip
         await stack.enter_async_context(
-            _running([follow(journal, twin), follow(journal, windows), days.run(), anchoring.run()])
+            _running(
+                [follow(journal, twin), follow(journal, windows), days.run(), anchoring.run(), delivery.run(journal)]
+            )
         )
         stack.push_async_callback(ingest.close)
         await stack.enter_async_context(_running([adapter.run(ingest) for adapter in adapters.values()]))
+        await stack.enter_async_context(dispatcher)
         yield gateway
+
+
+def _command_target(org: str, adapters: Mapping[str, MqttAdapter]) -> CommandTarget:
+    """The adapter that commands devices: the first one with a topic for it."""
+    for adapter in adapters.values():
+        if adapter.config.commands is not None:
+            return adapter
+    return _NoTarget(org)
+
+
+class _NoTarget:
+    """Where no adapter commands devices, every command ends as failed and says why."""
+
+    def __init__(self, org: str) -> None:
+        self._detail = f"no adapter of {org} commands devices: give one `commands` and `results`"
+
+    async def execute(self, command: Command, on_update: Callable[[CommandUpdate], Awaitable[None]]) -> None:
+        await on_update(CommandUpdate(command.command_id, CommandState.FAILED, wall_ms(), self._detail))
 
 
 class _Days:
@@ -200,14 +227,22 @@ class _Days:
 
 @asynccontextmanager
 async def _running(works: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Run these until the block ends, then cancel them; the failure of one ends the block."""
+    """Run these until the block ends, then cancel them; the failure of one ends the block.
+
+    What the block itself raises goes on as it is, not wrapped in a group.
+    """
+    failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in works]
         try:
             yield
+        except Exception as error:
+            failure = error
         finally:
             for task in tasks:
                 task.cancel()
+    if failure is not None:
+        raise failure
 
 
 def load_adapter(org: str, name: str, section: Mapping[str, Any], folder: Path) -> MqttAdapter:

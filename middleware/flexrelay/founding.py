@@ -15,7 +15,7 @@ from flexrelay_contracts.refusal import Refused
 from pydantic import SecretStr
 
 from flexrelay.identity import Identity, Wallet, sign_intent
-from flexrelay.ledger.embedded import EmbeddedLedger, Genesis, Organisation, key_identifier
+from flexrelay.ledger.embedded import EmbeddedLedger, EndorsementPolicy, Genesis, Organisation, key_identifier
 from flexrelay.ledger.port import Call, Committed, Ledger, LedgerError, NotFound, OutcomeUnknown, Validation
 
 GATEWAY = "gateway"
@@ -78,6 +78,7 @@ def genesis(network: str, wallets: Mapping[str, Wallet]) -> Genesis:
             Organisation(name=org, gateways=(identity_in(wallet, network, "gateway", GATEWAY).operation.key,))
             for org, wallet in sorted(wallets.items())
         ),
+        policies={"congestion": EndorsementPolicy(orgs=tuple(sorted(wallets)), required=1)},
         collections=dict(pair_collections(list(wallets))),
     )
 

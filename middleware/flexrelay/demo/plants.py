@@ -53,7 +53,7 @@ class BatteryPlant:
     """A battery: rated power, capacity, ramp and efficiency limit what a set-point gets; it idles without one.
 
     `efficiency_permille` of what is drawn reaches the store; discharging loses nothing. `silent` makes it measure
-    nothing of its set-points: it fails without saying so.
+    nothing of its set-points: it fails without saying so; `fail_at` lets that happen at a market time.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class BatteryPlant:
         self.rated_w = rated_w
         self.capacity_j = capacity_wh * 3600
         self.silent = False
+        self._fails_at_ms: int | None = None
         self._start_ms = start_ms
         self._isp_seconds = isp_seconds
         self._stored_permille_j = self.capacity_j * soc_permille  # J × 1000, so that efficiency stays exact
@@ -91,6 +92,10 @@ class BatteryPlant:
     @property
     def soc_permille(self) -> int:
         return self._stored_permille_j // self.capacity_j
+
+    def fail_at(self, market_ms: int) -> None:
+        """From this market time on it measures nothing of its set-points, and still says that it does them."""
+        self._fails_at_ms = market_ms
 
     def plan(self, set_point: SetPoint) -> None:
         """Add a set-point; where several overlap the newest counts."""
@@ -120,7 +125,7 @@ class BatteryPlant:
             if set_point.from_ms <= now_ms < set_point.until_ms:
                 target_w = set_point.power_w
         self._plan = [set_point for set_point in self._plan if set_point.until_ms > now_ms]
-        if self.silent:
+        if self.silent or (self._fails_at_ms is not None and now_ms >= self._fails_at_ms):
             target_w = 0
         target_w = max(-self.rated_w, min(self.rated_w, target_w))
         change_w = max(-self._ramp_w, min(self._ramp_w, target_w - self._power_w))

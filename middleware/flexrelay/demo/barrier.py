@@ -1,0 +1,47 @@
+"""Waiting in market time: the story goes on when the market clock and the journals have got there."""
+
+import asyncio
+import time
+
+from flexrelay.app import Gateway
+from flexrelay.demo.cast import Cast
+from flexrelay.founding import wall_ms
+
+PATIENCE_S = 60.0
+
+
+class StoryStuck(Exception):
+    """Something that the story waits for did not come; the message says what."""
+
+
+async def market_reaches(cast: Cast, instant: int) -> None:
+    """Sleep until the market clock shows `instant` (UTC ms)."""
+    ahead = cast.site.clock.wall(instant) - wall_ms()
+    if ahead > 0:
+        await asyncio.sleep(ahead / 1000)
+
+
+async def still_before(cast: Cast, instant: int, what: str) -> None:
+    """Raise StoryStuck when the market clock is past `instant`: this machine is too slow for the demo's pace."""
+    if cast.market_now() >= instant:
+        raise StoryStuck(f"{what} came too late for its gate: run the demo with a lower --rate on this machine")
+
+
+async def journals_hold(cast: Cast, until: int) -> None:
+    """Wait until every gateway has taken, and its twin and windows have consumed, all readings up to `until`."""
+    deadline = time.monotonic() + PATIENCE_S
+    wanted = {
+        gateway.org: [device for device in cast.devices.values() if gateway.org in device.receivers]
+        for gateway in cast.site.gateways.values()
+    }
+    for gateway in cast.site.gateways.values():
+        for device in wanted[gateway.org]:
+            while not await _holds(gateway, device.identity.did, until):
+                if time.monotonic() > deadline:
+                    raise StoryStuck(f"{gateway.org} did not get the reading of {device.identity.name} at {until}")
+                await asyncio.sleep(0.05)
+
+
+async def _holds(gateway: Gateway, did: str, until: int) -> bool:
+    newest = await gateway.twin.newest(did)
+    return newest is not None and newest.observed_at >= until and gateway.windows.position == gateway.journal.end
