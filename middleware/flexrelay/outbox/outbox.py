@@ -35,6 +35,9 @@ from flexrelay_schemas.intent import Intent, SignedIntent
 CAPACITY: Final = 10_000
 """Open entries that an outbox holds by default."""
 
+_ASK_AGAIN_S: Final = 1.0
+"""Another process may carry the entry: whoever waits reads the store this often."""
+
 
 class OutboxFull(Exception):
     """As many entries are open as the outbox may hold: let the relay catch up, then add again."""
@@ -145,13 +148,16 @@ class Outbox:
         return outcome_of(await self.entry(entry))
 
     async def wait(self, entry: OutboxId) -> Outcome:
-        """Wait for the end that this process's relay records. Raises KeyError."""
+        """Wait for the end; at once when this object's relay records it, else within a second. Raises KeyError."""
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         waiting = self._waiting.setdefault(entry, [])
         waiting.append(future)
         try:
-            known = await self.outcome(entry)
-            return known if known is not None else await future
+            while (known := await self.outcome(entry)) is None:
+                done, _ = await asyncio.wait([future], timeout=_ASK_AGAIN_S)
+                if done:
+                    return future.result()
+            return known
         finally:
             waiting.remove(future)
             if not waiting and self._waiting.get(entry) is waiting:
@@ -305,6 +311,11 @@ class Outbox:
             connection.execute(
                 "UPDATE outbox_transaction SET envelope = x'' WHERE tenant = ? AND entry = ?", (self.tenant, entry)
             )
+            connection.execute(
+                "UPDATE outbox_transaction SET validation = ?, block = ? WHERE tenant = ? AND tx_id = ?",
+                (Validation.VALID.value, values["block"], self.tenant, values["tx_id"]),
+            )
+            return outcome
         found = rows.read_entry(connection, self.tenant, entry)
         assert found is not None
         ended = outcome_of(found)

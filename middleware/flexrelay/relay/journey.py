@@ -76,7 +76,8 @@ class Journey:
 
     async def run(self) -> Outcome:
         """Until the entry has ended."""
-        self._live = [a for a in await self._outbox.attempts(self._entry.id) if a.validation is None]
+        if self._entry.state is not State.PENDING:
+            self._live = [a for a in await self._outbox.attempts(self._entry.id) if a.validation is None]
         while True:
             try:
                 outcome = await self._round()

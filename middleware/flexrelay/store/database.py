@@ -107,13 +107,8 @@ class _Job:
         self.future = future
         self.loop = loop
 
-    def finish(self, value: Any, error: BaseException | None) -> None:
-        try:
-            self.loop.call_soon_threadsafe(self._set, value, error)
-        except RuntimeError:  # the caller's loop is closed: nobody is left to be told
-            pass
-
-    def _set(self, value: Any, error: BaseException | None) -> None:
+    def set(self, value: Any, error: BaseException | None) -> None:
+        """On the caller's loop."""
         if self.future.done():
             return
         if error is None:
@@ -121,6 +116,26 @@ class _Job:
         else:
             self.future.set_exception(error)
             self.future.exception()  # a caller that was cancelled does not fetch it
+
+
+_Result = tuple[_Job, Any, BaseException | None]
+
+
+def _tell(results: list[_Result]) -> None:
+    """Wake every loop once for all of its results."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Result]] = {}
+    for result in results:
+        by_loop.setdefault(result[0].loop, []).append(result)
+    for loop, told in by_loop.items():
+        try:
+            loop.call_soon_threadsafe(_set_all, told)
+        except RuntimeError:  # the callers' loop is closed: nobody is left to be told
+            pass
+
+
+def _set_all(results: list[_Result]) -> None:
+    for job, value, error in results:
+        job.set(value, error)
 
 
 class _Worker:
@@ -149,9 +164,9 @@ class _Worker:
             try:
                 value = job.work(self._connection)
             except BaseException as error:
-                job.finish(None, error)
+                _tell([(job, None, error)])
             else:
-                job.finish(value, None)
+                _tell([(job, value, None)])
 
     def _write_all(self) -> None:
         last = False
@@ -169,7 +184,7 @@ class _Worker:
 
     def _commit(self, group: list[_Job]) -> None:
         connection = self._connection
-        results: list[tuple[_Job, Any, BaseException | None]] = []
+        results: list[_Result] = []
         try:
             connection.execute("BEGIN IMMEDIATE")
             for job in group:
@@ -183,8 +198,7 @@ class _Worker:
             results = [(job, None, failure) for job in group]
         else:
             self._done()
-        for job, value, problem in results:
-            job.finish(value, problem)
+        _tell(results)
 
     def _attempt(self, job: _Job) -> tuple[Any, BaseException | None]:
         connection = self._connection

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from support.chain import Chain
+from support.contracts import Party
 from support.relay_process import ACCOUNT
 
+from flexrelay.ingest import DeviceStatus, Registry
 from flexrelay.ledger.port import Call, Checkpoint, Validation
 from flexrelay.outbox import OUTBOX, CommittedIntent, ExpiredIntent, Outbox, RefusedIntent
 from flexrelay.projections import PROJECTIONS, Projections, Revocation, Views
@@ -98,6 +100,39 @@ async def test_projections_rebuild_to_the_same_bytes(tmp_path: Path) -> None:
         async with again:
             await asyncio.wait_for(again.reached(last.block), 10)
         assert await again.dump() == before
+
+
+async def test_a_revoked_device_is_refused_once_its_block_is_there(tmp_path: Path) -> None:
+    chain = Chain.at(tmp_path)
+    device = Party.new("device", chain.operator.did)
+    registry = Registry("test", "dso")
+    revocation = Revocation(registry)
+    async with chain.open() as ledger, Store(tmp_path / "store.db", [OUTBOX, PROJECTIONS]) as store:
+        outbox = Outbox(store, ledger.org)
+        projections = Projections(ledger, store, ledger.org, listeners=[revocation])
+
+        async def do(function: str, args: dict[str, object]) -> None:
+            outcome = await asyncio.wait_for(outbox.wait(await outbox.add(chain.intent(function, args))), 10)
+            assert isinstance(outcome, CommittedIntent)
+            await asyncio.wait_for(projections.reached(outcome.block), 10)
+
+        async with Relay(ledger, outbox), projections:
+            await do("identity.register_device", device.proven())
+            known = registry.device(device.did)
+            assert known is not None and known.status is DeviceStatus.ACTIVE
+            await do("identity.deactivate", {"did": device.did, "reason": "stolen"})
+            assert known.status is DeviceStatus.DEACTIVATED
+            assert revocation.count == 1 and revocation.greatest_lag_ms == revocation.newest_lag_ms < 10_000
+
+
+async def test_what_another_outbox_object_carries_is_seen_by_whoever_waits(tmp_path: Path) -> None:
+    chain = Chain.at(tmp_path)
+    path = tmp_path / "store.db"
+    async with chain.open() as ledger, Store(path, [OUTBOX]) as store, Store(path, [OUTBOX]) as second:
+        waiting = Outbox(second, ledger.org)
+        entry = await waiting.add(chain.fund("fees:x", 1, "f"))
+        async with Relay(ledger, Outbox(store, ledger.org)):
+            assert isinstance(await asyncio.wait_for(waiting.wait(entry), 10), CommittedIntent)
 
 
 def run_and_kill(folder: Path, delay_s: float) -> list[str]:

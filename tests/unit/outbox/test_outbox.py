@@ -112,6 +112,15 @@ async def test_attempts_and_their_validation_are_kept(outbox: Outbox) -> None:
     assert (await outbox.entry(entry.id)).state is State.CONFLICTED
 
 
+async def test_the_transaction_that_counted_is_marked(outbox: Outbox) -> None:
+    entry = await outbox.entry(await outbox.add(intent("i")))
+    await outbox.record_prepared(entry, Prepared("t1", b"envelope", {"n": 1}))
+    await outbox.conclude(entry, CommittedIntent("t1", 9, {"n": 1}))
+    (attempt,) = await outbox.attempts(entry.id)
+    assert (attempt.envelope, attempt.validation, attempt.block) == (b"", Validation.VALID, 9)
+    assert await outbox.outcome(entry.id) == CommittedIntent("t1", 9, {"n": 1})
+
+
 async def test_checkpoint_and_purge(outbox: Outbox) -> None:
     assert await outbox.checkpoint() == Checkpoint()
     await outbox.record_checkpoint(Checkpoint(4, "t"))
