@@ -23,7 +23,7 @@ from flexrelay_contracts.market.settlement import (
     require_party,
     with_lines,
 )
-from flexrelay_contracts.market.terms import ConnectionId, EnergyJ, LocalId, transient
+from flexrelay_contracts.market.terms import ConnectionId, EnergyJ, LocalId, put_among_members, transient
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
 from flexrelay_contracts.state import Record, announce, key, load, need, save
@@ -147,7 +147,7 @@ def _evidence(ctx: ContractContext, caller: Caller, args: Show) -> Result:
     if document.dispute_id != args.dispute_id:
         raise Refused("evidence", "the evidence is for another dispute", "evidence.dispute_id")
     settlement = find_settlement(ctx, record["settlement"])
-    ctx.put_private(settlement["collection"], evidence_key(args.dispute_id, caller.did), data)
+    put_among_members(ctx, settlement["collection"], evidence_key(args.dispute_id, caller.did), data)
     shown = {**record["evidence"], caller.did: args.evidence_hash}
     save(ctx, key("dispute", args.dispute_id), {**record, "evidence": shown})
     announced = {"dispute_id": args.dispute_id, "party": caller.did, "evidence_hash": args.evidence_hash}

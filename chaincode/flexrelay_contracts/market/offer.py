@@ -24,6 +24,7 @@ from flexrelay_contracts.market.terms import (
     PROVIDERS,
     AuctionId,
     LocalId,
+    put_among_members,
     require_mandate,
     shared_collection,
     transient,
@@ -107,7 +108,7 @@ def _offer(ctx: ContractContext, caller: Caller, args: Offer) -> Result:
     save(ctx, key("offer", args.auction, args.offer_id), record)
     save(ctx, key("standing_offer", args.auction, caller.did), {"offer_id": args.offer_id})
     if product.sealed:
-        ctx.put_private(collection, _private_key(args.auction, args.offer_id), transient(ctx, "offer"))
+        put_among_members(ctx, collection, _private_key(args.auction, args.offer_id), transient(ctx, "offer"))
     public = {name: record[name] for name in ("aggregator", "prognosis_revision", "options", "contents_hash")}
     announce(ctx, "congestion.offered", {"auction": args.auction, "offer_id": args.offer_id, **public})
     return {"auction": args.auction, "offer_id": args.offer_id, "collateral_micro_eur": collateral}

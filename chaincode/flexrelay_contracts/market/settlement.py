@@ -30,6 +30,7 @@ from flexrelay_contracts.market.terms import (
     ConnectionId,
     EnergyJ,
     LocalId,
+    put_among_members,
     shared_collection,
     transient,
 )
@@ -171,7 +172,7 @@ def _propose(ctx: ContractContext, caller: Caller, args: Propose) -> Result:
     }
     record = with_lines(record, lines, totals)
     save(ctx, key("settlement", name), record)
-    ctx.put_private(collection, _private_key(name), transient(ctx, "detail"))
+    put_among_members(ctx, collection, _private_key(name), transient(ctx, "detail"))
     announce(ctx, "settlement.proposed", {"settlement": name, **record})
     return {
         "settlement": name,

@@ -70,3 +70,9 @@ def transient(ctx: ContractContext, name: str) -> bytes:
     if not value:
         raise Refused("transient_missing", f"the transient input {name!r} is missing", name)
     return value
+
+
+def put_among_members(ctx: ContractContext, collection: str, name: str, value: bytes) -> None:
+    """Write a private value in a collection, after reading it: so only members can execute what sees the value."""
+    ctx.get_private(collection, name)
+    ctx.put_private(collection, name, value)

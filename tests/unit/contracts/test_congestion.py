@@ -7,6 +7,8 @@ import pytest
 from support.contracts import MemoryContext
 from support.market import AUCTION, DATE, POINT, PRODUCT, Market, available, option, requested
 
+from flexrelay_contracts.market.options import Option, needs
+from flexrelay_contracts.market.prognosis import power_of
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.state import key
 
@@ -364,3 +366,29 @@ def test_an_intent_is_used_once_and_on_its_own_network() -> None:
     refused("unknown_version", "v", lambda: net.ledger.run(version, creator))
     foreign = market.agg_a.intent("congestion.offer", args, deadline=net.ledger.now + 60_000)
     refused("gateway_grant", "", lambda: net.ledger.run(foreign, net.creators["agg-b"]))
+
+
+def test_a_part_of_an_odd_share_is_reserved_rounded_up() -> None:
+    market = Market.start(granularity_w=1)
+    market.nominate(market.agg_a)
+    market.request([requested(49, 0, 1_001)])
+    market.offer(market.agg_a, option(100_000, [1_001], isps=(49,), a1=[333], a2=[668]))
+    market.close()
+    (order,) = market.clear()
+    assert order["isps"][0]["power_w"] == 1_001
+    shares = Option.model_validate(option(1, [1_001], isps=(49,), a1=[333], a2=[668]))
+    half = needs(shares, market.day, 50)
+    assert [half[name, "withdrawal"][48] for name in ("a1", "a2")] == [167, 334]
+
+
+def test_a_revision_that_contains_an_order_is_no_baseline() -> None:
+    market = Market.start()
+    order, _ = market.order()
+    watts = [0] * 96
+    watts[48] = watts[49] = 10_000
+    watts[79] = -4_000
+    market.nominate(market.agg_a, watts, revision=2, orders=[order["order_id"]])
+    context = MemoryContext(market.net.ledger, "0" * 64, 0, market.net.creators["dso"], {})
+    auction = market.net.ask("congestion.auction", auction=AUCTION)
+    assert power_of(context, auction, market.agg_a.did, 1) == [0] * 96
+    refused("contains_order", "", lambda: power_of(context, auction, market.agg_a.did, 2))

@@ -97,6 +97,15 @@ def test_a_right_claim_is_paid_and_the_loser_bears_the_cost() -> None:
     assert case.market.money(case.market.dso) == START - 600_000 - 500_000 - BOND
 
 
+def test_a_verdict_replaces_one_connections_energy_in_the_line() -> None:
+    case = Case()
+    case.market.energy["b2", 49] = -7_777
+    ours = case.proofs("agg-b", case.claimed)
+    case.propose()
+    verdict = case.decide(ours, None)
+    assert verdict["line"]["actual_j"] == case.claimed - 7_777
+
+
 def test_a_respondent_without_money_pays_what_it_has() -> None:
     case = Case()
     ours = case.proofs("agg-b", case.claimed)

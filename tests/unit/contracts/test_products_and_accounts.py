@@ -325,6 +325,13 @@ def test_called_availability_is_a_child_and_no_second_sale() -> None:
     change(ledger, hold("free", [20, 20]))
 
 
+def test_the_last_watt_is_sold_and_no_more() -> None:
+    ledger = fresh()
+    change(ledger, hold("one", [60, 0]))
+    refused("double_sale", "connection", lambda: change(ledger, hold("two", [41, 0])))
+    change(ledger, hold("two", [40, 100]))
+
+
 steps = st.lists(
     st.tuples(st.sampled_from("abcd"), st.tuples(st.integers(0, 70), st.integers(0, 70)), st.booleans()), max_size=20
 )

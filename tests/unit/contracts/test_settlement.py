@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.market import ISP_S, Market
+from support.market import ISP_S, Market, product
 
+from flexrelay_contracts.market.lines import Metered, settle_order
 from flexrelay_contracts.refusal import Refused
+from flexrelay_schemas.product import Product
 
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("settlement_*.json"))
 
@@ -180,3 +182,18 @@ def test_the_buyer_proposes_and_the_aggregator_when_the_buyer_does_not() -> None
     market.net.call(market.agg_a, "settlement.finalise", settlement=name)
     assert market.money(market.agg_a) == 1_000_000_000 + 500_000
     refused("not_buyer", "order_id", lambda: market.propose(order, "month"))
+
+
+def test_all_rebound_together_is_charged_up_to_the_ordered_energy() -> None:
+    """1000 W ordered for a quarter of an hour, no room: 800 W and 700 W of rebound are charged as 800 W and 200 W."""
+    isps = [(1, "requested", 1_000), (2, "available", 0), (3, "available", 0)]
+    order = {
+        "direction": "withdrawal",
+        "price_nano_eur_per_wh": 100_000,
+        "penalty_nano_eur_per_wh": 150_000,
+        "isps": [{"isp": isp, "disposition": kind, "power_w": power, "room_w": 0} for isp, kind, power in isps],
+    }
+    metered = [Metered(1, 900_000, 3, ""), Metered(2, -720_000, 3, ""), Metered(3, -630_000, 3, "")]
+    lines, totals = settle_order(Product.model_validate(product()), order, [0, 0, 0], 900, metered)
+    assert [line["net_micro_eur"] for line in lines] == [25_000, -10_000, -2_500]
+    assert (totals.buyer_micro_eur, totals.rounding_micro_eur) == (12_500, 0)
