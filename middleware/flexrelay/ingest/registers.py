@@ -252,9 +252,11 @@ class RegisterChecks:
 
     def _out_of_order(self, did: str, state: _State, point: Point) -> Judged:
         instant = point.observed_at
-        whole = not state.evicted or instant >= state.solid
-        near = state.points if whole else self._neighbourhood(did, state, instant)
+        near = state.points
         index = bisect_left(near, instant, key=_instant)
+        if state.evicted and not _covers(state, point, index):
+            near = self._neighbourhood(did, state, instant)
+            index = bisect_left(near, instant, key=_instant)
         later = near[index]
         if later.observed_at == instant:
             if later.packed == point.packed:
@@ -267,7 +269,7 @@ class RegisterChecks:
             value = values[register]
             if value is None:
                 continue
-            before = _nearest_with(near[:index], register) or (_nearest_with(state.floor, register) if whole else None)
+            before = _nearest_with(near[:index], register)
             if before is not None and value < before[1]:
                 notice |= self._fallen(did, register, before[0], point)
             after = _nearest_with(near[index:][::-1], register)
@@ -301,6 +303,16 @@ class RegisterChecks:
             for traces in self._tail(history.position):
                 found.update(Point(*trace[2:]) for trace in traces if trace[1] == name)
         return sorted(found)
+
+
+def _covers(state: _State, point: Point, index: int) -> bool:
+    """Whether memory alone holds all neighbours of a point that stands before the one at `index`."""
+    if point.observed_at < state.solid:
+        return False
+    missing = point.packed[0] & _BOTH
+    for earlier in state.points[:index]:
+        missing &= ~earlier.packed[0]
+    return not missing
 
 
 def _nearest_with(points: Sequence[Point], register: int) -> tuple[Point, int] | None:

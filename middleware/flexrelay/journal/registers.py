@@ -37,7 +37,7 @@ def pack_registers(registers: Mapping[str, int]) -> bytes:
     values = [registers[name] for name in names]
     for value in values:
         if type(value) is not int or not -MAX_INTEGER <= value <= MAX_INTEGER:
-            name = names[values.index(value)]
+            name = names[next(place for place, item in enumerate(values) if item is value)]
             raise InvalidRegisters("invalid_value", f"{name} must be an integer within ±(2^53 - 1)", name)
     for index in cumulatives:
         if values[index] < 0:

@@ -1,20 +1,32 @@
 """What becomes of a frame: stored, duplicate or dead letter, each after the commit."""
 
+import asyncio
+import json
 from pathlib import Path
 
-from support.contracts import Party
-from support.readings import NOW, frame_of, ingest_path, signed_payload
+import pytest
+from support.contracts import Party, sign
+from support.readings import NOW, IngestPath, PlainCodec, frame_of, ingest_path, registration, signed_payload
 
-from flexrelay.ingest import NativeCodec
-from flexrelay_schemas.quality import Provenance
-from flexrelay_sdk import Outcome
+from flexrelay.ingest import Enrolment, Limits, NativeCodec
+from flexrelay.journal import JournalUnavailable
+from flexrelay_schemas.canonical import canonical
+from flexrelay_schemas.quality import Notice, Provenance
+from flexrelay_schemas.reading import Reading, SignedReading
+from flexrelay_sdk import Decoded, Frame, Outcome, Receipt, SinkUnavailable
+
+T = NOW - 1000
+
+
+async def put(path: IngestPath, party: Party, *payloads: bytes) -> list[Receipt]:
+    return list(await path.ingest.put([frame_of(party.did, payload) for payload in payloads], NativeCodec()))
 
 
 async def test_a_signed_reading_is_stored_with_its_exact_bytes(tmp_path: Path) -> None:
     meter = Party.new("device", Party.new().did)
     async with ingest_path(tmp_path, meter) as path:
-        payload = signed_payload(meter, NOW - 1000, {"import_j": 5, "export_j": 0}, 1)
-        (receipt,) = await path.ingest.put([frame_of(meter.did, payload)], NativeCodec())
+        payload = signed_payload(meter, T, {"import_j": 5, "export_j": 0}, 1)
+        (receipt,) = await put(path, meter, payload)
         assert (receipt.outcome, receipt.position) == (Outcome.STORED, 1)
         entry = await path.journal.entry(1)
         assert entry is not None
@@ -22,6 +34,255 @@ async def test_a_signed_reading_is_stored_with_its_exact_bytes(tmp_path: Path) -
         (measurement,) = entry.measurements
         assert measurement.provenance is Provenance.METER_SIGNED
         assert measurement.registers == {"import_j": 5, "export_j": 0}
-        (again,) = await path.ingest.put([frame_of(meter.did, payload)], NativeCodec())
+        (again,) = await put(path, meter, payload)
         assert again.outcome is Outcome.DUPLICATE
         assert path.journal.end == 1
+
+
+def resigned(meter: Party, **changes: object) -> bytes:
+    """A payload with fields changed before signing, without the checks of the model."""
+    reading = {
+        "did": meter.did,
+        "key_version": 1,
+        "network": "test",
+        "observed_at": T,
+        "registers": {"import_j": 1},
+        "seq": 1,
+        **changes,
+    }
+    signature = sign(meter.private, b"flexrelay-reading-v1" + canonical(reading))
+    return json.dumps({"v": 1, "reading": reading, "signature": signature}).encode()
+
+
+async def test_bad_input_gets_its_reason_and_the_others_go_on(tmp_path: Path) -> None:
+    meter, other, stranger = Party.new("device"), Party.new("device"), Party.new("device")
+    good = signed_payload(meter, T, {"import_j": 1}, 1)
+    cases: list[tuple[bytes, str, str]] = [
+        (b"", "malformed", ""),
+        (b"{", "malformed", ""),
+        (good[:-10], "malformed", ""),
+        (b"[]", "invalid_value", ""),
+        (b"\xff\xfe{}", "not_utf8", ""),
+        (good.replace(b'"seq"', b'"s\xffq"'), "not_utf8", ""),
+        (b" " * 70_000, "too_large", ""),
+        (b"[" * 60_000, "malformed", ""),
+        (good.replace(b'"v":1', b'"v":2'), "unknown_version", "v"),
+        (good.replace(b'"v":1', b'"v":1,"x":1'), "unknown_field", "x"),
+        (good.replace(b'"v":1', b'"v":1,"v":1'), "malformed", ""),
+        (good.replace(b'"import_j":1', b'"import_j":1,"import_j":2'), "malformed", ""),
+        (good.replace(b'"import_j":1', b'"import_j":NaN'), "invalid_value", "reading.registers.import_j"),
+        (good.replace(b'"import_j":1', b'"import_j":Infinity'), "invalid_value", "reading.registers.import_j"),
+        (good.replace(b'"import_j":1', b'"import_j":1.0'), "invalid_value", "reading.registers.import_j"),
+        (good.replace(b'"import_j":1', b'"import_j":true'), "invalid_value", "reading.registers.import_j"),
+        (good.replace(b'"import_j":1', b'"import_j":"1"'), "invalid_value", "reading.registers.import_j"),
+        (good.replace(b'"import_j":1', b'"import_j":9007199254740992'), "invalid_value", "reading.registers.import_j"),
+        (good.replace(b'"import_j":1', b'"import_j":' + b"9" * 5000), "malformed", ""),
+        (good.replace(b'"import_j":1', b'"import_kwh":1'), "unknown_register", "reading.registers"),
+        (good.replace(b'"import_j":1', b'"import_j":-1'), "invalid_value", "reading.registers"),
+        (good.replace(b'"import_j":1', b""), "invalid_value", "reading.registers"),
+        (good.replace(b'"import_j":1', b'"import_j":2'), "signature", "signature"),
+        (signed_payload(other, T, {"import_j": 1}, 1), "wrong_identity", "did"),
+        (resigned(meter, network="elsewhere"), "wrong_network", "network"),
+        (resigned(meter, key_version=2), "key_version", "key_version"),
+        (resigned(meter, observed_at=NOW + 60_001), "future", "observed_at"),
+        (resigned(meter, observed_at=NOW - 365 * 86_400_000), "stale", "observed_at"),
+        (resigned(meter, observed_at=NOW + 365 * 86_400_000), "future", "observed_at"),
+    ]
+    async with ingest_path(tmp_path, meter, other) as path:
+        receipts = await put(path, meter, *[payload for payload, _, _ in cases], good)
+        assert receipts[-1] == Receipt(Outcome.STORED, 1)
+        letters = await path.journal.letters()
+        assert len(letters) == len(cases)
+        for (payload, reason, field), receipt, letter in zip(cases, receipts, letters, strict=False):
+            assert receipt == Receipt(Outcome.DEAD_LETTER, 0, reason), payload[:200]
+            assert (letter.reason, letter.field, letter.payload, letter.did) == (reason, field, payload, meter.did)
+            assert letter.message
+        (unknown,) = await put(path, stranger, signed_payload(stranger, T, {"import_j": 1}, 1))
+        assert unknown.reason == "unknown_device"
+
+
+async def test_neighbours_equivocation_backfill_and_gaps(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    async with ingest_path(tmp_path, meter) as path:
+
+        async def one(at: int, value: int, seq: int) -> tuple[str, Notice]:
+            (receipt,) = await put(path, meter, signed_payload(meter, T + at, {"import_j": value}, seq))
+            if receipt.outcome is not Outcome.STORED:
+                return receipt.reason or receipt.outcome.value, Notice.NONE
+            entry = await path.journal.entry(receipt.position)
+            assert entry is not None
+            return "stored", entry.measurements[0].notice
+
+        assert await one(10, 100, 10) == ("stored", Notice.NONE)
+        assert await one(20, 200, 12) == ("stored", Notice.GAP)
+        assert await one(15, 150, 11) == ("stored", Notice.BACKFILLED)
+        assert await one(15, 150, 11) == ("duplicate", Notice.NONE)
+        assert await one(15, 151, 11) == ("equivocation", Notice.NONE)
+        assert await one(17, 149, 11) == ("replay", Notice.NONE)
+        assert await one(30, 199, 13) == ("register_backwards", Notice.NONE)
+        assert await one(30, 200, 12) == ("replay", Notice.NONE)
+        assert await one(30, 200, 13) == ("stored", Notice.NONE)
+        (letter,) = [item for item in await path.journal.letters() if item.reason == "equivocation"]
+        assert b'"import_j":151' in letter.payload  # the second signed value is kept as evidence
+
+
+async def test_revocation_refuses_from_the_call_that_applies_it(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    async with ingest_path(tmp_path, meter) as path:
+        first, second = (signed_payload(meter, T + seq, {"import_j": seq}, seq) for seq in (1, 2))
+        task = asyncio.create_task(put(path, meter, first))
+        await asyncio.sleep(0)  # the frame waits, it has not been judged
+        path.registry.apply("identity.deactivated", {"did": meter.did, "kind": "device", "reason": "lost", "v": 1})
+        assert [receipt.reason for receipt in await task] == ["device_deactivated"]
+        assert [receipt.reason for receipt in await put(path, meter, second)] == ["device_deactivated"]
+        assert path.journal.end == 0
+
+
+async def test_a_rotated_key_counts_at_once(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    async with ingest_path(tmp_path, meter) as path:
+        new = Party.new("device")
+        event = {"did": meter.did, "kind": "device", "version": 2, "key": new.operation.key}
+        path.registry.apply("identity.rotated", json.dumps(event).encode())
+        old, wrong = signed_payload(meter, T, {"import_j": 1}, 1), resigned(meter, key_version=2)
+        meter.private, meter.version = new.private, 2
+        receipts = await put(path, meter, old, wrong, signed_payload(meter, T, {"import_j": 1}, 1))
+        assert [receipt.reason for receipt in receipts] == ["key_version", "signature", ""]
+
+
+async def test_unsigned_readings_need_a_permission(tmp_path: Path) -> None:
+    meter, plain = Party.new("device"), Party.new("device")
+    async with ingest_path(tmp_path, meter, unsigned=(plain,)) as path:
+        payload = b'[{"t": %d, "import_j": 1}, {"t": %d, "import_j": 2, "power_w": -4}]' % (T, T + 1)
+        frames = [frame_of(meter.did, payload), frame_of(plain.did, payload), frame_of(plain.did, payload)]
+        receipts = await path.ingest.put(frames, PlainCodec())
+        assert [receipt.reason or receipt.outcome.value for receipt in receipts] == ["unsigned", "stored", "duplicate"]
+        entry = await path.journal.entry(1)
+        assert entry is not None and entry.evidence is None
+        assert [item.provenance for item in entry.measurements] == [Provenance.GATEWAY_ATTESTED] * 2
+
+
+async def test_a_frame_comes_in_whole_or_not_at_all(tmp_path: Path) -> None:
+    plain = Party.new("device")
+    async with ingest_path(tmp_path, unsigned=(plain,)) as path:
+        half = b'[{"t": %d, "import_j": 5}, {"t": %d, "import_j": 4}]' % (T, T + 1)
+        lower = b'{"t": %d, "import_j": 2}' % T
+        texts = [b'{"t": %d, "import_j": "5"}' % T, b'{"t": %d, "volt": 5}' % T, b"[]", b'{"t": "x", "power_w": 1}']
+        frames = [frame_of(plain.did, payload) for payload in (half, *texts, lower)]
+        receipts = await path.ingest.put(frames, PlainCodec())
+        assert [receipt.reason for receipt in receipts] == [
+            "register_backwards",
+            "invalid_value",
+            "unknown_register",
+            "no_measurement",
+            "invalid_value",
+            "",
+        ]
+
+
+async def test_a_codec_that_breaks_its_promise_harms_only_its_frame(tmp_path: Path) -> None:
+    class Broken:
+        def decode(self, frame: Frame) -> Decoded:
+            raise ZeroDivisionError("oops")
+
+    meter = Party.new("device")
+    async with ingest_path(tmp_path, meter) as path:
+        (receipt,) = await path.ingest.put([frame_of(meter.did, b"x")], Broken())
+        assert receipt.reason == "codec_error"
+        (letter,) = await path.journal.letters()
+        assert letter.message == "ZeroDivisionError: oops"
+
+
+async def test_odd_text_in_channel_and_credential_stops_nothing(tmp_path: Path) -> None:
+    plain = Party.new("device")
+    async with ingest_path(tmp_path, unsigned=(plain,)) as path:
+        payload = b'{"t": %d, "import_j": 1}' % T
+        scid = plain.did.rpartition(":")[2]
+        frames = [
+            Frame("mqtt", scid, payload, NOW, "x" * 100_000 + "\udcff"),
+            Frame("mqtt", "\udcff" * 70_000, payload, NOW, "\udcff"),
+        ]
+        receipts = await path.ingest.put(frames, PlainCodec())
+        assert [receipt.outcome for receipt in receipts] == [Outcome.STORED, Outcome.DEAD_LETTER]
+
+
+async def test_put_waits_while_the_queue_is_full(tmp_path: Path) -> None:
+    plain = Party.new("device")
+    limits = Limits(queue_frames=10, batch_frames=4)
+    async with ingest_path(tmp_path, unsigned=(plain,), limits=limits) as path:
+        puts = [
+            asyncio.create_task(
+                path.ingest.put(
+                    [frame_of(plain.did, b'{"t": %d, "import_j": %d}' % (T + n, n)) for n in range(start, start + 6)],
+                    PlainCodec(),
+                )
+            )
+            for start in range(0, 60, 6)
+        ]
+        most = 0
+        while not all(task.done() for task in puts):
+            most = max(most, path.ingest.waiting[0])
+            await asyncio.sleep(0)
+        assert most == 6  # two of six would be more than ten
+        positions = [receipt.position for task in puts for receipt in task.result()]
+        assert sorted(positions) == list(range(1, 61))
+        big = [frame_of(plain.did, b'{"t": %d, "import_j": %d}' % (T + n, n)) for n in range(100, 130)]
+        receipts = await path.ingest.put(big, PlainCodec())  # larger than the whole queue: alone, in several commits
+        assert [receipt.position for receipt in receipts] == list(range(61, 91))
+        assert path.ingest.waiting == (0, 0)
+
+
+async def test_a_journal_that_cannot_store_refuses_and_recovers(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    async with ingest_path(tmp_path, meter) as path:
+        assert (await put(path, meter, signed_payload(meter, T, {"import_j": 1}, 1)))[0].position == 1
+        pages = path.journal._writer.execute("PRAGMA page_count").fetchone()[0]
+        path.journal._writer.execute(f"PRAGMA max_page_count = {pages}")
+        big = [signed_payload(meter, T + n, {"import_j": n}, n) for n in range(2, 40)]
+        for _ in range(2):
+            with pytest.raises(SinkUnavailable, match="full"):
+                await put(path, meter, *big)
+        assert path.journal.end == 1
+        path.journal._writer.execute("PRAGMA max_page_count = 1000000")
+        receipts = await put(path, meter, *big)
+        assert [receipt.position for receipt in receipts] == list(range(2, 40))
+        assert await path.journal.verify() == 39
+
+
+async def test_after_close_nothing_is_taken(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    async with ingest_path(tmp_path, meter) as path:
+        await path.ingest.close()
+        with pytest.raises(SinkUnavailable, match="shutting down"):
+            await put(path, meter, b"x")
+        await path.journal.close()
+        with pytest.raises(JournalUnavailable, match="closed"):
+            await path.journal.append([], [])
+
+
+async def test_a_gateway_takes_only_what_its_organisation_may_receive(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    async with ingest_path(tmp_path, meter) as path:
+        path.registry.enrol(Enrolment(meter.did, orgs=("b",)))
+        assert (await put(path, meter, b"x"))[0].reason == "not_permitted"
+        path.registry.enrol(Enrolment(meter.did, orgs=("a", "b"), credentials=(("mqtt", "plant-7"),)))
+        payload = signed_payload(meter, T, {"import_j": 1}, 1)
+        (receipt,) = await path.ingest.put([Frame("mqtt", "plant-7", payload, NOW)], NativeCodec())
+        assert receipt.outcome is Outcome.STORED
+        (other,) = await path.ingest.put([Frame("lwm2m", "plant-7", payload, NOW)], NativeCodec())
+        assert other.reason == "unknown_device"
+        stranger = Party.new("device")
+        path.registry.apply(*registration(stranger))
+        with pytest.raises(ValueError, match="is bound to"):
+            path.registry.enrol(Enrolment(stranger.did, credentials=(("mqtt", "plant-7"),)))
+
+
+async def test_the_message_is_the_models_for_any_order_of_fields(tmp_path: Path) -> None:
+    meter = Party.new("device", p256=False)
+    async with ingest_path(tmp_path, meter) as path:
+        reading = Reading(
+            did=meter.did, key_version=1, network="test", observed_at=T, seq=3, registers={"power_w": -5, "import_j": 3}
+        )
+        signed = SignedReading(reading=reading, signature=sign(meter.private, reading.message()))
+        (receipt,) = await put(path, meter, json.dumps(signed.model_dump(), indent=1).encode())
+        assert receipt.outcome is Outcome.STORED
