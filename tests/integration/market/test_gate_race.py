@@ -120,7 +120,7 @@ async def test_an_order_held_back_over_the_gate_dies(tmp_path: Path) -> None:
 
 
 async def test_an_order_that_races_with_the_closing_is_cleared_or_dies(tmp_path: Path) -> None:
-    """An order and the closing race for one block: whoever wins, what the ledger shows as standing is what is cleared."""
+    """Both are let go at once: whoever wins, what the ledger shows as standing is what is cleared."""
     chain = Chain.at(tmp_path)
     async with chain.open() as ledger:
         desk = Desk(chain, ledger)

@@ -110,6 +110,16 @@ def test_the_order_of_arrival_does_not_matter(case: tuple[tuple[int, ...], list[
     assert select("x", need, options) == before
 
 
+@given(cases(9, 1))
+def test_the_first_selection_already_covers_all_that_can_be(case: tuple[tuple[int, ...], list[Option]]) -> None:
+    """With one option per offer, taking what helps and trimming what is too much never gives up coverage."""
+    need, options = case
+    result = select("x", need, options, nodes=1)
+    check(need, options, result)
+    everything = {option.id: 100 for option in options}
+    assert sum(result.uncovered) == objective(need, options, everything)[0] == result.uncovered_bound
+
+
 def test_the_stated_number_of_blocks_is_always_exact() -> None:
     """EXACT_BLOCKS equal-looking blocks over 96 intervals leave the bounds nothing to cut."""
     dice = random.Random(3)
