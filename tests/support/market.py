@@ -65,7 +65,11 @@ class Market:
 
     @classmethod
     def start(cls, *, fund_micro_eur: int = 1_000_000_000, **changes: Any) -> "Market":
-        net = MarketNetwork.start()
+        return cls.on(MarketNetwork.start(), fund_micro_eur=fund_micro_eur, **changes)
+
+    @classmethod
+    def on(cls, net: MarketNetwork, *, fund_micro_eur: int = 1_000_000_000, **changes: Any) -> "Market":
+        """The market on a network that is there; `changes` to the product."""
         dso = net.actor("dso", org="dso")
         agg_a, agg_b = net.actor("aggregator", org="agg-a"), net.actor("aggregator", org="agg-b")
         net.call(net.operator, "products.publish", document=product(**changes))
