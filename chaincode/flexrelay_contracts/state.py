@@ -1,6 +1,7 @@
 """Records on the ledger: canonical JSON objects under composite keys. Every record carries `v`."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from flexrelay_contracts.context import ContractContext, composite_key, prefix_range, split_key
@@ -11,6 +12,9 @@ VERSION = "1"
 
 Record = dict[str, Any]
 
+_SMALL_BYTES = 1024
+_CONTAINERS = frozenset({dict, list})
+
 
 def key(kind: str, *attributes: str) -> str:
     """The key of a record; the version of the layout is its first attribute."""
@@ -20,13 +24,13 @@ def key(kind: str, *attributes: str) -> str:
 def load(ctx: ContractContext, record_key: str) -> Record | None:
     """The record, or None. Raises Refused('unknown_version') for a layout that this contract does not know."""
     data = ctx.get(record_key)
-    return None if data is None else _decode(record_key, data)
+    return None if data is None else _decode_again(record_key, data)
 
 
 def load_many(ctx: ContractContext, record_keys: Sequence[str]) -> list[Record | None]:
     """Like `load` for many keys at once (one round trip on Fabric)."""
     values = ctx.get_many(record_keys)
-    return [None if data is None else _decode(name, data) for name, data in zip(record_keys, values, strict=True)]
+    return [None if data is None else _decode_again(name, data) for name, data in zip(record_keys, values, strict=True)]
 
 
 def need(ctx: ContractContext, record_key: str, code: str, message: str, field: str = "") -> Record:
@@ -54,8 +58,30 @@ def announce(ctx: ContractContext, name: str, payload: Mapping[str, Any]) -> Non
     ctx.emit(name, canonical({**payload, "v": 1}))
 
 
+def _decode_again(record_key: str, data: bytes) -> Record:
+    """`_decode` for records that every transaction reads (actors, gateways): parsed once, copied each time."""
+    if len(data) > _SMALL_BYTES:
+        return _decode(record_key, data)
+    return _checked(record_key, _copy(_parsed(data)))
+
+
+@lru_cache(maxsize=2048)
+def _parsed(data: bytes) -> Any:
+    return parse(data)
+
+
+def _copy(value: Any) -> Any:
+    kind = type(value)
+    if kind is dict:
+        return {name: _copy(item) if type(item) in _CONTAINERS else item for name, item in value.items()}
+    return [_copy(item) if type(item) in _CONTAINERS else item for item in value] if kind is list else value
+
+
 def _decode(record_key: str, data: bytes) -> Record:
-    record: Record = parse(data)
+    return _checked(record_key, parse(data))
+
+
+def _checked(record_key: str, record: Record) -> Record:
     if record.get("v") != 1:
         raise Refused("unknown_version", f"record {split_key(record_key)} has version {record.get('v')!r}; known: 1")
     return record
