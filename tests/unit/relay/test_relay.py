@@ -178,6 +178,31 @@ async def test_the_held_envelope_that_wins_the_race_is_committed(tmp_path: Path)
         assert valid == ([outcome.tx_id] if isinstance(outcome, CommittedIntent) else [])
 
 
+@pytest.mark.parametrize("comes_back", [True, False])
+async def test_refused_is_no_end_while_an_older_envelope_may_commit(tmp_path: Path, comes_back: bool) -> None:
+    """Held back, then rejected as too old; the next transaction is refused. Only then does the first one turn up."""
+    ledger = HostileLedger()
+    ledger.submit_script.extend(["hold", "reject"])
+    ledger.prepare_script.extend(["ok", *["refuse"] * 10_000])
+    async with running(tmp_path, ledger) as gateway:
+        entry = await gateway.outbox.add(gateway.intent("i", life_ms=1000))
+        await asyncio.sleep(0.1)
+        assert await gateway.outbox.outcome(entry) is None
+        if comes_back:
+            ledger.release()
+        else:
+            ledger.now += 2000
+            ledger.prepare_script.clear()
+        outcome = await ended(gateway, entry)
+        ledger.release()
+        await ledger.cut()
+        valid = ledger.valid((gateway.actor.did, "i"))
+        if comes_back:
+            assert isinstance(outcome, CommittedIntent) and valid == [outcome.tx_id]
+        else:
+            assert outcome == RefusedIntent("no", "because", "args.x") and valid == []
+
+
 async def test_one_key_is_carried_in_order_and_others_side_by_side(tmp_path: Path) -> None:
     ledger = HostileLedger()
     async with running(tmp_path, ledger) as gateway:
