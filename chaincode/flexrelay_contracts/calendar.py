@@ -69,6 +69,7 @@ def parse_date(text: str, field: str = "date") -> date:
 
 
 def _publish(ctx: ContractContext, caller: Caller, args: Publish) -> Result:
+    caller.require_role("market_operator", "*")
     head = load(ctx, key("calendar_head"))
     last_date, last_end = (head["last"], head["end"]) if head else ("", 0)
     for index, item in enumerate(args.days):

@@ -72,6 +72,7 @@ def grant_gateway(ctx: ContractContext, gateway: str, controller: str) -> None:
 
 
 def _register(ctx: ContractContext, caller: Caller, args: GatewayEntry) -> Result:
+    caller.require_role("market_operator", "*")
     if args.operation.network != caller.network["network"]:
         raise Refused("wrong_network", f"this is network {caller.network['network']}", "operation.network")
     record = add_gateway(ctx, args, now(ctx), caller.network["organisations"])

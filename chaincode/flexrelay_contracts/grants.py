@@ -156,7 +156,9 @@ def _enrol(ctx: ContractContext, caller: Caller, args: Enrol) -> Result:
     nbf, exp = instant(credential.validFrom), instant(credential.validUntil)
     if not nbf <= ctx.tx_time < exp:
         raise Refused("credential_dates", "the credential is not valid at this time", "credential.validUntil")
-    didlog.active(ctx, subject.id, "credential.credentialSubject.id")
+    kind = didlog.active(ctx, subject.id, "credential.credentialSubject.id")["kind"]
+    if kind != ("device" if subject.role == "device" else "actor"):
+        raise Refused("kind", f"a {kind} does not hold the role {subject.role}", "credential.credentialSubject.role")
     _check_signature(ctx, credential)
     _require_trust(ctx, caller.network["operator"], credential.issuer, (subject.role,), subject.markets)
     created = instant(credential.proof.created)

@@ -129,6 +129,7 @@ def _deactivate(ctx: ContractContext, caller: Caller, args: Deactivate) -> Resul
 
 def _reinstate(ctx: ContractContext, caller: Caller, args: Reinstate) -> Result:
     """The operator's half; the other half is the holder's rotation to the pre-rotated key since the suspension."""
+    caller.require_role("market_operator", "*")
     record = didlog.did_record(ctx, args.did)
     if record["status"] != "suspended":
         raise Refused("not_suspended", f"{args.did} is {record['status']}", "did")

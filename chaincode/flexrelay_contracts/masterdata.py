@@ -135,7 +135,8 @@ def _record(ctx: ContractContext, caller: Caller, args: RecordData) -> Result:
     if args.valid_to and parse_date(args.valid_to, "valid_to") <= parse_date(args.valid_from, "valid_from"):
         raise Refused("invalid_argument", "valid_to is not after valid_from", "valid_to")
     data = _data(args)
-    _may_write(ctx, caller, args, data)
+    if not _is_dso(ctx, caller, args, data):
+        _check_holder(ctx, caller, args, data)
     _check_parties(ctx, args.kind, data)
     if args.kind in ("meter", "device"):
         _claim(ctx, args, data["device"])
@@ -181,23 +182,38 @@ def _data(args: RecordData) -> Record:
         raise Refused("invalid_argument", first["msg"], path) from None
 
 
-def _may_write(ctx: ContractContext, caller: Caller, args: RecordData, data: Record) -> None:
-    """The connection's DSO writes everything; its owner also mandates; a device's controller also consents."""
-    current = at(ctx, "connection", args.connection, args.valid_from) or _first(ctx, args.connection)
-    if args.kind == "connection":
-        dso = current["dso"] if current else data["dso"]
-        if caller.did != dso or not holds(ctx, caller.did, "dso"):
-            raise Refused("role", "a connection is recorded by its own DSO, which holds the role dso", "data.dso")
-        return
-    if current is None:
+def _is_dso(ctx: ContractContext, caller: Caller, args: RecordData, data: Record) -> bool:
+    """Whether the caller is the connection's DSO, which writes everything. A new connection names its DSO itself."""
+    current = _current(ctx, args)
+    if current is None and args.kind != "connection":
         raise Refused("unknown_connection", f"connection {args.connection} is not recorded", "connection")
-    if caller.did == current["dso"] and holds(ctx, caller.did, "dso"):
-        return
-    if args.kind == "mandate" and caller.did == current["owner"]:
-        return
-    if args.kind == "receiver" and caller.did == didlog.did_record(ctx, data["device"], "data.device")["controller"]:
-        return
-    raise Refused("not_writer", f"{caller.did} may not record {args.kind} data of {args.connection}", "connection")
+    dso = data["dso"] if current is None else current["dso"]
+    if caller.did == dso and holds(ctx, caller.did, "dso"):
+        return True
+    if args.kind == "connection":
+        raise Refused("role", "a connection is recorded by its own DSO, which holds the role dso", "data.dso")
+    return False
+
+
+def _check_holder(ctx: ContractContext, caller: Caller, args: RecordData, data: Record) -> None:
+    """The connection's owner mandates, a device's controller consents, both from a later day on: what has been in
+    force decides about settlements, and nobody changes it for himself afterwards."""
+    current = _current(ctx, args)
+    if args.kind == "mandate" and current is not None:
+        holder = current["owner"]
+    elif args.kind == "receiver":
+        holder = didlog.did_record(ctx, data["device"], "data.device")["controller"]
+    else:
+        holder = ""
+    if caller.did != holder:
+        raise Refused("not_writer", f"{caller.did} may not record {args.kind} data of {args.connection}", "connection")
+    if args.valid_from <= today(ctx).date:
+        raise Refused("in_force", "an owner's word holds from the next day on at the earliest", "valid_from")
+
+
+def _current(ctx: ContractContext, args: RecordData) -> Record | None:
+    """The connection's record on the date, or its earliest one for data that is dated before it."""
+    return at(ctx, "connection", args.connection, args.valid_from) or _first(ctx, args.connection)
 
 
 def _claim(ctx: ContractContext, args: RecordData, device: str) -> None:

@@ -60,6 +60,9 @@ def test_daylight_saving_days(net: Network) -> None:
 def test_only_the_market_operator_publishes(net: Network) -> None:
     with refused("role"):
         net.call(net.actor("dso"), "calendar.publish", days=days("2016-05-19", 1))
+    with refused("role"):
+        net.call(net.actor("market_operator", markets=["local"]), "calendar.publish", days=days("2016-05-19", 1))
+    net.call(net.actor("market_operator"), "calendar.publish", days=days("2016-05-19", 1))
 
 
 @pytest.mark.parametrize(

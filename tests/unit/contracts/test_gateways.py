@@ -43,6 +43,9 @@ def test_a_registered_gateway_carries_what_it_is_granted(net: Network) -> None:
 def test_only_the_market_operator_registers(net: Network) -> None:
     with refused("role", "actor"):
         net.call(net.actor("dso"), "gateways.register", **entry(Party.new("gateway")))
+    with refused("role"):
+        one_market = net.actor("market_operator", markets=["local"])
+        net.call(one_market, "gateways.register", **entry(Party.new("gateway")))
 
 
 def test_what_is_registered(net: Network) -> None:

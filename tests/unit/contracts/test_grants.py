@@ -128,6 +128,14 @@ class TestEnrol:
         net.ledger.now += 1
         assert markets(net, subject, "dso") == frozenset()
 
+    def test_roles_are_actors_but_one(self, net: Network) -> None:
+        actor = net.actor()
+        device, gateway = net.device(actor), net.gateways["dso"]
+        for party, role in ((device, "dso"), (gateway, "dso"), (gateway, "device"), (actor, "device")):
+            with refused("kind", "credential.credentialSubject.role"):
+                net.enrol(party, role)
+        net.enrol(device, "device")
+
     def test_a_role_that_ran_out_opens_no_door(self, net: Network) -> None:
         subject, now = net.actor(), net.ledger.now
         credential = net.credential(subject, "market_operator", valid=(now, now + 1000))

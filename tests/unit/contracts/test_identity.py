@@ -300,6 +300,8 @@ class TestSuspension:
         net.rotate(device, carrier=owner)
         with refused("role"):
             net.call(owner, "identity.reinstate", did=device.did)
+        with refused("role"):
+            net.call(net.actor("market_operator", markets=["local"]), "identity.reinstate", did=device.did)
         net.call(net.operator, "identity.reinstate", did=device.did)
         assert net.ask("identity.show", did=device.did)["status"] == "active"
         net.call(device, "identity.deactivate", did=device.did)

@@ -101,6 +101,18 @@ def test_who_writes(grid: Grid) -> None:
         grid.record("connection", "c2", data=grid.place(dso=grid.owner.did), by=grid.owner)
 
 
+@pytest.mark.parametrize("supersede", [False, True])
+def test_an_owner_decides_about_days_to_come_only(grid: Grid, supersede: bool) -> None:
+    """Neither a mandate nor a consent is changed, or invented, for a day that has begun."""
+    aggregator, meter = grid.net.actor("aggregator"), grid.net.device(grid.owner)
+    grid.record("meter", data={"device": meter.did}, valid_from="2016-05-12")
+    for kind, data in (("mandate", {"aggregator": aggregator.did}), ("receiver", {"device": meter.did, "orgs": []})):
+        for day in ("2016-05-12", TODAY):
+            with refused("in_force", "valid_from"):
+                grid.record(kind, data=data, by=grid.owner, valid_from=day, supersede=supersede)
+        grid.record(kind, data=data, by=grid.owner, valid_from="2016-05-20", supersede=supersede)
+
+
 def test_a_dso_whose_role_is_revoked_writes_nothing(grid: Grid) -> None:
     grid.net.call(grid.net.operator, "grants.revoke", subject=grid.dso.did, role="dso")
     with refused("not_writer"):
