@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from flexrelay.config import Config, ConfigError, GatewayConfig, IngestConfig
+from flexrelay.custody import Custody
 from flexrelay.devices import ENROLMENTS, Enrolments
 from flexrelay.dispatch import DISPATCH, Delivery, Dispatcher
 from flexrelay.founding import GATEWAY, MarketClock, wall_ms, wallet_of
@@ -69,6 +70,7 @@ class Gateway:
     views: Views
     dispatcher: Dispatcher
     delivery: Delivery
+    custody: Custody
     adapters: dict[str, MqttAdapter]
 
     def desk(self, did: str) -> Desk:
@@ -162,10 +164,15 @@ async def open_gateway(
         ingest = Ingest(registry, journal, checks, market_now, _limits(limits))
         dispatcher = Dispatcher(store, org, _command_target(org, adapters))
         delivery = Delivery(store, org)
+        prover = Prover(store, journal, vault, org)
+        custody = Custody(
+            network=network, org=org, journal=journal, twin=twin, store=store, prover=prover, views=views,
+            ledger=connection, blocks=ledger, day_of=days.calendar.day, delivery=delivery, dispatcher=dispatcher,
+        )  # fmt: skip
         gateway = Gateway(
             org, network, clock, wallet, signer, connection, journal, store, registry, devices, ingest, twin, windows,
-            Prover(store, journal, vault, org), anchoring, days.calendar, outbox, relay, projections, revocation,
-            views, dispatcher, delivery, adapters,
+            prover, anchoring, days.calendar, outbox, relay, projections, revocation,
+            views, dispatcher, delivery, custody, adapters,
         )  # fmt: skip
         await stack.enter_async_context(
             _running(

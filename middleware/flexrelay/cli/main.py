@@ -8,6 +8,7 @@ import typer
 
 from flexrelay.cli import market
 from flexrelay.cli.bench import bench
+from flexrelay.cli.demo import demo
 
 app = typer.Typer(
     name="flexrelay",
@@ -18,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(market.app, name="market")
 app.command()(bench)
+app.command()(demo)
 
 
 def _version(wanted: bool) -> None:

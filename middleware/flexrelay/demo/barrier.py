@@ -14,6 +14,10 @@ class StoryStuck(Exception):
     """Something that the story waits for did not come; the message says what."""
 
 
+class StoryLate(StoryStuck):
+    """The preparations took longer than the lead before the first gate."""
+
+
 async def market_reaches(cast: Cast, instant: int) -> None:
     """Sleep until the market clock shows `instant` (UTC ms)."""
     ahead = cast.site.clock.wall(instant) - wall_ms()
@@ -22,9 +26,9 @@ async def market_reaches(cast: Cast, instant: int) -> None:
 
 
 async def still_before(cast: Cast, instant: int, what: str) -> None:
-    """Raise StoryStuck when the market clock is past `instant`: this machine is too slow for the demo's pace."""
+    """Raise StoryLate when the market clock is past `instant`: this machine is too slow for the lead."""
     if cast.market_now() >= instant:
-        raise StoryStuck(f"{what} came too late for its gate: run the demo with a lower --rate on this machine")
+        raise StoryLate(f"{what} came too late for the gate")
 
 
 async def journals_hold(cast: Cast, until: int) -> None:

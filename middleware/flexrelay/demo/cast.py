@@ -9,7 +9,7 @@ from typing import Any
 
 from flexrelay.app import Site
 from flexrelay.demo.devices import Device, DeviceIdentity, device_key
-from flexrelay.demo.grid import DATES, HOLIDAYS, ISP_SECONDS, TIME_ZONE, Battery, Grid
+from flexrelay.demo.grid import DATES, HOLIDAYS, ISP_SECONDS, ISPS_A_DAY, TIME_ZONE, Battery, Grid
 from flexrelay.demo.plants import BatteryPlant, Plant, SeriesPlant
 from flexrelay.devices import DeviceRecord
 from flexrelay.founding import OPERATOR, identity_in, wall_ms
@@ -250,6 +250,8 @@ async def _device(cast: Cast, new: NewDevice, operation: Create, identity: Devic
     await cast.desk(*new.controller).do("identity.register_device", arguments)
     start = cast.days[DATES[0]].start
     cast.devices[new.name] = Device(identity, new.plant, new.receivers, start_ms=start, isp_seconds=ISP_SECONDS)
+    if new.kind == "pv":  # telemetry behind the meter: nobody asks for its past
+        cast.devices[new.name].sent = DATES.index(DATES[-2]) * ISPS_A_DAY
     for org in new.receivers:
         await cast.site.gateways[org].devices.add(DeviceRecord(identity.did, new.name, new.kind, orgs=new.receivers))
     if new.kind == "battery":

@@ -13,6 +13,7 @@ from flexrelay.market.forecast import feed_in_room, greatest_feed_in, withdrawal
 from flexrelay.market.metering import metered, metered_all
 from flexrelay_contracts.market.options import Option
 from flexrelay_contracts.market.request import RequestedIsp
+from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.products import load
 
 DELIVERY, EVE = DATES[-1], DATES[-2]
@@ -51,16 +52,19 @@ async def tell(cast: Cast, limit_w: int, progress: Progress) -> DayAhead:
     eve, delivery = cast.days[EVE], cast.days[DELIVERY]
     await market_reaches(cast, eve.start + 2 * HOUR_MS)
     await journals_hold(cast, eve.start)
+    gate = load(CONGESTION).closes_at(delivery)
+    await still_before(cast, gate - 2 * HOUR_MS, "the readings of the past days")
     progress("the DSO's forecast")
     told = await _forecast(cast, limit_w)
     progress(f"request: up to {max(told.need_w) / 1000:.0f} kW more withdrawal")
     request = requested_isps(told.need_w, _room(told))
     told.auction = await _request(cast, request)
-    product = load(CONGESTION)
     progress("D-prognoses and sealed offers")
-    await asyncio.gather(*(_offer(cast, told, org, request) for org in (A, B)))
-    gate = product.closes_at(delivery)
-    await still_before(cast, gate, "the offers")
+    try:
+        await asyncio.gather(*(_offer(cast, told, org, request) for org in (A, B)))
+    except Refused:
+        await still_before(cast, gate, "the offers")
+        raise
     progress("waiting for the gate closure, D-1 09:00")
     await market_reaches(cast, gate)
     await _clear(cast, told)

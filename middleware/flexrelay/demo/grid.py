@@ -9,8 +9,10 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
+EXTRACT = "rural1_extract.json"
 ISP_SECONDS = 900
 ISPS_A_DAY = 96
 DATES = tuple(f"2016-05-{day:02d}" for day in range(12, 21))
@@ -70,10 +72,18 @@ def day_slice(date: str) -> slice:
     return slice(start, start + ISPS_A_DAY)
 
 
-def load_grid() -> Grid:
-    """Read the extract that comes with the package."""
-    text = resources.files("flexrelay.demo").joinpath("data/rural1_extract.json").read_text()
-    data: dict[str, Any] = json.loads(text)
+def copy_extract(folder: Path) -> Path:
+    """Copy the extract that comes with the package, and its notice, into a folder; the extract's path there."""
+    folder.mkdir(parents=True)
+    for name in (EXTRACT, "NOTICE.md"):
+        folder.joinpath(name).write_bytes(resources.files("flexrelay.demo").joinpath("data", name).read_bytes())
+    return folder / EXTRACT
+
+
+def load_grid(path: Path | None = None) -> Grid:
+    """Read an extract; without a path the one that comes with the package."""
+    source = resources.files("flexrelay.demo").joinpath("data", EXTRACT) if path is None else path
+    data: dict[str, Any] = json.loads(source.read_text())
     count = len(DATES) * ISPS_A_DAY
     buses = sorted({asset["bus"] for asset in data["loads"]})
     nets: dict[int, list[int]] = {bus: [0] * count for bus in buses}

@@ -21,6 +21,10 @@ class Calendar:
             insort(self._ends, day.end)
         self._days[day.end] = day
 
+    def day(self, date: str) -> CalendarDay | None:
+        """The published day of a local date."""
+        return next((day for day in self._days.values() if day.date == date), None)
+
     def interval(self, instant: int) -> tuple[CalendarDay, int] | None:
         """(day, ISP) of an instant in UTC ms; None when its day is not published."""
         index = bisect_left(self._ends, instant)

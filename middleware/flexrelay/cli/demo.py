@@ -1,0 +1,63 @@
+"""`flexrelay demo`."""
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from flexrelay.cli.output import BAD_INPUT, UNAVAILABLE, err, explained, fail, out
+
+
+def demo(
+    serve: Annotated[bool, typer.Option(help="Keep the gateways up until Ctrl-C.")] = True,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report as JSON.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="The data folder to make; a new one below ./run without.")] = None,
+    rate: Annotated[int, typer.Option(min=60, max=20_000, help="Market seconds a second.")] = 1920,
+    lead: Annotated[float, typer.Option(min=5, max=600, help="Seconds from the founding to the first gate.")] = 40.0,
+    json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of tables.")] = False,
+) -> None:
+    """One true story on real input: from devices' readings to a settled market, on embedded parts."""
+    from flexrelay.demo.barrier import StoryStuck
+    from flexrelay.demo.run import Options, Outcome, default_folder, run
+    from flexrelay.demo.stage import Stage
+    from flexrelay.demo.summary import show
+
+    target = folder or default_folder()
+    if target.exists():
+        fail(f"{target} exists already; name another folder", BAD_INPUT, json_)
+    bar = Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=err)
+    step = bar.add_task("starting")
+    seen: list[str] = []
+
+    def progress(text: str) -> None:
+        if seen:
+            bar.console.print(f"  ✓ {seen[-1]}", style="green", markup=False)
+        seen.append(text)
+        bar.update(step, description=text)
+
+    async def after(stage: Stage, outcome: Outcome) -> None:
+        progress("done")
+        bar.stop()
+        if report is not None:
+            await asyncio.to_thread(shutil.copyfile, stage.folder / "report.json", report)
+        if json_:
+            out.print_json(json.dumps(outcome.report))
+        else:
+            show(outcome)
+        err.print(f"\nData folder: {target}  (flexrelay run {target} goes on with it)", markup=False)
+        if serve:
+            err.print("The gateways stay up; Ctrl-C ends them.", markup=False)
+            await asyncio.Event().wait()
+
+    with explained(json_):
+        try:
+            with bar:
+                asyncio.run(run(Options(target, rate, lead), progress, after))
+        except StoryStuck as stuck:
+            fail(str(stuck), UNAVAILABLE, json_)
+        except KeyboardInterrupt:
+            err.print("stopped", markup=False)

@@ -1,0 +1,106 @@
+"""What a terminal shows at the end of the demo."""
+
+from typing import Any
+
+from flexrelay.cli.output import out, table
+from flexrelay.demo.run import Outcome
+from flexrelay.demo.terminal import merit_order_text, transformer_text
+
+
+def euro(micro_eur: int) -> str:
+    """µ€ as euro with six decimals."""
+    sign = "-" if micro_eur < 0 else ""
+    return f"{sign}{abs(micro_eur) // 1_000_000:,}.{abs(micro_eur) % 1_000_000:06d}"
+
+
+def show(outcome: Outcome) -> None:
+    """Settlement, accounts, plots, one custody record, and the sums."""
+    report = outcome.report
+    _settlement(report)
+    _disputes(report)
+    _accounts(report)
+    out.print("\n[bold]Merit order at the peak[/bold]")
+    out.print(merit_order_text(outcome.offers, outcome.need_w), markup=False)
+    out.print("\n[bold]The transformer, before and after[/bold]")
+    out.print(transformer_text(outcome.day), markup=False)
+    _custody(report)
+    _totals(report, outcome)
+
+
+def _settlement(report: dict[str, Any]) -> None:
+    rows = []
+    for line in report["settlement"]:
+        if line["disposition"] != "requested" and not line["net_micro_eur"]:
+            continue
+        rows.append(
+            (
+                line["aggregator"],
+                line["isp"],
+                line["ordered_j"] // 3600,
+                line["actual_j"] // 3600,
+                line["delivered_j"] // 3600,
+                line["deficiency_j"] // 3600,
+                euro(line["net_micro_eur"]),
+                line["dispute"],
+            )
+        )
+    columns = ("aggregator", "ISP", "ordered Wh", "metered Wh", "delivered Wh", "missing Wh", "net €", "dispute")
+    table("Settlement of the congestion orders (interval by interval)", columns, rows)
+
+
+def _disputes(report: dict[str, Any]) -> None:
+    rows = [
+        (
+            item["dispute_id"],
+            item["challenger"],
+            item["connection"],
+            item["isp"],
+            item["claimed_j"] // 3600,
+            item["verdict"],
+            item["findings"]["challenger"]["code"],
+            item["findings"]["respondent"]["code"],
+        )
+        for item in report["disputes"]["verdicts"]
+    ]
+    columns = ("dispute", "opened by", "battery", "ISP", "claimed Wh", "verdict for", "challenger", "respondent")
+    table("Disputes, decided by the contract from evidence alone", columns, rows)
+
+
+def _accounts(report: dict[str, Any]) -> None:
+    rows = []
+    for account, balance in report["accounts"].items():
+        kind, _, did = account.partition(":")
+        base = did[: did.index(":", 40)] if did.count(":") > 3 else did
+        rows.append((kind, report["names"].get(base, base), euro(balance)))
+    table("Accounts", ("account", "of", "€"), sorted(rows))
+
+
+def _custody(report: dict[str, Any]) -> None:
+    custody = report["custody"]
+    rows = [(check["link"], "holds" if check["holds"] else "FAILS", check["detail"]) for check in custody["checks"]]
+    table(
+        f"Custody record: reading of {custody['reading']['did'][-12:]} at {custody['reading']['observed_at']}, "
+        f"journal {custody['frame']['position']} → anchor {custody['anchor']['anchor_id'][:20]}… in block "
+        f"{custody['anchor']['block']['block']} → {custody['settlement']['settlement']}",
+        ("link", "", "what was checked"),
+        rows,
+    )
+
+
+def _totals(report: dict[str, Any], outcome: Outcome) -> None:
+    ledger = report["ledger"]
+    day = outcome.day
+    out.print(
+        f"\n{report['readings']:,} readings of {report['devices']} devices journalled, {report['windows']:,} windows, "
+        f"{report['anchors']} anchors, {report['ledger_transactions']:,} ledger transactions in "
+        f"{ledger['height']} blocks ({'verified from block 0' if ledger['verified'] else 'VERIFICATION FAILED'}), {report['orders']} orders, "
+        f"{report['commands']} commands."
+    )
+    out.print(
+        f"Transformer at the peak: {min(day.without_w) / 1000:.1f} kW without the orders, "
+        f"{min(day.measured_w) / 1000:.1f} kW as measured; limit {day.feed_in_limit_w / 1000:.0f} kW."
+    )
+    out.print(
+        f"Σ cash = {report['cash_sum_micro_eur']} µ€.  Pictures: {', '.join(str(path) for path in outcome.pictures)}"
+    )
+    out.print(f"Input: {outcome.attribution}", style="dim")
