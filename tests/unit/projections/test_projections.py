@@ -1,6 +1,7 @@
 """Projections from a scripted chain: exactly once, rebuilt to the same bytes, loud about what they do not know."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.contracts import Party
 
+import flexrelay_contracts
 from flexrelay.ingest import DeviceStatus, Registry
 from flexrelay.ledger.port import Checkpoint, ContractEvent, LedgerUnavailable, TxEvents, Validation
 from flexrelay.projections import PROJECTIONS, PROJECTORS, Event, ProjectionFailed, Projections, Revocation, Views
@@ -176,3 +178,23 @@ async def test_a_new_projector_is_one_entry(tmp_path: Path) -> None:
         async with open_projections(chain, store, projectors=projectors) as projections:
             await asyncio.wait_for(projections.reached(0), 5)
     assert seen == [3]
+
+
+LOG_ONLY = {
+    "network.bootstrapped",
+    "gateway.granted",
+    "gateway.withdrawn",
+    "grant.accredited",
+    "grant.accreditation_withdrawn",
+    "masterdata.recorded",
+}
+"""Events that stand in the event log and in no other table."""
+
+
+def test_every_event_of_the_contracts_is_projected_or_left_to_the_log_on_purpose() -> None:
+    sources = Path(flexrelay_contracts.__file__).parent.rglob("*.py")
+    announced = {name for path in sources for name in re.findall(r'announce\(\s*ctx,\s*"([a-z_.]+)"', path.read_text())}
+    projected = {name for projector in PROJECTORS for name in projector}
+    assert len(announced) > 30
+    assert announced - projected - LOG_ONLY == set()
+    assert projected - announced == set()
