@@ -72,6 +72,8 @@ class Wallet:
         self._folder = folder
         self._box = KeyBox(passphrase)
         self._open: dict[tuple[str, int], LocalSigner] = {}
+        self._labels: dict[str, str] = {}
+        self._indexed: set[str] = set()
 
     def create(
         self, network: str, kind: Kind, *, controller: str = "", label: str = "", algorithm: Algorithm = "p256"
@@ -113,7 +115,14 @@ class Wallet:
 
     def find(self, label: str) -> Identity | None:
         """The identity with this label, or None."""
-        return next((identity for identity in self.identities() if identity.label == label), None)
+        for path in sorted(self._folder.glob("z*.json")):
+            if path.name not in self._indexed:  # labels never change, so each description is read once for its label
+                identity = self._load(path)
+                if identity.label:
+                    self._labels.setdefault(identity.label, identity.did)
+                self._indexed.add(path.name)
+        did = self._labels.get(label)
+        return None if did is None else self.get(did)
 
     def get(self, did: str) -> Identity:
         """Raises WalletError for a DID that is not in this wallet."""
