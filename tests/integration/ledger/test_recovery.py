@@ -1,17 +1,30 @@
 """What opening does with a folder that a crash, or a person, has left."""
 
 import asyncio
+import errno
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from conformance.ledger.contract import QUERIES, TRANSACTIONS
 from conformance.ledger.embedded import EmbeddedNetwork
-from conformance.ledger.harness import fresh
+from conformance.ledger.harness import fresh, wall_ms
 from integration.ledger.keys import SPEC
 
 from flexrelay.ledger.embedded import EmbeddedLedger, GenesisMismatch, LedgerCorrupt, LedgerLocked
 from flexrelay.ledger.embedded.blockfile import OVERHEAD, BlockFile
-from flexrelay.ledger.port import Call, Checkpoint, Committed, LedgerError, LedgerUnavailable, Validation
+from flexrelay.ledger.port import (
+    Call,
+    Checkpoint,
+    Committed,
+    LedgerError,
+    LedgerUnavailable,
+    NotFound,
+    OutcomeUnknown,
+    Rejected,
+    Validation,
+)
 
 
 @pytest.fixture
@@ -211,3 +224,74 @@ async def test_closing_ends_subscribers_and_writes_what_waits(net: EmbeddedNetwo
         for item, result in zip(prepared, results, strict=True):
             found = await net.connect("dso").status(item.tx_id)
             assert isinstance(found, Committed) == (result is None)
+
+
+async def test_blocks_are_cut_by_number_and_time(tmp_path: Path) -> None:
+    net = EmbeddedNetwork(SPEC, tmp_path)
+    cutting = net.genesis.block_cutting.model_copy(update={"max_messages": 10, "timeout_ms": 300})
+    net.genesis = net.genesis.model_copy(update={"block_cutting": cutting})
+    async with net.running():
+        await net.bootstrap()
+        ledger = net.connect("dso")
+        prepared = [await net.prepare(ledger, "probe.put", key=fresh(), value="v") for _ in range(25)]
+        outcomes = await asyncio.gather(*(net.commit(ledger, item) for item in prepared))
+        blocks = [outcome.block for outcome in outcomes]
+        assert [blocks.count(number) for number in sorted(set(blocks))] == [10, 10, 5]
+
+
+async def test_a_failing_device_stops_the_ledger_until_it_is_opened_again(
+    net: EmbeddedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with net.running():
+        ledger = net.connect("dso")
+        prepared = await net.prepare(ledger, "probe.put", key="doubtful", value="v")
+
+        def fail(descriptor: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(os, "fdatasync", fail)
+        for _ in range(2):
+            with pytest.raises(OutcomeUnknown):
+                await ledger.submit(prepared.envelope)
+            monkeypatch.undo()
+        assert isinstance(await ledger.status(prepared.tx_id), NotFound)
+        assert await net.get("last") == "v"
+    async with net.running():
+        assert (await net.commit(net.connect("dso"), prepared)).validation is Validation.VALID
+
+
+async def test_private_values_of_abandoned_transactions_are_forgotten(net: EmbeddedNetwork) -> None:
+    now = 1_900_000_000_000
+    opening = EmbeddedLedger.open(net.folder, transactions=TRANSACTIONS, queries=QUERIES, clock=lambda: now)
+    async with opening as ledger:
+        intent = net.operator.intent("probe.private_put", {"collection": "both", "key": "p"}, deadline=now)
+        await ledger.connect("dso", net.gateways["dso"]).prepare(Call(intent, {"value": b"abandoned-secret"}))
+    assert b"abandoned-secret" in _private(net)
+    now += 3 * SPEC.guard_ms
+    opening = EmbeddedLedger.open(net.folder, transactions=TRANSACTIONS, queries=QUERIES, clock=lambda: now)
+    async with opening:
+        assert b"abandoned-secret" not in _private(net)
+    assert (net.folder / "private.db").stat().st_mode & 0o077 == 0
+
+
+def _private(net: EmbeddedNetwork) -> bytes:
+    return b"".join(path.read_bytes() for path in net.folder.glob("private.db*"))
+
+
+async def test_an_envelope_too_old_is_refused_unless_it_stands_already(net: EmbeddedNetwork) -> None:
+    shift = 0
+
+    def clock() -> int:
+        return wall_ms() + shift
+
+    opening = EmbeddedLedger.open(net.folder, transactions=TRANSACTIONS, queries=QUERIES, clock=clock)
+    async with opening as ledger:
+        gateway = ledger.connect("dso", net.gateways["dso"])
+        known = await net.prepare(gateway, "probe.put", key="known", value="v")
+        late = await net.prepare(gateway, "probe.put", key="late", value="v")
+        await net.commit(gateway, known)
+        shift = 2 * SPEC.guard_ms
+        with pytest.raises(Rejected, match="behind the ledger's clock"):
+            await gateway.submit(late.envelope)
+        await gateway.submit(known.envelope)
+        assert (await gateway.status(known.tx_id)) == Committed(known.tx_id, 8, Validation.VALID)

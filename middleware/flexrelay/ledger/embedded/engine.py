@@ -105,6 +105,7 @@ class Engine:
         self._policies = Policies(genesis)
         self._validator = Validator(self._policies, state)
         self._prepared = _Prepared()
+        self._discard()
 
     def identity(self, org: str, multikey: str) -> Identity:
         """Raises Rejected unless the genesis names this key as a gateway of the organisation."""
@@ -154,7 +155,7 @@ class Engine:
             if value is not None
         ]
         if values:
-            self.private.discard(self.clock() - 2 * self.genesis.tx_time_guard_ms)
+            self._discard()
             self.private.stage(tx_id, timestamp, values)
         attestation = wire.attest(self._secret, encoded)
         if len(encoded) <= _KEPT_BYTES:
@@ -250,11 +251,13 @@ class Engine:
 
     def _endorsers(self, simulation: Simulation, executing: str, function: str) -> tuple[str, ...]:
         """The executing organisation and whom else the policies need, as Fabric's discovery would choose them."""
+        policy = self._policies.of(function)
+        if not self.state.has_policies and policy.satisfied(frozenset((executing,))):
+            return (executing,)
         chosen = [executing]
         readers = [set(self._members[name]) for name in simulation.collections_read]
         for key in sorted({*simulation.writes, *simulation.policies}):
             chosen += [org for org in self.state.policy(key) or () if org not in chosen]
-        policy = self._policies.of(function)
         for org in policy.orgs:
             if policy.satisfied(frozenset(chosen)):
                 break
@@ -263,6 +266,10 @@ class Engine:
         if not policy.satisfied(frozenset(chosen)):
             raise Rejected(f"no set of organisations may read what {function} reads and meets its endorsement policy")
         return tuple(chosen)
+
+    def _discard(self) -> None:
+        """Forget the private values of transactions that can no longer be submitted."""
+        self.private.discard(self.clock() - 2 * self.genesis.tx_time_guard_ms)
 
     def _check_time(self, timestamp: int, tx_id: str) -> None:
         distance = timestamp - self.clock()

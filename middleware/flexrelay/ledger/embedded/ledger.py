@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from flexrelay.ledger.port import (
 _LOG = logging.getLogger(__name__)
 _MAX_WAITING = 10_000
 _RECENT_BLOCKS = 32
+_MAX_BLOCK_BYTES = 128_000_000
 _CATCH_UP_S = 0.5
 
 
@@ -98,15 +100,8 @@ class EmbeddedLedger:
         try:
             opened = await worker.call(open_folder, folder, genesis)
             try:
-                engine = Engine(
-                    opened.genesis,
-                    opened.state,
-                    opened.private,
-                    opened.secret,
-                    transactions=transactions,
-                    queries=queries,
-                    clock=clock,
-                )
+                made = partial(Engine, transactions=transactions, queries=queries, clock=clock)
+                engine = await worker.call(made, opened.genesis, opened.state, opened.private, opened.secret)
                 ledger = cls(engine, opened.blocks, opened.recovery, worker)
                 orderer = asyncio.create_task(ledger._order(), name="ledger-orderer")
                 try:
@@ -197,7 +192,7 @@ class EmbeddedLedger:
                 continue
             if cutting.timeout_ms:
                 await self._fill(cutting.max_messages, cutting.timeout_ms / 1000)
-            batch = [self._waiting.popleft() for _ in range(min(cutting.max_messages, len(self._waiting)))]
+            batch = self._cut(cutting.max_messages)
             try:
                 await self._write(batch)
             except LedgerError as error:
@@ -205,6 +200,17 @@ class EmbeddedLedger:
             except Exception as error:
                 _LOG.exception("a block could not be made")
                 _fail(batch, OutcomeUnknown(f"the ledger failed: {error!r}"))
+
+    def _cut(self, messages: int) -> list[tuple[Accepted, "asyncio.Future[None]"]]:
+        """Take the next block's envelopes: at most so many messages and bytes, at least one."""
+        batch = [self._waiting.popleft()]
+        size = len(batch[0][0].envelope)
+        while self._waiting and len(batch) < messages:
+            size += len(self._waiting[0][0].envelope)
+            if size > _MAX_BLOCK_BYTES:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
 
     async def _fill(self, messages: int, seconds: float) -> None:
         """Wait until the block is full, or its time is over."""

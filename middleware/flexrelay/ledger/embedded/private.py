@@ -4,6 +4,7 @@ A prepared transaction's values wait in `staged` until its envelope is judged; a
 """
 
 import hashlib
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ class PrivateValues:
     """One thread uses it. `height`: blocks below it have been applied here."""
 
     def __init__(self, path: Path | str) -> None:
+        if path != ":memory:":
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite would let others read it
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
@@ -104,7 +107,8 @@ class PrivateValues:
 
     def discard(self, before_timestamp: int) -> None:
         """Drop what was staged by transactions that are too old to be submitted."""
-        self._db.execute("DELETE FROM staged WHERE timestamp < ?", (before_timestamp,))
+        if self._db.execute("DELETE FROM staged WHERE timestamp < ?", (before_timestamp,)).rowcount > 0:
+            self.scrub()
 
     def scrub(self) -> None:
         """Leave no copy of a purged value behind in the write-ahead log."""

@@ -74,8 +74,9 @@ class Simulation:
         if entry is None:
             self.reads[key] = None
             return None
-        self.reads[key] = (entry.block, entry.tx)
-        return entry.value
+        value, block, tx, _ = entry
+        self.reads[key] = (block, tx)
+        return value
 
     def get_many(self, keys: Sequence[str]) -> list[bytes | None]:
         return [self.get(key) for key in keys]
