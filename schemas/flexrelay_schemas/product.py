@@ -17,7 +17,8 @@ ProductId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$
 Version = Annotated[int, Field(ge=1, le=1_000_000)]
 Role = Literal["tso", "dso", "brp", "bsp", "aggregator", "prosumer", "consumer", "community"]
 Seconds = Annotated[int, Field(ge=0, le=400 * 86_400)]
-PowerW = Annotated[int, Field(ge=0, le=10**12)]
+PowerW = Annotated[int, Field(ge=0, le=10**10)]
+"""At most 10 GW: with any market time unit its energy stays below 2^53 J."""
 PriceNanoEurPerWh = Annotated[int, Field(ge=-(10**9), le=10**9)]
 """±10^9 n€/Wh is ±1,000,000 €/MWh."""
 Permille = Annotated[int, Field(ge=0, le=1000)]
@@ -193,6 +194,13 @@ class Product(Model):
     def _penalty(cls, value: int, info: ValidationInfo) -> int:
         if value and info.data.get("baseline") == "none":
             raise ValueError("a penalty on deficiency needs a baseline to measure it against")
+        _check_value(value, info.data)
+        return value
+
+    @field_validator("rebound")
+    @classmethod
+    def _rebound(cls, value: Rebound, info: ValidationInfo) -> Rebound:
+        _check_value(value.penalty_nano_eur_per_wh, info.data)
         return value
 
     @field_validator("settlement_runs")
@@ -217,6 +225,14 @@ class Product(Model):
     def closes_at(self, day: CalendarDay, isp: int = 1) -> int:
         """UTC ms in market time from which offers are refused."""
         return self.gate_closure.instant(day, isp)
+
+
+def _check_value(penalty: int, data: dict[str, Any]) -> None:
+    """The largest order is worth less than 10^13 µ€ an interval, so that sums of orders stay below 2^53 µ€."""
+    prices = [abs(data.get(f"{end}_price_nano_eur_per_wh", 0)) for end in ("min", "max")]
+    energy = data.get("max_quantity_w", 0) * data.get("mtu_s", 0)
+    if energy * max(penalty, *prices) // 3_600_000 > 10**13:
+        raise ValueError("an order of the largest quantity at this penalty or the highest price is beyond 10^13 µ€")
 
 
 def _multiple(value: int, data: dict[str, Any]) -> int:

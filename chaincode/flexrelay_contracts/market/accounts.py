@@ -15,7 +15,6 @@ from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
 from flexrelay_contracts.state import announce, key, save, scan
-from flexrelay_schemas.canonical import MAX_INTEGER
 from flexrelay_schemas.model import Model
 
 EXTERNAL: Final = "external"
@@ -132,7 +131,7 @@ class Move(Model):
     """Money that comes in or goes out. `reference` is the payment's, outside."""
 
     account: AccountId
-    micro_eur: Annotated[int, Field(ge=1, le=MAX_INTEGER)]
+    micro_eur: Annotated[int, Field(ge=1, le=10**13)]
     reference: Annotated[str, StringConstraints(max_length=140)] = ""
 
 

@@ -135,8 +135,9 @@ def price_micro_eur(price: int, energies_j: Sequence[int]) -> int:
 
 
 def collateral_micro_eur(product: Product, price: int, energies_j: Sequence[int], available: int) -> int:
-    """What the provider may owe at most: the penalty on everything ordered, and on a rebound as large as that.
+    """What an order without delivery would owe: the penalty on everything ordered, and on a rebound as large as that.
 
+    (A response in the wrong direction may owe more; settlement takes that from the provider's account.)
     `energies_j` >= 0 are the requested ISPs' ordered energies, `available` is the number of the other ISPs.
     """
     deficiency = product.penalty_nano_eur_per_wh + max(-price, 0)

@@ -18,7 +18,7 @@ from flexrelay_contracts import calendar, masterdata
 from flexrelay_contracts.clock import market_time
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.market import products
-from flexrelay_contracts.market.accounts import ROUNDING, Postings, actor_account, escrow_account
+from flexrelay_contracts.market.accounts import ROUNDING, Postings, actor_account, balance, escrow_account
 from flexrelay_contracts.market.auctions import find
 from flexrelay_contracts.market.lines import Metered, Totals, settle_order
 from flexrelay_contracts.market.orders import find_order
@@ -280,45 +280,55 @@ def _finalise(ctx: ContractContext, caller: Caller, args: SettlementNamed) -> Re
         raise Refused("dispute_window", message, "settlement")
     previous = _previous(ctx, product, record["order_id"], record["run"])
     postings = Postings(order["product"])
+    unpaid = 0
     if previous is None:
-        _pay(postings, order, record)
+        unpaid = _pay(postings, order, record, balance(ctx, actor_account(order["aggregator"])))
     else:
         _pay_difference(postings, order, previous, record)
     postings.commit(ctx)
     for dispute in record["disputes"]:
         for did in (order["buyer"], order["aggregator"]):
             ctx.purge_private(record["collection"], evidence_key(dispute, did))
-    final = {**record, "status": "final", "final_market_ms": market_time(ctx)}
+    final = {**record, "status": "final", "final_market_ms": market_time(ctx), "unpaid_micro_eur": unpaid}
     save(ctx, key("settlement", args.settlement), final)
     announce(ctx, "settlement.final", {"settlement": args.settlement, **final})
     return {
         "settlement": args.settlement,
         "buyer_micro_eur": record["buyer_micro_eur"],
         "provider_micro_eur": record["provider_micro_eur"],
+        "unpaid_micro_eur": unpaid,
     }
 
 
-def _pay(postings: Postings, order: Record, record: Record) -> None:
-    """Out of the escrows, which end without anything of this order."""
+def _pay(postings: Postings, order: Record, record: Record, held: int) -> int:
+    """Out of the escrows, which end without anything of this order; the result is what the provider could not pay.
+
+    A response in the wrong direction may cost more than the collateral: the rest comes from what the provider `held`
+    and earns here. What is missing even then is written off in this ledger's accounts and stands in the record.
+    """
     buyer, provider = actor_account(order["buyer"]), actor_account(order["aggregator"])
     buyer_escrow = escrow_account(order["buyer"], order["auction"])
     provider_escrow = escrow_account(order["aggregator"], order["auction"])
-    charged = 0
+    earned = charged = 0
     for line in record["lines"]:
         ref = f"{order['order_id']}/{line['isp']}"
         if line["net_micro_eur"] >= 0:
             postings.transfer(buyer_escrow, provider, line["net_micro_eur"], "delivery", ref)
+            earned += line["net_micro_eur"]
         else:
             postings.transfer(provider_escrow, buyer_escrow, -line["net_micro_eur"], "penalty", ref)
             charged -= line["net_micro_eur"]
-    name = order["order_id"]
-    postings.transfer(
-        buyer_escrow, ROUNDING, record["buyer_micro_eur"] - record["provider_micro_eur"], "rounding", name
-    )
-    postings.transfer(
-        buyer_escrow, buyer, order["buyer_escrow_micro_eur"] - record["buyer_micro_eur"], "escrow_back", name
-    )
-    postings.transfer(provider_escrow, provider, order["collateral_micro_eur"] - charged, "collateral_back", name)
+    name, rounding = order["order_id"], record["buyer_micro_eur"] - record["provider_micro_eur"]
+    beyond = max(charged - order["collateral_micro_eur"], 0)
+    unpaid: int = max(beyond - max(held, 0) - earned, 0)
+    postings.transfer(provider, provider_escrow, beyond - unpaid, "penalty_beyond_collateral", name)
+    postings.transfer(buyer_escrow, provider_escrow, unpaid, "unpaid", name)
+    back = max(order["collateral_micro_eur"] - charged, 0)
+    postings.transfer(provider_escrow, provider, back, "collateral_back", name)
+    postings.transfer(buyer_escrow, ROUNDING, rounding, "rounding", name)
+    rest = order["buyer_escrow_micro_eur"] - record["buyer_micro_eur"] - unpaid
+    postings.transfer(buyer_escrow, buyer, rest, "escrow_back", name)
+    return unpaid
 
 
 def _pay_difference(postings: Postings, order: Record, before: Record, after: Record) -> None:

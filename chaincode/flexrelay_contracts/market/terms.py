@@ -10,16 +10,16 @@ from flexrelay_contracts.masterdata import Name
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Caller
 from flexrelay_contracts.state import Record
-from flexrelay_schemas.canonical import MAX_INTEGER
 
 ConnectionId = Name
 CongestionPoint = Name
 AuctionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 LocalId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 """An id that its author chooses."""
-SignedPowerW = Annotated[int, Field(ge=-(10**12), le=10**12)]
+SignedPowerW = Annotated[int, Field(ge=-(10**10), le=10**10)]
 """Watts over an interval, positive = withdrawal."""
-EnergyJ = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
+EnergyJ = Annotated[int, Field(ge=-(10**15), le=10**15)]
+"""Energy in one interval; far below 2^53, so that sums and products of it stay exact in every reader."""
 
 BUYERS: Final = ("dso", "tso")
 PROVIDERS: Final = ("aggregator", "bsp")

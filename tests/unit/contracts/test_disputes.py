@@ -1,15 +1,19 @@
 """Disputes: who wins over signature, inclusion, register difference, rank, time, equivocation, and when nobody does."""
 
+import copy
 import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.contracts import Party
 from support.market import ISP_S, Market
 
 from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.canonical import canonical
+from flexrelay_schemas.encoding import b64u
 
 KWH = 3_600_000
 BOND = 5_000_000
@@ -351,3 +355,64 @@ def test_a_product_without_a_dispute_window_has_no_disputes() -> None:
     case.propose()
     refused("window_closed", "settlement", lambda: case.open())
     case.market.net.call(case.market.dso, "settlement.finalise", settlement=case.settlement)
+
+
+@st.composite
+def broken(draw: st.DrawFn) -> list[tuple[str, Any]]:
+    """Changes to a proof: (dotted path, value)."""
+    paths = ["payload", "salt", "org", "anchor_id", "in_window.index", "in_window.size", "in_window.hashes"]
+    paths += ["in_anchor.index", "in_anchor.size", "in_anchor.hashes", "window.isp", "window.root", "window.leaves"]
+    values = st.one_of(
+        st.integers(0, 2**40),
+        st.text("Aa0-_", max_size=40),
+        st.just("00" * 32),
+        st.lists(st.just("ab" * 32), max_size=3),
+        st.sampled_from(["e30", b64u(b'{"v":1}'), b64u(b"\xff"), b64u(b"[1.5]"), b64u(b'{"attestation":{}}')]),
+    )
+    return draw(st.lists(st.tuples(st.sampled_from(paths), values), min_size=1, max_size=3))
+
+
+@given(changes=broken())
+@settings(max_examples=150, deadline=None)
+def test_broken_evidence_is_refused_or_loses(changes: list[tuple[str, Any]], opened: "Opened") -> None:
+    """Whatever stands in a proof: refused when it is shown, or it does not count; the dispute is always decided."""
+    case, proofs = opened.again()
+    for path, value in changes:
+        place: Any = proofs[1]
+        *parents, last = path.split(".")
+        for name in parents:
+            place = place[name]
+        place[last] = value
+    try:
+        case.market.show(case.market.agg_b, proofs)
+    except Refused as refusal:
+        assert refusal.code == "invalid_argument"
+        return
+    verdict = case.market.resolve(case.market.dso)
+    untouched = proofs == opened.proofs
+    assert verdict["verdict"] == ("challenger" if untouched else "unresolved")
+
+
+class Opened:
+    """A dispute that is open and waits for B's evidence; the DSO has shown some that does not count."""
+
+    def __init__(self) -> None:
+        self.case = Case()
+        self.proofs = self.case.proofs("agg-b", self.case.claimed)
+        useless = self.case.market.meter_proofs("dso", "b2", 49, 1)
+        self.case.propose()
+        self.case.open()
+        self.case.market.show(self.case.market.dso, useless)
+        ledger = self.case.market.net.ledger
+        self._kept = dict(ledger.state), dict(ledger.private), list(ledger.events), ledger.count
+
+    def again(self) -> tuple[Case, list[dict[str, Any]]]:
+        ledger = self.case.market.net.ledger
+        state, private, events, ledger.count = self._kept
+        ledger.state, ledger.private, ledger.events = dict(state), dict(private), list(events)
+        return self.case, copy.deepcopy(self.proofs)
+
+
+@pytest.fixture(scope="module")
+def opened() -> Opened:
+    return Opened()

@@ -72,6 +72,9 @@ CONTRADICTIONS: list[tuple[str, dict[str, Any]]] = [
     ("currency", {"currency": "USD"}),
     ("granularity_w", {"granularity_w": 0}),
     ("sealed", {"sealed": 1}),
+    ("penalty_nano_eur_per_wh", {"max_quantity_w": 10**10, "penalty_nano_eur_per_wh": 10**9}),
+    ("rebound", {"max_quantity_w": 10**10, "rebound": {"rule": "penalised", "penalty_nano_eur_per_wh": 10**9}}),
+    ("max_quantity_w", {"max_quantity_w": 10**10 + 100}),
     ("colour", {"colour": "blue"}),
 ]
 

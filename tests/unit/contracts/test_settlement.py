@@ -197,3 +197,23 @@ def test_all_rebound_together_is_charged_up_to_the_ordered_energy() -> None:
     lines, totals = settle_order(Product.model_validate(product()), order, [0, 0, 0], 900, metered)
     assert [line["net_micro_eur"] for line in lines] == [25_000, -10_000, -2_500]
     assert (totals.buyer_micro_eur, totals.rounding_micro_eur) == (12_500, 0)
+
+
+@pytest.mark.parametrize(("left", "unpaid"), [(1_000_000, 0), (499_999, 0), (200_000, 299_999), (0, 499_999)])
+def test_a_response_the_other_way_costs_more_than_the_collateral(left: int, unpaid: int) -> None:
+    """A draws 10 kW less instead of more in both ISPs: deficiency 20 kW, 2 x 750,000 µ€, the collateral is 1,000,001.
+
+    What is beyond comes from A's account; what A has not is written off, and the DSO still gets its escrow back.
+    """
+    market = Market.start()
+    order, _ = market.order()
+    market.energy["a1", 49] = market.energy["a1", 50] = -10_000 * ISP_S
+    account = f"actor:{market.agg_a.did}"
+    spent = market.money(market.agg_a) - left
+    market.net.call(market.net.operator, "accounts.withdraw", account=account, micro_eur=spent)
+    before = market.money(market.dso)
+    paid = market.settle(order)
+    assert (paid["provider_micro_eur"], paid["unpaid_micro_eur"]) == (-1_500_000, unpaid)
+    assert market.money(market.agg_a) == left - (499_999 - unpaid)
+    assert market.money(market.dso) == before + 500_000 + 1_500_000 - unpaid
+    assert not [name for name in market.held() if market.agg_a.did in name]
