@@ -236,7 +236,11 @@ class Custody:
             }
             for item in await self._views.postings(f"{order_id}/{isp}")
         )
-        block = await self._block_link(newest.tx_id, newest.block)
+        told = [e for e in await self._views.events("settlement.") if e.payload.get("settlement") == newest.id]
+        source = next((event for event in reversed(told) if line in event.payload.get("lines", [])), None)
+        if source is None:
+            return None
+        block = await self._block_link(source.tx_id, source.block)
         return SettlementLink(settlement=newest.id, status=newest.status, line=line, postings=postings, block=block)
 
     async def _block_link(self, tx_id: str, number: int) -> BlockLink:
@@ -311,21 +315,13 @@ class Custody:
         return check_signature(evidence, key)
 
     async def _check_line(self, link: SettlementLink) -> Check:
-        """The newest event about the settlement that stands in the block holds the line (an acceptance holds none)."""
+        """The event about the settlement in its block holds the line."""
         payloads = await self._payloads(link.block)
         if isinstance(payloads, Check):
             return payloads
-        lines = [
-            *(
-                line
-                for name, payload in payloads
-                if name.startswith("settlement.")
-                for line in payload.get("lines", [])
-            ),
-            *(payload["line"] for name, payload in payloads if name == "dispute.resolved"),
-        ]
-        holds = link.line in lines or any(
-            name == "settlement.accepted" and payload.get("settlement") == link.settlement for name, payload in payloads
+        told = [payload for name, payload in payloads if name.startswith("settlement.")]
+        holds = any(
+            payload.get("settlement") == link.settlement and link.line in payload.get("lines", []) for payload in told
         )
         return Check("settlement block", holds, f"block {link.block.block} holds the line")
 

@@ -163,6 +163,7 @@ async def with_market(made: Rig) -> tuple[str, int]:
     await made.delivery.consume(await made.journal.read(0, 100))
     line = {"isp": isp, "ordered_j": 1, "actual_j": 2, "net_micro_eur": 3}
     await made.tell("settlement.proposed", settlement="order-1.d1", order_id="order-1", lines=[line])
+    await made.tell("settlement.accepted", settlement="order-1.d1")
     return "order-1", isp
 
 
@@ -176,6 +177,7 @@ async def test_the_whole_chain_by_each_of_its_ends(tmp_path: Path) -> None:
         order_id, isp = await with_market(made)
         by_reading = await made.custody.by_reading(made.device.did, made.observed[0])
         assert by_reading.settlement is not None and by_reading.settlement.line["net_micro_eur"] == 3
+        assert by_reading.settlement.status == "accepted"
         found = [
             by_reading,
             await made.custody.by_position(1),
