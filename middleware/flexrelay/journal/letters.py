@@ -102,7 +102,7 @@ class LetterBox:
         rows = self._connection.execute(
             f"DELETE FROM letter WHERE id IN (SELECT id FROM letter ORDER BY evidence, id LIMIT ?) "  # noqa: S608
             f"RETURNING protocol, credential, {_SIZE}",
-            (max(1, self._bounds.total // 100),),
+            (max(1, self._kept // 100),),
         ).fetchall()
         for protocol, credential, size in rows:
             self._forget((protocol, credential), size)
