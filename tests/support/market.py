@@ -239,7 +239,7 @@ class Market:
             key_version=device.version,
             network=NETWORK,
             observed_at=observed_at,
-            registers={"import_j": import_j, "export_j": export_j},
+            registers={"import_j": import_j, "export_j": export_j, **changes.get("more", {})},
             seq=changes.get("seq", 1),
         )
         by = changes.get("signer", device)

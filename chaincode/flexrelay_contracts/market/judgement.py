@@ -14,7 +14,6 @@ from flexrelay_contracts import evidence
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.state import key, load
-from flexrelay_schemas.canonical import canonical
 from flexrelay_schemas.did import Hash
 from flexrelay_schemas.evidence import InclusionProof
 from flexrelay_schemas.model import Model
@@ -146,11 +145,12 @@ def _difference(start: dict[str, int], end: dict[str, int]) -> int | None:
 
 
 def _equivocators(meter: str, shown: list[evidence.Included]) -> frozenset[str]:
-    """Who signed two different readings of the meter for one instant."""
-    seen: dict[tuple[str, int], bytes] = {}
+    """Who signed two values of one register of the meter for one instant."""
+    seen: dict[tuple[str, int, str], int] = {}
     found = set()
     for item in shown:
-        registers = canonical(dict(item.registers))
-        if item.did == meter and seen.setdefault((item.signer, item.observed_at), registers) != registers:
-            found.add(item.signer)
+        if item.did == meter:
+            for name, value in sorted(item.registers.items()):
+                if seen.setdefault((item.signer, item.observed_at, name), value) != value:
+                    found.add(item.signer)
     return frozenset(found)

@@ -213,6 +213,14 @@ def test_equivocation_suspends_the_meter_and_leaves_the_fallback() -> None:
     assert case.market.money(case.market.agg_b) == START + 120_000 - 225_000 + 300_000, "the bond came back"
 
 
+def test_another_set_of_registers_is_no_second_value() -> None:
+    case = Case()
+    ours = case.proofs("agg-b", case.proposed, more={"voltage_mv": 230_000})
+    theirs = case.proofs("dso", case.proposed)
+    case.propose()
+    assert case.codes(case.decide(ours, theirs)) == ("respondent", "register_difference", "counts")
+
+
 def test_a_gateway_that_attests_two_values_loses_its_side_only() -> None:
     case = Case()
     ours = case.proofs("agg-b", case.claimed, attested=True)
