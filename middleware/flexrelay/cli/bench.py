@@ -39,7 +39,7 @@ def bench(
         err.print(f"bench: {module} …")
         results += importlib.import_module(f"flexrelay.bench.{module}").run()
     if name:
-        results = [result for result in results if result["name"] == name]
+        results = [result for result in results if result["name"] == name or result["name"] not in BENCHES]
     report = {"machine": machine(), "results": results}
 
     def render() -> None:

@@ -90,11 +90,11 @@ def _custody(report: dict[str, Any]) -> None:
 def _totals(report: dict[str, Any], outcome: Outcome) -> None:
     ledger = report["ledger"]
     day = outcome.day
+    verified = "verified from block 0" if ledger["verified"] else "VERIFICATION FAILED"
     out.print(
         f"\n{report['readings']:,} readings of {report['devices']} devices journalled, {report['windows']:,} windows, "
-        f"{report['anchors']} anchors, {report['ledger_transactions']:,} ledger transactions in "
-        f"{ledger['height']} blocks ({'verified from block 0' if ledger['verified'] else 'VERIFICATION FAILED'}), {report['orders']} orders, "
-        f"{report['commands']} commands."
+        f"{report['anchors']} anchors, {report['orders']} orders, {report['commands']} commands.\n"
+        f"{report['ledger_transactions']:,} ledger transactions in {ledger['height']} blocks: {verified}."
     )
     out.print(
         f"Transformer at the peak: {min(day.without_w) / 1000:.1f} kW without the orders, "
