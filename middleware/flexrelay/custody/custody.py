@@ -236,8 +236,10 @@ class Custody:
             }
             for item in await self._views.postings(f"{order_id}/{isp}")
         )
-        told = [e for e in await self._views.events("settlement.") if e.payload.get("settlement") == newest.id]
-        source = next((event for event in reversed(told) if line in event.payload.get("lines", [])), None)
+        source = None
+        async for event in self._views.every("settlement."):
+            if event.payload.get("settlement") == newest.id and line in event.payload.get("lines", []):
+                source = event
         if source is None:
             return None
         block = await self._block_link(source.tx_id, source.block)

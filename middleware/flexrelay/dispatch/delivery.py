@@ -5,6 +5,7 @@ A reading counts when its device is watched for the order and it was observed in
 """
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Sequence
 from typing import Final
@@ -12,7 +13,9 @@ from typing import Final
 from flexrelay.dispatch.plan import DispatchOrder
 from flexrelay.dispatch.records import WATCH, Reading
 from flexrelay.journal.port import Entry, Journal
-from flexrelay.store import Store
+from flexrelay.store import Store, StoreUnavailable
+
+logger = logging.getLogger(__name__)
 
 CONSUMER: Final = "dispatch"
 BATCH: Final = 2_000
@@ -35,7 +38,12 @@ class Delivery:
             if not entries:
                 await asyncio.sleep(IDLE_S)
                 continue
-            await self.consume(entries)
+            try:
+                await self.consume(entries)
+            except StoreUnavailable as error:
+                logger.warning("delivery links of %s cannot be stored: %s; trying again", self._tenant, error)
+                await asyncio.sleep(IDLE_S)
+                continue
             position = entries[-1].position
             await journal.acknowledge(CONSUMER, position)
 

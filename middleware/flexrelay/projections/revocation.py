@@ -13,8 +13,6 @@ from flexrelay.projections.views import Views
 REVOKING: Final = frozenset({"identity.deactivated", "identity.suspended", "identity.rotated", "grant.revoked"})
 """Events that take a right away."""
 
-_PAGE: Final = 10_000
-
 
 class Gate(Protocol):
     """What judges incoming frames; an event takes effect in the call."""
@@ -35,14 +33,11 @@ class Revocation:
 
     async def load(self, views: Views) -> int:
         """Before following: everything that is known already. Returns the number of events."""
-        after = count = 0
+        count = 0
         for prefix in ("identity.", "grant."):
-            after = 0
-            while events := await views.events(prefix, after=after, limit=_PAGE):
-                for event in events:
-                    self._give(event)
-                after = events[-1].sequence
-                count += len(events)
+            async for event in views.every(prefix):
+                self._give(event)
+                count += 1
         return count
 
     def __call__(self, events: Sequence[Event]) -> None:

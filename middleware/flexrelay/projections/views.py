@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from flexrelay.projections.projector import Event
 from flexrelay.store import Store
 from flexrelay_schemas.canonical import parse
 
+_PAGE = 10_000
 _DOCUMENT = "kind, id, status, body, first_block, first_tx, block, tx_id"
 
 
@@ -103,6 +104,14 @@ class Views:
             limit,
         )
         return [Event(row[0], row[1], row[2], row[3], row[4], parse(row[5])) for row in rows]
+
+    async def every(self, prefix: str) -> AsyncIterator[Event]:
+        """All events whose name begins with `prefix`, in the chain's order, page by page."""
+        after = 0
+        while events := await self.events(prefix, after=after, limit=_PAGE):
+            for event in events:
+                yield event
+            after = events[-1].sequence
 
     async def _documents(self, where: str, *values: Any) -> list[Document]:
         query = f"SELECT {_DOCUMENT} FROM document WHERE tenant = ? AND {where} ORDER BY kind, id"  # noqa: S608

@@ -24,6 +24,11 @@ GROUP: Final = 256
 QUEUE: Final = 10_000
 """Writes and reads that may wait; beyond it `write` and `read` raise StoreUnavailable at once."""
 
+_OUTSIDE: Final = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN}
+)
+"""Primary result codes that say nothing about the statement and may be gone the next time."""
+
 
 class StoreUnavailable(Exception):
     """Nothing was written (disk full, closed, overloaded). The same call may be made again later."""
@@ -210,6 +215,10 @@ class _Worker:
                 raise StoreUnavailable(str(error)) from error
             connection.execute("ROLLBACK TO job")
             connection.execute("RELEASE job")
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUTSIDE:
+                failure = StoreUnavailable(f"nothing was written: {error}")
+                failure.__cause__ = error
+                return None, failure
             return None, error
         connection.execute("RELEASE job")
         return value, None

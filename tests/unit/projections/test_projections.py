@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,25 @@ def test_each_event_counts_once_however_it_is_delivered(
 
     with pytest.MonkeyPatch.context() as monkey:
         asyncio.run(scenario(monkey))
+
+
+async def test_a_full_disk_holds_projections_up_and_nothing_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pages(most: int) -> Callable[[sqlite3.Connection], Any]:
+        return lambda connection: connection.execute(f"PRAGMA max_page_count = {most}").fetchone()
+
+    monkeypatch.setattr("flexrelay.projections.projections.RETRY_S", 0.01)
+    chain = Chain()
+    async with Store(tmp_path / "s.db", [PROJECTIONS]) as store:
+        async with open_projections(chain, store) as projections:
+            await store.write(pages(1))  # SQLite takes this as the present size
+            last = [chain.add(*[[posted("external", f"actor:{n}-{m}", 1)] for m in range(20)]) for n in range(20)][-1]
+            await asyncio.sleep(0.2)
+            assert projections.block < last
+            await store.write(pages(1_000_000))
+            await asyncio.wait_for(projections.reached(last), 5)
+        assert (await Views(store, "org1").balances())["external"] == -400
 
 
 async def test_an_event_in_an_unknown_form_stops_loudly_and_changes_nothing(tmp_path: Path) -> None:
