@@ -103,6 +103,8 @@ class Product(Model):
     verification: Literal["meter_signed", "gateway_attested"]
     """The lowest rank of evidence that counts in a dispute."""
     settlement_runs: Items[Annotated[str, StringConstraints(pattern=r"^[a-z0-9_-]{1,32}$")]]
+    settlement_after_s: Seconds
+    """Market time from the end of delivery in which holders anchor their readings; nothing is settled before."""
     dispute_window_s: Seconds
     """Market time from the proposal of a settlement to its finality without acceptance; also the evidence's time."""
     bond_micro_eur: MicroEur

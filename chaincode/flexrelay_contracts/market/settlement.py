@@ -1,11 +1,8 @@
 """Settlement of an order: proposed by the buyer, accepted or disputed by the aggregator, final once.
 
-A buyer that does not propose in time (a dispute window after delivery) loses the turn: then the aggregator may, and the
-buyer accepts or disputes, so that nobody's money stays in escrow for ever.
-
-The proposal carries metered energy per ISP; ordered energy, baseline, delivery and money are the contract's own
-computation. The energies per connection are private to the two parties, their hash is public. After finality nothing
-changes; a later run posts the differences only.
+Nothing is proposed before the holders of readings had time to anchor them: only what is anchored before the proposal
+counts in a dispute. A buyer that does not propose in time (a dispute window later) loses the turn: then the aggregator
+may, and the buyer accepts or disputes, so that nobody's money stays in escrow for ever.
 """
 
 from collections.abc import Sequence
@@ -142,10 +139,11 @@ def _propose(ctx: ContractContext, caller: Caller, args: Propose) -> Result:
     _check_run(ctx, product, args)
     day = calendar.day(ctx, order["date"])
     delivered = day.bounds(order["isps"][-1]["isp"])[1]
+    first = delivered + product.settlement_after_s * 1000
     now = market_time(ctx)
-    if now < delivered:
-        raise Refused("too_early", f"delivery ends at {delivered}, it is {now}", "order_id")
-    turn = delivered + product.dispute_window_s * 1000
+    if now < first:
+        raise Refused("too_early", f"delivery and the time to anchor readings end at {first}, it is {now}", "order_id")
+    turn = first + product.dispute_window_s * 1000
     if caller.did != order["buyer"] and (now < turn or args.run != product.settlement_runs[0]):
         raise Refused(
             "not_buyer", f"the buyer proposes; the aggregator may propose the first run after {turn}", "order_id"

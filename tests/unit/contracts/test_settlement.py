@@ -134,6 +134,7 @@ def test_a_proposal_is_complete_and_adds_up() -> None:
     order, other = market.order()
     market.deliver(order)
     good = market.proposal(order)
+    market.net.to(market.day.bounds(80)[1] + 3_600_000 - 1)  # the last ISP is over, the time to anchor is not
     refused("too_early", "order_id", lambda: market.net.call_with(
         {"detail": b"{}"}, market.dso, "settlement.propose", detail_hash="0" * 64,
         **{name: good[name] for name in ("order_id", "run", "lines")},
@@ -217,3 +218,18 @@ def test_a_response_the_other_way_costs_more_than_the_collateral(left: int, unpa
     assert market.money(market.agg_a) == left - (499_999 - unpaid)
     assert market.money(market.dso) == before + 500_000 + 1_500_000 - unpaid
     assert not [name for name in market.held() if market.agg_a.did in name]
+
+
+def test_what_is_earned_in_one_interval_pays_for_another() -> None:
+    """ISP 49 earns 250,000 µ€; in ISP 50 A feeds in 40 kW: 12,500 Wh deficient, 1,875,000 µ€, of which 874,999 are
+    beyond the collateral. With nothing in the account 250,000 of them are paid."""
+    market = Market.start()
+    order, _ = market.order()
+    market.energy["a1", 49], market.energy["a1", 50] = 10_000 * ISP_S, -40_000 * ISP_S
+    account = f"actor:{market.agg_a.did}"
+    everything = market.money(market.agg_a)
+    market.net.call(market.net.operator, "accounts.withdraw", account=account, micro_eur=everything)
+    before = market.money(market.dso)
+    assert market.settle(order)["unpaid_micro_eur"] == 624_999
+    assert market.money(market.agg_a) == 0
+    assert market.money(market.dso) == before + 500_000 - 250_000 + 1_875_000 - 624_999
