@@ -1,7 +1,6 @@
 """Plain JSON payloads by a declarative mapping: exact integer arithmetic, no floats, and DecodeError for all else."""
 
 import json
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -26,10 +25,7 @@ class MappingCodec:
 
     def __init__(self, mapping: JsonMapping) -> None:
         self._items = _tokens(mapping.items) if mapping.items is not None else None
-        self._registers = tuple(
-            (name, _tokens(field.pointer), field.pointer, _converter(name, field), field.required)
-            for name, field in sorted(mapping.registers.items())
-        )
+        self._registers = tuple(_Source(name, field) for name, field in sorted(mapping.registers.items()))
         self._time = mapping.observed_at
         self._time_tokens = _tokens(mapping.observed_at.pointer) if mapping.observed_at is not None else ()
         self._seq = mapping.seq
@@ -47,13 +43,14 @@ class MappingCodec:
 
     def _one(self, document: Any, received_at: int) -> Measurement:
         registers: dict[str, int] = {}
-        for name, tokens, pointer, convert, required in self._registers:
-            value = _find(document, tokens)
-            if value is _MISSING or value is None:
-                if required:
-                    raise DecodeError("missing_field", f"register {name} stands nowhere", pointer)
-                continue
-            registers[name] = convert(value, pointer)
+        for source in self._registers:
+            value = _find(document, source.tokens)
+            if type(value) is int and source.factor and source.low <= (result := value * source.factor) <= MAX_INTEGER:
+                registers[source.name] = result  # nearly all values: whole numbers in whole units
+            elif value is not _MISSING and value is not None:
+                registers[source.name] = source.convert(value)
+            elif source.required:
+                raise DecodeError("missing_field", f"register {source.name} stands nowhere", source.pointer)
         if not registers:
             raise DecodeError("missing_field", "none of the optional registers is there")
         observed_at = received_at if self._time is None else self._observed_at(document, self._time)
@@ -89,7 +86,15 @@ def _parse(payload: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise DecodeError("not_utf8", f"invalid byte at {error.start}") from None
     try:
-        return _decoder.decode(text)
+        value, end = _decoder.raw_decode(text)
+        if end == len(text):
+            return value
+    except DecodeError:
+        raise
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return _decoder.decode(text)  # white space around it, or the reason why it is no JSON
     except DecodeError:
         raise
     except RecursionError:
@@ -129,9 +134,9 @@ def _tokens(pointer: str) -> tuple[str, ...]:
 def _find(document: Any, tokens: tuple[str, ...]) -> Any:
     value = document
     for token in tokens:
-        if isinstance(value, dict):
+        if type(value) is dict:
             value = value.get(token, _MISSING)
-        elif isinstance(value, list):
+        elif type(value) is list:
             index = int(token) if token.isascii() and token.isdigit() and len(token) <= 6 else len(value)
             value = value[index] if index < len(value) else _MISSING
         else:
@@ -139,26 +144,35 @@ def _find(document: Any, tokens: tuple[str, ...]) -> Any:
     return value
 
 
-def _converter(name: str, field: FieldMapping) -> Callable[[Any, str], int]:
-    factor = UNITS[name.rsplit("_", 1)[1]][field.unit] * (-1 if field.negate else 1)
-    divisor = 10**-field.scale if field.scale < 0 else 1
-    factor *= 10**field.scale if field.scale > 0 else 1
-    cumulative = name in CUMULATIVE
+class _Source:
+    """Where a register stands and how its integer comes about; `factor` is 0 when it is no whole number."""
 
-    def convert(value: Any, pointer: str) -> int:
+    __slots__ = ("_divisor", "_multiplier", "factor", "low", "name", "pointer", "required", "tokens")
+
+    def __init__(self, name: str, field: FieldMapping) -> None:
+        self.name = name
+        self.pointer = field.pointer
+        self.tokens = _tokens(field.pointer)
+        self.required = field.required
+        self.low = 0 if name in CUMULATIVE else -MAX_INTEGER
+        unit = UNITS[name.rsplit("_", 1)[1]][field.unit] * (-1 if field.negate else 1)
+        self._multiplier = unit * 10 ** max(field.scale, 0)
+        self._divisor = 10 ** max(-field.scale, 0)
+        self.factor = self._multiplier if self._divisor == 1 else 0
+
+    def convert(self, value: Any) -> int:
+        """Raises DecodeError."""
         if type(value) is int:
-            result = value * factor if divisor == 1 else _half_even(value * factor, divisor)
+            result = _half_even(value * self._multiplier, self._divisor)
         elif type(value) is Decimal:
-            result = _scaled(value, factor, pointer, divisor)
+            result = _scaled(value, self._multiplier, self.pointer, self._divisor)
         else:
-            raise DecodeError("not_a_number", f"register {name} is {_kind(value)}", pointer)
+            raise DecodeError("not_a_number", f"register {self.name} is {_kind(value)}", self.pointer)
         if not -MAX_INTEGER <= result <= MAX_INTEGER:
-            raise DecodeError("out_of_range", f"register {name} is beyond 2^53 - 1", pointer)
-        if cumulative and result < 0:
-            raise DecodeError("out_of_range", f"register {name} is negative", pointer)
+            raise DecodeError("out_of_range", f"register {self.name} is beyond 2^53 - 1", self.pointer)
+        if result < self.low:
+            raise DecodeError("out_of_range", f"register {self.name} is negative", self.pointer)
         return result
-
-    return convert
 
 
 def _scaled(value: Decimal, factor: int, pointer: str, divisor: int = 1) -> int:
