@@ -171,6 +171,7 @@ def _memory(count: int) -> float:
     for number in range(count):
         did = _did(number)
         registry.apply("identity.registered", {"did": did, "key": key[:-8] + f"{number:08d}", "version": 1})
+        registry.enrol(Enrolment(did, orgs=("bench",)))
         for index in range(8):
             checks.admit(did, START + number + index, index, b"\x03\x00" + (number + index).to_bytes(8, "little") * 2)
         checks.commit(number)

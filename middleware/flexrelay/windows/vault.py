@@ -34,6 +34,9 @@ _COMPONENT: Final = Component(
         ),
     ),
 )
+_CACHED: Final = 20_000
+"""Secrets that are held in memory at most."""
+
 _SALT: Final = b"flexrelay-salt-v1"
 
 
@@ -66,6 +69,7 @@ class Vault:
         self._connection.execute("PRAGMA secure_delete = ON")
         migrate(self._connection, path, [_COMPONENT])
         self._lock = threading.Lock()
+        self._cache: dict[tuple[str, str], bytes | None] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -84,6 +88,9 @@ class Vault:
         with self._lock:
             missing = []
             for pair in wanted:
+                if pair in self._cache:
+                    found[pair] = self._cache[pair]
+                    continue
                 row = self._connection.execute(
                     "SELECT secret FROM vault_secret WHERE did = ? AND period = ?", pair
                 ).fetchone()
@@ -93,6 +100,9 @@ class Vault:
                 else:
                     found[pair] = row[0]
             self._write("INSERT INTO vault_secret VALUES (?, ?, ?)", missing)
+            if len(self._cache) + len(found) > _CACHED:
+                self._cache.clear()
+            self._cache.update(found)
         return found
 
     def salt(self, did: str, observed_at: int, evidence: bytes) -> bytes:
@@ -113,6 +123,7 @@ class Vault:
                 "SELECT period FROM vault_secret WHERE did = ? AND secret IS NOT NULL", (did,)
             ).fetchall()
             chosen = [row[0] for row in rows if not periods or row[0] in periods]
+            self._cache.clear()
             self._write(
                 "UPDATE vault_secret SET secret = NULL WHERE did = ? AND period = ?", [(did, item) for item in chosen]
             )

@@ -7,10 +7,9 @@ Every step is all or nothing on disk, and the same journal and vault give the sa
 """
 
 import sqlite3
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 from flexrelay.identity.signer import Signer
 from flexrelay.journal.port import Entry
@@ -23,6 +22,9 @@ from flexrelay_schemas.canonical import canonical
 from flexrelay_schemas.evidence import Window
 
 ANCHOR: Final = "evidence.anchor"
+
+CLOSE_AT_ONCE: Final = 200
+"""Windows that are closed in one transaction: the store's other writers wait no longer than for these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Windows:
         self._is_active = is_active
         self._grace_ms = grace_ms
         self._position = 0
+        self._ids: dict[str, int] = {}
 
     @classmethod
     async def open(cls, *arguments: Any, **named: Any) -> Self:
@@ -101,21 +104,34 @@ class Windows:
                 leaves.append((did, observed_at, position, merkle.leaf_hash(salt_of(secret, observed_at, data), data)))
         position = entries[-1].position
 
-        def store(connection: sqlite3.Connection) -> None:
-            ids = _device_ids(connection, {did for did, *_ in leaves})
+        def store(connection: sqlite3.Connection) -> dict[str, int]:
+            added = _device_ids(connection, {did for did, *_ in leaves if did not in self._ids})
+            ids = {**self._ids, **added} if added else self._ids
             connection.executemany(
                 "INSERT INTO window_leaf (device, observed_at, position, hash) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT DO NOTHING",
                 [(ids[did], observed_at, at, digest) for did, observed_at, at, digest in leaves],
             )
             connection.execute("UPDATE window_position SET position = ?", (position,))
+            return added
 
-        await self._store.write(store)
+        self._ids.update(await self._store.write(store))
         self._position = position
 
     async def close(self, now: int) -> Closed:
         """Close every interval that ended `grace_ms` before `now` (market time, UTC ms) and has new readings."""
-        return await self._store.write(lambda connection: self._close(connection, now))
+        due, withheld, undated = await self._store.read(lambda connection: self._due(connection, now))
+        windows = leaves = 0
+        for offset in range(0, len(due), CLOSE_AT_ONCE):
+            chunk = due[offset : offset + CLOSE_AT_ONCE]
+            counts = await self._store.write(
+                lambda connection, chunk=chunk: [  # type: ignore[misc]  # the chunk of this turn
+                    _close_window(connection, window) for window in chunk if self._is_active(window.did)
+                ]
+            )
+            windows += sum(1 for count in counts if count)
+            leaves += sum(counts)
+        return Closed(windows, leaves, withheld, undated)
 
     async def anchor(self, now: int) -> Anchor | None:
         """One anchor over all closed windows that have none; None when there are none."""
@@ -192,14 +208,14 @@ class Windows:
         self._vault.keep(made)
         return found
 
-    def _close(self, connection: sqlite3.Connection, now: int) -> Closed:
+    def _due(self, connection: sqlite3.Connection, now: int) -> tuple[list["_Due"], int, int]:
+        """Windows to close in a fixed order; how many readings are withheld, and undated."""
         names = dict(connection.execute("SELECT id, did FROM window_device"))
         rows = connection.execute(
             "SELECT device, observed_at FROM window_leaf WHERE since = 0 AND observed_at <= ?", (now - self._grace_ms,)
-        ).fetchall()
-        due: dict[tuple[int, int], tuple[str, int, int]] = {}
-        fresh: defaultdict[tuple[int, int], int] = defaultdict(int)
-        withheld = undated = leaves = 0
+        )
+        due: set[_Due] = set()
+        withheld = undated = 0
         for device, observed_at in rows:
             interval = self._calendar.interval(observed_at)
             if interval is None:
@@ -209,30 +225,36 @@ class Windows:
             start, end = day.bounds(isp)
             if end + self._grace_ms > now:
                 continue
-            if not self._is_active(names[device]):
+            if self._is_active(names[device]):
+                due.add(_Due(end, names[device], device, day.date, isp, start))
+            else:
                 withheld += 1
-                continue
-            due[device, end] = (day.date, isp, start)
-            fresh[device, end] += 1
-            leaves += 1
-        for (device, end), (date, isp, start) in sorted(due.items()):
-            _close_window(connection, device, names[device], date, isp, start, end)
-        return Closed(len(due), leaves, withheld, undated)
+        return sorted(due), withheld, undated
 
 
-def _close_window(
-    connection: sqlite3.Connection, device: int, did: str, date: str, isp: int, start: int, end: int
-) -> None:
+class _Due(NamedTuple):
+    end: int
+    did: str
+    device: int
+    date: str
+    isp: int
+    start: int
+
+
+def _close_window(connection: sqlite3.Connection, due: _Due) -> int:
+    """Make the next revision of a window; the number of readings that are new in it (0: there is nothing to do)."""
+    end, did, device, date, isp, start = due
     last = connection.execute(
         "SELECT revision, document FROM window_revision WHERE device = ? AND end_ms = ? ORDER BY revision DESC LIMIT 1",
         (device, end),
     ).fetchone()
     revision = 1 if last is None else last[0] + 1
-    previous = "" if last is None else Window.model_validate_json(last[1]).root
-    connection.execute(
+    fresh = connection.execute(
         "UPDATE window_leaf SET since = ? WHERE device = ? AND observed_at > ? AND observed_at <= ? AND since = 0",
         (revision, device, start, end),
-    )
+    ).rowcount
+    if fresh == 0:
+        return 0
     rows = connection.execute(
         "SELECT observed_at, hash FROM window_leaf WHERE device = ? AND observed_at > ? AND observed_at <= ? "
         "ORDER BY observed_at",
@@ -243,7 +265,7 @@ def _close_window(
         date=date,
         isp=isp,
         revision=revision,
-        previous=previous,
+        previous="" if last is None else Window.model_validate_json(last[1]).root,
         leaves=len(rows),
         root=merkle.root([row[1] for row in rows]).hex(),
     )
@@ -262,6 +284,7 @@ def _close_window(
             rows[-1][0],
         ),
     )
+    return fresh
 
 
 def _anchor(connection: sqlite3.Connection, now: int) -> Anchor | None:

@@ -270,3 +270,46 @@ async def test_erasing_the_secret_ends_the_proofs_and_leaves_no_copy(tmp_path: P
         await side.prover.proof(other.did, end_of(5))
         await side.put(meter, (end_of(6), 2, 2))  # stays erased: no new secret for an erased month
         assert (await side.windows.close(NOW)).windows == 0
+
+
+async def test_many_windows_close_in_several_transactions_and_one_anchor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flexrelay.windows.windows.CLOSE_AT_ONCE", 25)
+    meters = [Party.new("device", p256=False) for _ in range(3)]
+    async with gateway(tmp_path, *meters) as side:
+        for meter in meters:
+            await side.put(meter, *[(end_of(isp), isp, isp) for isp in range(1, 41)])
+        first = await side.windows.close(NOW + 2 * GRACE)
+        assert (first.windows, first.leaves) == (120, 120)
+        anchor = await side.windows.anchor(NOW)
+        assert anchor is not None and anchor.windows == 120
+        for isp in (1, 17, 40):
+            proof = await side.prover.proof(meters[2].did, end_of(isp))
+            check_proof(proof, anchor.root, anchor.windows)
+
+
+async def test_closing_goes_on_after_a_crash_between_transactions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flexrelay.windows.windows.CLOSE_AT_ONCE", 7)
+    meter = Party.new("device")
+    async with gateway(tmp_path, meter) as side:
+        await side.put(meter, *[(end_of(isp), isp, isp) for isp in range(1, 31)])
+        active = side.windows._is_active
+        asked = 0
+
+        def dies(did: str) -> bool:
+            nonlocal asked
+            asked += 1
+            if asked > 30 + 16:  # in the third transaction
+                raise KeyboardInterrupt
+            return active(did)
+
+        side.windows._is_active = dies
+        with pytest.raises(KeyboardInterrupt):
+            await side.windows.close(NOW)
+        assert len(await side.windows.windows(meter.did, 0, NOW)) == 14
+        side.windows._is_active = active
+        assert (await side.windows.close(NOW)).windows == 16
+        assert [window.revision for window in await side.windows.windows(meter.did, 0, NOW)] == [1] * 30
