@@ -1,1 +1,8 @@
-"""Markets: products, accounts, portfolios, auctions, settlement and disputes."""
+"""Markets on the ledger. What a market is, is data (`flexrelay_schemas.product`); the rules that products name are here.
+
+- money and power: `accounts` (postings, balances), `reservations` and `portfolio` (what connections may sell)
+- every market: `products` (registry), `terms` (shared checks)
+- congestion: `auctions` (status key, gate), `prognosis`, `request`, `options` and `offer`, `clearing`, `orders`
+- after delivery: `settlement`, `lines` (the computation), `payment` (the transfers), `dispute`, `judgement` (the decision)
+- local energy and balance: `local_energy`, `local_clearing`, `positions`, `imbalance`
+"""

@@ -15,10 +15,11 @@ from flexrelay_contracts import calendar, masterdata
 from flexrelay_contracts.clock import market_time
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.market import products
-from flexrelay_contracts.market.accounts import ROUNDING, Postings, actor_account, balance, escrow_account
+from flexrelay_contracts.market.accounts import Postings, actor_account, balance
 from flexrelay_contracts.market.auctions import find
 from flexrelay_contracts.market.lines import Metered, Totals, settle_order
 from flexrelay_contracts.market.orders import find_order
+from flexrelay_contracts.market.payment import pay, pay_difference
 from flexrelay_contracts.market.prognosis import power_of
 from flexrelay_contracts.market.terms import (
     BUYERS,
@@ -280,9 +281,9 @@ def _finalise(ctx: ContractContext, caller: Caller, args: SettlementNamed) -> Re
     postings = Postings(order["product"])
     unpaid = 0
     if previous is None:
-        unpaid = _pay(postings, order, record, balance(ctx, actor_account(order["aggregator"])))
+        unpaid = pay(postings, order, record, balance(ctx, actor_account(order["aggregator"])))
     else:
-        _pay_difference(postings, order, previous, record)
+        pay_difference(postings, order, previous, record)
     postings.commit(ctx)
     for dispute in record["disputes"]:
         for did in (order["buyer"], order["aggregator"]):
@@ -296,47 +297,6 @@ def _finalise(ctx: ContractContext, caller: Caller, args: SettlementNamed) -> Re
         "provider_micro_eur": record["provider_micro_eur"],
         "unpaid_micro_eur": unpaid,
     }
-
-
-def _pay(postings: Postings, order: Record, record: Record, held: int) -> int:
-    """Out of the escrows, which end without anything of this order; the result is what the provider could not pay.
-
-    A response in the wrong direction may cost more than the collateral: the rest comes from what the provider `held`
-    and earns here. What is missing even then is written off in this ledger's accounts and stands in the record.
-    """
-    buyer, provider = actor_account(order["buyer"]), actor_account(order["aggregator"])
-    buyer_escrow = escrow_account(order["buyer"], order["auction"])
-    provider_escrow = escrow_account(order["aggregator"], order["auction"])
-    earned = charged = 0
-    for line in record["lines"]:
-        ref = f"{order['order_id']}/{line['isp']}"
-        if line["net_micro_eur"] >= 0:
-            postings.transfer(buyer_escrow, provider, line["net_micro_eur"], "delivery", ref)
-            earned += line["net_micro_eur"]
-        else:
-            postings.transfer(provider_escrow, buyer_escrow, -line["net_micro_eur"], "penalty", ref)
-            charged -= line["net_micro_eur"]
-    name, rounding = order["order_id"], record["buyer_micro_eur"] - record["provider_micro_eur"]
-    beyond = max(charged - order["collateral_micro_eur"], 0)
-    unpaid: int = max(beyond - max(held, 0) - earned, 0)
-    postings.transfer(provider, provider_escrow, beyond - unpaid, "penalty_beyond_collateral", name)
-    postings.transfer(buyer_escrow, provider_escrow, unpaid, "unpaid", name)
-    back = max(order["collateral_micro_eur"] - charged, 0)
-    postings.transfer(provider_escrow, provider, back, "collateral_back", name)
-    postings.transfer(buyer_escrow, ROUNDING, rounding, "rounding", name)
-    rest = order["buyer_escrow_micro_eur"] - record["buyer_micro_eur"] - unpaid
-    postings.transfer(buyer_escrow, buyer, rest, "escrow_back", name)
-    return unpaid
-
-
-def _pay_difference(postings: Postings, order: Record, before: Record, after: Record) -> None:
-    """From actor to actor: what changed since the run before."""
-    buyer, provider = actor_account(order["buyer"]), actor_account(order["aggregator"])
-    for old, new in zip(before["lines"], after["lines"], strict=True):
-        ref = f"{order['order_id']}/{new['isp']}"
-        postings.transfer(buyer, provider, new["net_micro_eur"] - old["net_micro_eur"], "resettlement", ref)
-    rounding = [r["buyer_micro_eur"] - r["provider_micro_eur"] for r in (before, after)]
-    postings.transfer(buyer, ROUNDING, rounding[1] - rounding[0], "rounding", order["order_id"])
 
 
 def evidence_key(dispute: str, did: str) -> str:

@@ -186,6 +186,19 @@ def test_the_registers_differ_by_exactly_the_claim(energy: int) -> None:
     assert case.codes(case.decide(ours, None)) == ("unresolved", "register_difference", "no_evidence")
 
 
+def test_a_register_that_goes_backwards_proves_nothing() -> None:
+    """An import register that falls is no feed-in: that is what the export register is for."""
+    case = Case()
+    meter = case.market.connections["b1"].meter
+    assert meter is not None
+    start, end = case.market.bounds(49)
+    falling = {start: case.market.signed(meter, start, 5_000_000), end: case.market.signed(meter, end, 1_000_000)}
+    ours = case.market.anchor("agg-b", meter, falling)
+    case.propose()
+    case.claimed = -4_000_000
+    assert case.codes(case.decide(ours, None)) == ("unresolved", "register_difference", "no_evidence")
+
+
 def test_registers_of_another_instant_or_another_meter_do_not_count() -> None:
     case = Case()
     other = case.market.meter_proofs("agg-b", "b2", 49, case.claimed)
