@@ -27,7 +27,7 @@ from flexrelay_schemas.model import Model
 INTENTS = 2_000
 _NETWORK = "bench"
 _FUNCTION = "bench.put"
-_IN_FLIGHT = 256
+_IN_FLIGHT = 512
 _ROUNDS = 4
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import random
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from conformance.ledger.embedded import EmbeddedNetwork
 from conformance.ledger.harness import fresh, wall_ms
 from integration.ledger.keys import SPEC
 
-from flexrelay.ledger.embedded import EmbeddedLedger, GenesisMismatch, LedgerCorrupt, LedgerLocked
+from flexrelay.ledger.embedded import EmbeddedLedger, GenesisMismatch, LedgerCorrupt, LedgerLocked, verify
 from flexrelay.ledger.embedded.blockfile import OVERHEAD, BlockFile
 from flexrelay.ledger.port import (
     Call,
@@ -295,3 +296,50 @@ async def test_an_envelope_too_old_is_refused_unless_it_stands_already(net: Embe
             await gateway.submit(late.envelope)
         await gateway.submit(known.envelope)
         assert (await gateway.status(known.tx_id)) == Committed(known.tx_id, 8, Validation.VALID)
+
+
+async def test_a_garbled_folder_opens_to_a_prefix_or_not_at_all(net: EmbeddedNetwork) -> None:
+    """Cut, overwrite, insert, repeat: whatever is done to the block file, what opens is a true beginning of the chain,
+    and nothing that the state knew to be acknowledged goes missing silently."""
+    whole = _blocks(net).read_bytes()
+    state = {path.name: path.read_bytes() for path in net.folder.glob("state.db*")}
+    async with net.running():
+        hashes = [(await net.ledger.block(number)).hash for number in range(8)]
+    chance = random.Random(11)
+    opened = refused = 0
+    for _ in range(60):
+        garbled = bytearray(whole)
+        for _ in range(chance.randint(1, 3)):
+            position, length = chance.randrange(len(garbled)), chance.randint(1, 400)
+            change = chance.choice(("cut", "overwrite", "insert", "zero", "repeat"))
+            if change == "cut":
+                del garbled[position:]
+                if not garbled:
+                    break
+            elif change == "overwrite":
+                garbled[position : position + length] = chance.randbytes(length)
+            elif change == "insert":
+                garbled[position:position] = chance.randbytes(length)
+            elif change == "zero":
+                garbled[position : position + length] = bytes(length)
+            else:
+                garbled += garbled[position : position + length]
+        _blocks(net).write_bytes(garbled)
+        _forget_state(net)
+        knows = chance.random() < 0.5
+        if knows:
+            for name, data in state.items():
+                (net.folder / name).write_bytes(data)
+        try:
+            async with net.running():
+                height = await net.ledger.height()
+                assert [(await net.ledger.block(number)).hash for number in range(height)] == hashes[:height]
+                assert height == 8 or not knows
+                opened += 1
+        except LedgerError:
+            refused += 1
+        else:
+            report = await asyncio.to_thread(verify, net.folder, transactions=TRANSACTIONS)
+            assert report.ok, report.problems[:3]
+    assert opened
+    assert refused

@@ -58,6 +58,13 @@ def open_folder(folder: Path, genesis: Genesis | None) -> Opened:
         if genesis is not None and genesis != found:
             raise GenesisMismatch(f"{folder} belongs to another genesis: {_difference(genesis, found)}")
         private = PrivateValues(folder / place.PRIVATE)
+        if private.height > blocks.height:
+            raise LedgerCorrupt(
+                f"{place.PRIVATE} has seen {private.height} blocks, but there are only {blocks.height}: acknowledged "
+                "blocks were cut off; restore the block file from a copy",
+                blocks.height,
+                blocks.end,
+            )
         before = state.height
         replay(blocks, state, private)
         recovery = Recovery(blocks.cut, state.height - before, rebuilt)
