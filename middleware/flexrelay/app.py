@@ -238,12 +238,14 @@ async def _running(works: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[
 
     What the block itself raises goes on as it is, not wrapped in a group.
     """
-    failure: Exception | None = None
+    failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(work) for work in works]
         try:
             yield
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
             failure = error
         finally:
             for task in tasks:

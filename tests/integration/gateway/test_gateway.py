@@ -1,0 +1,123 @@
+"""A whole gateway on a real embedded ledger: custody of a reading, revocation, and going on after a restart."""
+
+from pathlib import Path
+
+import pytest
+from support.site import operator_desk, publish_today, put, register_device, site, until
+
+from flexrelay.app import Gateway
+from flexrelay.founding import wall_ms
+from flexrelay.market.desk import Desk
+from flexrelay_contracts.refusal import Refused
+from flexrelay_sdk import Outcome
+
+
+async def test_a_reading_gets_from_the_sink_to_an_anchored_proof(tmp_path: Path) -> None:
+    async with site(tmp_path) as opened:
+        gateway = opened.gateways["dso"]
+        await publish_today(gateway)
+        device = await register_device(gateway, operator_desk(gateway), "m1")
+        at = gateway.market_now() // 900_000 * 900_000
+        receipts = await put(gateway, device.frame(at - 900_000, 1, import_j=5, export_j=0))
+        receipts += await put(gateway, device.frame(at, 2, import_j=900, export_j=0))
+        assert [receipt.outcome for receipt in receipts] == [Outcome.STORED, Outcome.STORED]
+
+        async def consumed() -> bool:
+            return gateway.windows.position == gateway.twin.position == gateway.journal.end
+
+        await until(consumed)
+        newest = await gateway.twin.newest(device.did)
+        assert newest is not None and newest.registers["import_j"] == 900
+        for entry in await gateway.anchoring.step():
+            await gateway.outbox.wait(entry)
+
+        async def anchored() -> bool:
+            return len(await gateway.views.documents("anchor")) > 0
+
+        await until(anchored)
+        record = await gateway.custody.by_reading(device.did, at)
+        checks = await gateway.custody.verify(record)
+        assert record.anchor is not None
+        assert {check.link for check in checks} >= {"frame", "evidence", "inclusion", "signature", "journal"}
+        assert all(check.holds for check in checks), checks
+
+
+async def test_a_revoked_device_is_refused_from_its_block_on(tmp_path: Path) -> None:
+    async with site(tmp_path) as opened:
+        gateway = opened.gateways["dso"]
+        desk = operator_desk(gateway)
+        device = await register_device(gateway, desk, "m1")
+        other = await register_device(gateway, desk, "m2")
+        now = gateway.market_now()
+        assert (await put(gateway, device.frame(now - 2000, 1, import_j=1)))[0].outcome is Outcome.STORED
+        done = await desk.do("identity.deactivate", {"did": device.did})
+        await gateway.projections.reached(done.block)
+        refused, taken = await put(
+            gateway, device.frame(now - 1000, 2, import_j=2), other.frame(now - 1000, 1, import_j=2)
+        )
+        assert (refused.outcome, refused.reason) == (Outcome.DEAD_LETTER, "device_deactivated")
+        assert taken.outcome is Outcome.STORED
+        assert gateway.revocation.count == 1
+        assert 0 <= gateway.revocation.greatest_lag_ms < 5_000
+        letters = await gateway.journal.letters()
+        assert [(letter.did, letter.reason) for letter in letters] == [(device.did, "device_deactivated")]
+
+
+async def test_a_revoked_actor_s_intents_are_refused(tmp_path: Path) -> None:
+    async with site(tmp_path) as opened:
+        gateway = opened.gateways["dso"]
+        did = await _actor(gateway, "somebody")
+        desk = gateway.desk(did)
+        device = await register_device(gateway, desk, "m1")
+        await desk.do("identity.deactivate", {"did": did})
+        with pytest.raises(Refused, match="did_inactive"):
+            await desk.do("identity.deactivate", {"did": device.did})
+
+
+async def test_a_restart_goes_on_with_what_is_there(tmp_path: Path) -> None:
+    async with site(tmp_path) as opened:
+        gateway = opened.gateways["dso"]
+        device = await register_device(gateway, operator_desk(gateway), "m1")
+        now = wall_ms()
+        first = await put(gateway, device.frame(now - 3000, 1, import_j=7))
+        block = gateway.projections.block
+    async with site(tmp_path) as opened:
+        gateway = opened.gateways["dso"]
+        assert gateway.projections.block >= block
+        assert [record.name for record in gateway.devices] == ["m1"]
+        again, lower, more = await put(
+            gateway,
+            device.frame(now - 3000, 1, import_j=7),
+            device.frame(now - 2000, 2, import_j=6),
+            device.frame(now - 1000, 3, import_j=8),
+        )
+        assert again.outcome is Outcome.DUPLICATE
+        assert (lower.outcome, lower.reason) == (Outcome.DEAD_LETTER, "register_backwards")
+        assert more.position == first[0].position + 1
+
+
+async def test_two_organisations_share_the_ledger_but_not_their_readings(tmp_path: Path) -> None:
+    async with site(tmp_path, ("dso", "agg-a")) as opened:
+        dso, other = opened.gateways["dso"], opened.gateways["agg-a"]
+        device = await register_device(dso, operator_desk(dso), "m1")
+        await other.projections.reached(dso.projections.block)
+        await put(dso, device.frame(wall_ms() - 1000, 1, import_j=1))
+        assert (dso.journal.end, other.journal.end) == (1, 0)
+        assert {identity.did for identity in await other.views.identities("device")} == {device.did}
+        mine = await _actor(dso, "somebody")
+        foreign = other_desk(other, dso, mine)
+        with pytest.raises(Refused, match="gateway_grant"):
+            await foreign.do("identity.deactivate", {"did": mine})
+
+
+async def _actor(gateway: Gateway, label: str) -> str:
+    """An actor that has granted this gateway, and no other, the carriage of its intents."""
+    identity = gateway.wallet.create(gateway.network, "actor", label=label)
+    proven = await gateway.wallet.proven(identity.did)
+    await gateway.desk(identity.did).do("identity.register", {**proven, "gateway": gateway.signer.did})
+    return identity.did
+
+
+def other_desk(carrier: Gateway, home: Gateway, did: str) -> Desk:
+    """An actor's desk whose intents another organisation's gateway would carry."""
+    return Desk(home.wallet.signer(did), home.network, carrier.outbox, wall_ms)
