@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from amqtt.broker import Broker as AmqttBroker
-from amqtt.plugins.base import BaseAuthPlugin
+from amqtt.contexts import Action
+from amqtt.plugins.base import BaseAuthPlugin, BaseTopicPlugin
 from amqtt.session import Session
 
 from flexrelay.demo.accounts import Account, BrokerError
@@ -24,6 +25,29 @@ class AccountsPlugin(BaseAuthPlugin):  # type: ignore[misc]  # amqtt carries no 
         expected = self._get_config_option("passwords", {}).get(session.username)
         given = session.password or ""
         return expected is not None and hmac.compare_digest(expected.encode(), given.encode())
+
+
+class TopicsPlugin(BaseTopicPlugin):  # type: ignore[misc]  # amqtt carries no type information
+    """Holds each account to its topics."""
+
+    @dataclass
+    class Config:
+        read: dict[str, list[str]] = field(default_factory=dict)
+        write: dict[str, list[str]] = field(default_factory=dict)
+
+    async def topic_filtering(
+        self, *, session: Session | None = None, topic: str | None = None, action: Action | None = None
+    ) -> bool | None:
+        option = "write" if action == Action.PUBLISH else "read"
+        allowed = self._get_config_option(option, {}).get(session.username, ()) if session is not None else ()
+        return topic is not None and any(_covers(one.split("/"), topic.split("/")) for one in allowed)
+
+
+def _covers(allowed: list[str], asked: list[str]) -> bool:
+    """Whether everything that `asked` (a topic or filter) matches is within the filter `allowed`."""
+    if len(allowed) != len(asked) or "#" in asked:
+        return False
+    return all(own in ("+", other) for own, other in zip(allowed, asked, strict=True))
 
 
 class EmbeddedBroker:
@@ -44,9 +68,9 @@ class EmbeddedBroker:
         logging.getLogger("transitions").setLevel(logging.ERROR)
         plugins = {
             f"{__name__}.AccountsPlugin": {"passwords": {account.user: account.password for account in self._accounts}},
-            "amqtt.plugins.topic_checking.TopicAccessControlListPlugin": {
-                "publish_acl": {account.user: list(account.write) for account in self._accounts},
-                "subscribe_acl": {account.user: list(account.read) for account in self._accounts},
+            f"{__name__}.TopicsPlugin": {
+                "read": {account.user: list(account.read) for account in self._accounts},
+                "write": {account.user: list(account.write) for account in self._accounts},
             },
         }
         listeners = {"default": {"type": "tcp", "bind": f"{self.host}:{self.port}", "max_connections": 0}}
@@ -55,7 +79,7 @@ class EmbeddedBroker:
             await self._broker.start()
         except Exception as error:
             self._broker = None
-            raise BrokerError(f"the embedded broker did not start on port {self.port}: {error}") from error
+            raise BrokerError(f"the embedded broker did not start on port {self.port}: {error!r}") from error
 
     async def stop(self) -> None:
         broker, self._broker = self._broker, None
