@@ -9,7 +9,9 @@ from support.market import AUCTION, DATE, POINT, PRODUCT, Market, available, opt
 
 from flexrelay_contracts.market.options import Option, needs
 from flexrelay_contracts.market.prognosis import power_of
+from flexrelay_contracts.market.terms import shared_collection
 from flexrelay_contracts.refusal import Refused
+from flexrelay_contracts.runtime import Caller
 from flexrelay_contracts.state import key
 
 
@@ -392,3 +394,24 @@ def test_a_revision_that_contains_an_order_is_no_baseline() -> None:
     auction = market.net.ask("congestion.auction", auction=AUCTION)
     assert power_of(context, auction, market.agg_a.did, 1) == [0] * 96
     refused("contains_order", "", lambda: power_of(context, auction, market.agg_a.did, 2))
+
+
+def test_a_request_comes_before_the_gate_closes(market: Market) -> None:
+    market.net.to(market.closes)
+    refused("gate_closed", "date", lambda: market.request())
+
+
+def test_a_connection_elsewhere_does_not_help_here() -> None:
+    market = ready()
+    market.net.connection("far", dso=market.dso, owner=market.agg_a, aggregator=market.agg_a, congestion_point="cp-2")
+    made = option(1, [1_000, 0, 0], far=[1_000, 0, 0])
+    refused("congestion_point", "options.0.connections.0.connection", lambda: market.offer(market.agg_a, made))
+
+
+def test_private_data_goes_to_the_two_parties_and_nobody_else() -> None:
+    """A collection that others share does not do."""
+    two = {"all": ["agg-a", "agg-b", "dso"], "dso--agg-b": ["agg-b", "dso"]}
+    network = {"collections": two}
+    caller = Caller("did", "actor", "", "dso", "gateway", network)
+    assert shared_collection(caller, "dso", "agg-b") == "dso--agg-b"
+    refused("no_collection", "", lambda: shared_collection(caller, "dso", "agg-a"))
