@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 
 import aiomqtt
 import pytest
 from support.sinks import MemorySink, until
 
-from flexrelay.demo.broker import start_broker
+from flexrelay.demo.broker import device_account, gateway_account, start_broker
+from flexrelay.demo.devices import Device, Fleet
+from flexrelay.demo.plants import BatteryPlant
+from flexrelay_sdk import Command, CommandUpdate
 
 from .conftest import ACCOUNTS, config, device, reading, running
+from .test_devices import START, identity
 
 
 async def test_readings_accounts_and_topics(tmp_path: Path) -> None:
@@ -28,6 +34,36 @@ async def test_readings_accounts_and_topics(tmp_path: Path) -> None:
             with pytest.raises(aiomqtt.MqttError):
                 async with device(broker, protocol=v311, timeout=3, **changes):
                     pass
+
+
+async def test_the_fleet_and_its_commands(tmp_path: Path) -> None:
+    battery = BatteryPlant(rated_w=5000, capacity_wh=10_000, start_ms=START)
+    device = Device(identity("battery")[0], battery, ["dso"], start_ms=START)
+    accounts = [
+        device_account(device.scid, device.identity.password),
+        gateway_account("dso", "gateway-dso", "secret-g"),
+    ]
+    sink = MemorySink()
+    states = []
+
+    async def note(update: CommandUpdate) -> None:
+        states.append(update.state.value)
+
+    async with (
+        start_broker(tmp_path, accounts, embedded=True) as broker,
+        running(config(broker, protocol="3.1.1"), sink) as adapter,
+        Fleet([device], host=broker.host, port=broker.port, mqtt5=broker.mqtt5, now=lambda: START) as fleet,
+    ):
+        await asyncio.sleep(0.2)
+        parameters = {"power_w": 3000, "from_ms": START, "until_ms": START + 900_000}
+        expires = time.time_ns() // 1_000_000 + 10_000
+        await adapter.execute(
+            Command("c1", device.identity.did, device.scid, "set_power", parameters, expires, "order-1"), note
+        )
+        assert await fleet.advance(START + 900_000) == 2
+        await until(lambda: len(sink.dead) == 2, what="two readings")  # signed ones; this sink maps plain JSON
+    assert states == ["queued", "sent", "acked"]
+    assert battery.registers(1)["import_j"] == 3000 * 900
 
 
 async def test_the_broker_says_which_one_it_is(tmp_path: Path) -> None:
