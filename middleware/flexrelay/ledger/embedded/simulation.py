@@ -70,7 +70,9 @@ class Simulation:
         self._open: list[_Range] = []
 
     def get(self, key: str) -> bytes | None:
-        entry = self._state.get(_name(key))
+        if key[:1] == MAX_UNICODE:
+            _name(key)
+        entry = self._state.get(key)
         if entry is None:
             self.reads[key] = None
             return None
