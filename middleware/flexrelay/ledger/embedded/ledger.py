@@ -3,6 +3,8 @@
 Three places work: the event loop (queues, subscribers), one engine thread (contracts, signatures, state) and one
 writer thread (fsync). Envelopes that wait while a block is written make up the next block. `submit` returns when the
 envelope's block is on disk (after its fsync): what was submitted survives kill -9 and power loss.
+
+A slow contract call holds up the other calls and the commits, as it does on a Fabric peer; the event loop goes on.
 """
 
 import asyncio
