@@ -11,6 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from enum import IntEnum
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,17 @@ from flexrelay_schemas.intervals import CalendarDay
 from flexrelay_sdk import Command, CommandState, CommandTarget, CommandUpdate
 
 log = logging.getLogger(__name__)
+
+
+class Level(IntEnum):
+    """How much of a site runs. Each level does what the ones before it do."""
+
+    READING = 1
+    """The projections have caught up with the ledger; nothing is taken in, nothing is sent."""
+    ACTING = 2
+    """The relay carries intents."""
+    SERVING = 3
+    """Adapters, consumers, anchoring and dispatch run."""
 
 
 @dataclass
@@ -107,7 +119,13 @@ class Gateway:
 
 @asynccontextmanager
 async def open_gateway(
-    folder: Path, config: GatewayConfig, network: str, ledger: EmbeddedLedger, clock: MarketClock, passphrase: SecretStr
+    folder: Path,
+    config: GatewayConfig,
+    network: str,
+    ledger: EmbeddedLedger,
+    clock: MarketClock,
+    passphrase: SecretStr,
+    level: Level = Level.SERVING,
 ) -> AsyncIterator[Gateway]:
     """Open the gateway in `folder` and run it until the block ends.
 
@@ -134,7 +152,8 @@ async def open_gateway(
         twin = await Twin.open(store, devices.describe)
         history = stack.enter_context(TwinHistory(twin, home / "store.db"))
         checks = RegisterChecks(history, journal.traces)
-        await asyncio.to_thread(checks.prime)
+        if level >= Level.SERVING:
+            await asyncio.to_thread(checks.prime)
         views = Views(store, org)
         revocation = Revocation(registry)
         await revocation.load(views)
@@ -157,7 +176,9 @@ async def open_gateway(
         )
         every_ms = config.windows.anchor_every_s * 1000
         anchoring = Anchoring(windows, outbox, signer, network, market_now, wall_ms, every_ms)
-        relay = await stack.enter_async_context(Relay(connection, outbox, sign=sign))
+        relay = Relay(connection, outbox, sign=sign)
+        if level >= Level.ACTING:
+            await stack.enter_async_context(relay)
         projections = await stack.enter_async_context(
             Projections(connection, store, org, listeners=(revocation, days.heard))
         )
@@ -174,6 +195,11 @@ async def open_gateway(
             prover, anchoring, days.calendar, outbox, relay, projections, revocation,
             views, dispatcher, delivery, custody, adapters,
         )  # fmt: skip
+        if level < Level.SERVING:
+            await _caught_up(projections, ledger)
+            await days.read()
+            yield gateway
+            return
         await stack.enter_async_context(
             _running(
                 [follow(journal, twin), follow(journal, windows), days.run(), anchoring.run(), delivery.run(journal)]
@@ -222,14 +248,22 @@ class _Days:
             await self._news.wait()
             self._news.clear()
             try:
-                found = await self._ledger.evaluate("calendar.days", {})
+                await self.read()
             except LedgerError as error:
                 log.warning("the calendar cannot be read: %s; trying again", error)
                 self._news.set()
                 await asyncio.sleep(1)
-                continue
-            for day in found:
-                self.calendar.add(CalendarDay.model_validate({key: value for key, value in day.items() if key != "v"}))
+
+    async def read(self) -> None:
+        for day in await self._ledger.evaluate("calendar.days", {}):
+            self.calendar.add(CalendarDay.model_validate({key: value for key, value in day.items() if key != "v"}))
+
+
+async def _caught_up(projections: Projections, ledger: EmbeddedLedger) -> None:
+    """Block 0 has no events, hence nothing to wait for."""
+    newest = await ledger.height() - 1
+    if newest > 0:
+        await projections.reached(newest)
 
 
 @asynccontextmanager
@@ -318,8 +352,8 @@ async def open_ledger(folder: Path, config: Config) -> AsyncIterator[EmbeddedLed
 
 
 @asynccontextmanager
-async def open_site(folder: Path, config: Config) -> AsyncIterator[Site]:
-    """Open everything that the configuration names and run it until the block ends."""
+async def open_site(folder: Path, config: Config, level: Level = Level.SERVING) -> AsyncIterator[Site]:
+    """Open everything that the configuration names and run it until the block ends, as far as `level` says."""
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(open_ledger(folder, config))
         wallet = wallet_of(folder, config.gateways[0].org, config.passphrase)
@@ -338,10 +372,10 @@ async def open_site(folder: Path, config: Config) -> AsyncIterator[Site]:
         gateways = {}
         for section in config.gateways:
             gateways[section.org] = await stack.enter_async_context(
-                open_gateway(folder, section, config.network, ledger, clock, config.passphrase)
+                open_gateway(folder, section, config.network, ledger, clock, config.passphrase, level)
             )
         site = Site(folder, config.network, clock, ledger, gateways)
-        if config.http.port:
+        if config.http.port and level >= Level.SERVING:
             server = OperatorServer(list(gateways.values()), config.http.host, config.http.port)
             site.http_port = await stack.enter_async_context(server.serving())
         yield site
