@@ -415,3 +415,16 @@ def test_private_data_goes_to_the_two_parties_and_nobody_else() -> None:
     caller = Caller("did", "actor", "", "dso", "gateway", network)
     assert shared_collection(caller, "dso", "agg-b") == "dso--agg-b"
     refused("no_collection", "", lambda: shared_collection(caller, "dso", "agg-a"))
+
+
+def test_an_order_is_contained_where_it_was_given() -> None:
+    """An order of one date does not excuse a late revision for another."""
+    market = Market.start()
+    order, _ = market.order()
+    market.nominate(market.agg_a, date="2016-05-21")
+    market.request(date="2016-05-21")
+    watts = [0] * 96
+    watts[48] = watts[49] = 10_000
+    watts[79] = -4_000
+    elsewhere = {"date": "2016-05-21", "revision": 2, "orders": [order["order_id"]]}
+    refused("unknown_order", "orders.0", lambda: market.nominate(market.agg_a, watts, **elsewhere))
