@@ -16,7 +16,7 @@ from flexrelay.ledger.port import LedgerUnavailable
 T = TypeVar("T")
 
 _MAX_WAITING = 20_000
-_DELIVER_S = 0.002
+_DELIVER_S = 0.005
 
 _Job = tuple["asyncio.Future[Any]", Callable[..., Any], tuple[Any, ...]]
 _Done = tuple["asyncio.Future[Any]", Any, BaseException | None]
