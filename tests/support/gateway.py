@@ -184,6 +184,7 @@ def mqtt_config(port: int, protocol: str = "5") -> MqttConfig:
             "username": "gateway-dso",
             "password": "secret-g",
             "readings": ("flexrelay/v1/dso/{device}/readings",),
+            "batch": 200,  # more commits, hence more places to be killed at
             "backoff_min_s": 0.05,
             "backoff_max_s": 0.2,
         }

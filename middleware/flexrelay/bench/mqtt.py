@@ -2,11 +2,14 @@
 
 The readings wait in a real Mosquitto for the gateway's session, put there by another process, as after an outage: so
 the gateway is the bottleneck, and what is counted is the CPU time of its one process from connecting to the last
-acknowledgement. The bare client does nothing with the same messages but acknowledge them.
+acknowledgement. The bare client does nothing with the same messages but acknowledge them. Telegraf, when it is on PATH
+or named by FLEXRELAY_TELEGRAF, writes them to a file, without a check and without fsync.
 """
 
 import asyncio
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -65,12 +68,22 @@ def run() -> list[Result]:
     bare = max(_measure("bare", READINGS) for _ in range(ROUNDS))
     plain = max(_measure("plain", READINGS) for _ in range(ROUNDS))
     signed = max(_measure("signed", SIGNED) for _ in range(ROUNDS))
+    telegraf = max(_measure("telegraf", READINGS) for _ in range(ROUNDS)) if _telegraf_path() else 0.0
     against = "the bare client, acknowledging only"
-    return [
+    results: list[Result] = [
         {"name": "bare_mqtt", "value": bare, "unit": UNIT, "ratio": 0.0, "against": ""},
         {"name": "ingest_mqtt", "value": plain, "unit": UNIT, "ratio": plain / bare, "against": against},
         {"name": "ingest_mqtt_signed", "value": signed, "unit": UNIT, "ratio": signed / bare, "against": against},
     ]
+    if telegraf:
+        results.append(
+            {"name": "telegraf_mqtt", "value": telegraf, "unit": UNIT, "ratio": telegraf / bare, "against": against}
+        )
+    return results
+
+
+def _telegraf_path() -> str | None:
+    return os.environ.get("FLEXRELAY_TELEGRAF") or shutil.which("telegraf")
 
 
 def _measure(what: str, count: int) -> float:
@@ -95,6 +108,8 @@ async def _with_broker(program: str, folder: Path, what: str, count: int) -> flo
         await session.subscribe(f"{TOPICS}/bench/+/readings", qos=1)
         await session.disconnect()
         await asyncio.to_thread(_other, "load", what, str(broker.port), str(count))
+        if what == "telegraf":
+            return count / await asyncio.to_thread(_telegraf, broker.port, count, folder)
         seconds = float(await asyncio.to_thread(_other, "receive", what, str(broker.port), str(count), str(folder)))
     finally:
         await broker.stop()
@@ -217,6 +232,51 @@ async def _gateway(what: str, port: int, count: int, folder: Path) -> float:
         await journal.verify()
         print(f"{adapter.stats.batches} batches", file=sys.stderr)
     return seconds
+
+
+TELEGRAF: Final = """
+[agent]
+  interval = "1s"
+  flush_interval = "200ms"
+  metric_batch_size = 2000
+  metric_buffer_limit = 200000
+  omit_hostname = true
+  quiet = true
+[[inputs.mqtt_consumer]]
+  servers = ["tcp://127.0.0.1:{port}"]
+  topics = ["{topics}/bench/+/readings"]
+  qos = 1
+  persistent_session = true
+  client_id = "gateway"
+  username = "gateway"
+  password = "gateway"
+  max_undelivered_messages = 2000
+  data_format = "json"
+[[outputs.file]]
+  files = ["{file}"]
+  data_format = "json"
+"""
+
+
+def _telegraf(port: int, count: int, folder: Path) -> float:
+    """CPU seconds of Telegraf until the file has all readings."""
+    program = _telegraf_path()
+    if program is None:
+        raise RuntimeError("telegraf is neither on PATH nor named by FLEXRELAY_TELEGRAF")
+    lines, settings = folder / "lines", folder / "telegraf.conf"
+    settings.write_text(TELEGRAF.format(port=port, topics=TOPICS, file=lines))
+    process = subprocess.Popen([program, "--config", str(settings)], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            time.sleep(0.1)
+            if lines.exists() and lines.read_bytes().count(b"\n") >= count:
+                ticks = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+                return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+        raise RuntimeError("telegraf did not write all readings within 120 s")
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _main(role: str, what: str, port: str, count: str, folder: str = "") -> None:

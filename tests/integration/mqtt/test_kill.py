@@ -32,7 +32,6 @@ pytestmark = [pytest.mark.mosquitto, pytest.mark.timeout(1200)]
 
 START = 1_463_004_000_000
 ISPS = 20_000
-WINDOW = 200
 DEVICES = 100
 """Readings under way are spread over many devices, as in the field."""
 
@@ -138,7 +137,7 @@ async def campaign(
         Account("load", "secret-l", write=("flexrelay/v1/dso/+/readings",)),
     ]
     hit: Counter[str] = Counter()
-    async with mosquitto(folder / "broker", accounts, max_inflight=WINDOW) as broker:
+    async with mosquitto(folder / "broker", accounts) as broker:
         recorder = AckRecorder(broker.port)
         marks = Marks(folder / "marks")
         checker = Checker(folder / "journal.db")
@@ -160,7 +159,11 @@ async def campaign(
                         **common, port=recorder.port, kill_at=point, skip=skip, delay_us=delay_us, limits=limits
                     )
                     if not await killed(await nursery.start(orders), after_s):
-                        pytest.fail(f"the gateway never came to {point!r}; it was {marks.point!r}")
+                        pytest.fail(
+                            f"the gateway never came to {point!r}; it was {marks.point!r}, {marks.passes} batches; "
+                            f"{len(load.sent)} sent, {len(recorder.delivered)} delivered, "
+                            f"{len(recorder.acknowledged)} acknowledged"
+                        )
                     hit[marks.point] += 1
                     await recorder.settled()
                     await checker.check(recorder.acknowledged)
