@@ -18,30 +18,35 @@ from typing import Any
 
 from pydantic import SecretStr, ValidationError
 
-from flexrelay.config import Config, ConfigError, GatewayConfig, IngestConfig
+from flexrelay.config import BatteryConfig, Config, ConfigError, GatewayConfig, IngestConfig
 from flexrelay.custody import Custody
 from flexrelay.devices import ENROLMENTS, Enrolments
-from flexrelay.dispatch import DISPATCH, Delivery, Dispatcher
+from flexrelay.dispatch import DISPATCH, Delivery, Dispatcher, DispatchOrder, NoCapacity, Planned, ProportionalPlan
 from flexrelay.founding import GATEWAY, MarketClock, wall_ms, wallet_of
 from flexrelay.http import Check, Gauge, OperatorServer
 from flexrelay.identity import Signer, Wallet, sign_intent
 from flexrelay.ingest import Ingest, Limits, NativeCodec, RegisterChecks, Registry
-from flexrelay.journal import LetterBounds, SqliteJournal
+from flexrelay.journal import JournalUnavailable, LetterBounds, SqliteJournal
 from flexrelay.journal.consumer import follow
 from flexrelay.ledger.embedded import EmbeddedLedger
 from flexrelay.ledger.port import Ledger, LedgerError
+from flexrelay.market.activation import Activations
 from flexrelay.market.desk import Desk
+from flexrelay.market.fleet import Fleet, Unit
 from flexrelay.outbox import OUTBOX, Outbox
 from flexrelay.projections import PROJECTIONS, Event, Projections, Revocation, Views
 from flexrelay.relay import Relay
-from flexrelay.store import Store
+from flexrelay.store import Store, StoreUnavailable
 from flexrelay.twin import TWIN, Twin, TwinHistory
 from flexrelay.windows import WINDOWS, Anchoring, Calendar, Prover, Vault, Windows
 from flexrelay_adapters.mqtt import JsonMapping, MappingCodec, MqttAdapter, MqttConfig
+from flexrelay_schemas.did import split_did
 from flexrelay_schemas.intervals import CalendarDay
 from flexrelay_sdk import Command, CommandState, CommandTarget, CommandUpdate
 
 log = logging.getLogger(__name__)
+
+DAY_MS = 86_400_000
 
 
 class Level(IntEnum):
@@ -179,11 +184,17 @@ async def open_gateway(
         relay = Relay(connection, outbox, sign=sign)
         if level >= Level.ACTING:
             await stack.enter_async_context(relay)
-        projections = await stack.enter_async_context(
-            Projections(connection, store, org, listeners=(revocation, days.heard))
-        )
-        ingest = Ingest(registry, journal, checks, market_now, _limits(limits))
         dispatcher = Dispatcher(store, org, _command_target(org, adapters))
+
+        def desk_of(did: str) -> Desk | None:
+            held = any(identity.did == did for identity in wallet.identities())
+            return Desk(wallet.signer(did), network, outbox, wall_ms) if held else None
+
+        plan = _FleetPlan(config.fleet, devices, clock) if config.fleet else None
+        activations = Activations(views, dispatcher, desk_of, plan, days.calendar.day, market_now)
+        listeners = (revocation, days.heard, activations.heard)
+        projections = await stack.enter_async_context(Projections(connection, store, org, listeners=listeners))
+        ingest = Ingest(registry, journal, checks, market_now, _limits(limits))
         delivery = Delivery(store, org)
         prover = Prover(store, journal, vault, org)
         custody = Custody(
@@ -208,7 +219,23 @@ async def open_gateway(
         stack.push_async_callback(ingest.close)
         await stack.enter_async_context(_running([adapter.run(ingest) for adapter in adapters.values()]))
         await stack.enter_async_context(dispatcher)
+        upkeep = _upkeep(journal, outbox, limits.retention_days * DAY_MS)
+        await stack.enter_async_context(_running([activations.run(), upkeep]))
         yield gateway
+
+
+async def _upkeep(journal: SqliteJournal, outbox: Outbox, retention_ms: int) -> None:
+    """Once an hour: drop what is older than the retention, never what a consumer still needs or what is open."""
+    while True:
+        await asyncio.sleep(3600)
+        before = wall_ms() - retention_ms
+        try:
+            entries, intents = await journal.truncate(before), await outbox.purge(before)
+        except (JournalUnavailable, StoreUnavailable) as error:
+            log.warning("what is beyond its retention cannot be dropped now: %s", error)
+            continue
+        if entries or intents:
+            log.info("beyond their retention: %s journal entries, %s outbox entries dropped", entries, intents)
 
 
 def _command_target(org: str, adapters: Mapping[str, MqttAdapter]) -> CommandTarget:
@@ -217,6 +244,27 @@ def _command_target(org: str, adapters: Mapping[str, MqttAdapter]) -> CommandTar
         if adapter.config.commands is not None:
             return adapter
     return _NoTarget(org)
+
+
+class _FleetPlan:
+    """The configured batteries, as far as they are enrolled; they are looked up when an order is planned."""
+
+    def __init__(self, batteries: Sequence[BatteryConfig], devices: Enrolments, clock: MarketClock) -> None:
+        self._batteries = batteries
+        self._devices = devices
+        self._clock = clock
+
+    def commands(self, order: DispatchOrder) -> Sequence[Planned]:
+        known = [(battery, self._devices.named(battery.device)) for battery in self._batteries]
+        units = tuple(
+            Unit(battery.connection, record.did, battery.rated_w, battery.capacity_wh * 3600)
+            for battery, record in known
+            if record is not None
+        )
+        if not units:
+            raise NoCapacity(f"order {order.order_id}: none of {len(known)} configured batteries is enrolled")
+        credentials = {unit.did: split_did(unit.did)[1] for unit in units}
+        return ProportionalPlan(Fleet(units), credentials, self._clock.wall).commands(order)
 
 
 class _NoTarget:
@@ -325,7 +373,7 @@ def _limits(config: IngestConfig) -> Limits:
         queue_frames=config.queue_frames,
         queue_bytes=config.queue_bytes,
         future_ms=config.future_tolerance_s * 1000,
-        stale_ms=config.stale_after_days * 86_400_000,
+        stale_ms=config.stale_after_days * DAY_MS,
     )
 
 

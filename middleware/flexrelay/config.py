@@ -64,6 +64,15 @@ class WindowsConfig(_Section):
     anchor_every_s: Annotated[int, Field(ge=1, le=864_000)] = 3_600
 
 
+class BatteryConfig(_Section):
+    """One battery that an aggregator commands: the name of its enrolled device, its connection, what it can do."""
+
+    device: str
+    connection: str
+    rated_w: Annotated[int, Field(ge=1)]
+    capacity_wh: Annotated[int, Field(ge=1)]
+
+
 class GatewayConfig(_Section):
     """One organisation's gateway: its folder holds journal, store and keys."""
 
@@ -73,6 +82,9 @@ class GatewayConfig(_Section):
     windows: WindowsConfig = WindowsConfig()
     adapters: dict[Name, dict[str, Any]] = {}
     """Adapter name → its own configuration, with `type` naming an entry point of the group `flexrelay.adapters`."""
+
+    fleet: tuple[BatteryConfig, ...] = ()
+    """What this organisation's aggregator activates its orders with, split by capacity."""
 
     @field_validator("adapters")
     @classmethod

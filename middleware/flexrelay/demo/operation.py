@@ -3,12 +3,11 @@
 import secrets
 from dataclasses import dataclass
 
-from flexrelay.demo.barrier import market_reaches
+from flexrelay.demo.barrier import StoryStuck, market_reaches
 from flexrelay.demo.cast import DSO, A, B, Cast, Progress
 from flexrelay.demo.day_ahead import DELIVERY, LOCAL_BIDS, LOCAL_ISPS, DayAhead
 from flexrelay.demo.plants import BatteryPlant
 from flexrelay.dispatch import DispatchOrder, OrderedIsp, ProportionalPlan
-from flexrelay.market.activation import activate, report
 from flexrelay.market.fleet import Fleet
 from flexrelay.windows import check_proof
 from flexrelay_contracts.rules import merkle
@@ -55,8 +54,8 @@ async def tell(cast: Cast, told: DayAhead, progress: Progress) -> Operation:
     assert isinstance(plant, BatteryPlant)
     plant.fail_at(day.start + FAILS_AT_MS)
     await market_reaches(cast, day.start - 3 * HOUR_MS)
-    progress("commands to the batteries")
-    commands = {org: await _command(cast, told, org) for org in told.orders}
+    progress("the batteries have their commands")
+    commands = await _commands(cast, told)
     progress("the day: the batteries charge")
     for isp, auction in zip(LOCAL_ISPS, told.local_auctions, strict=True):
         await market_reaches(cast, day.bounds(isp)[0] - 900_000)
@@ -66,9 +65,6 @@ async def tell(cast: Cast, told: DayAhead, progress: Progress) -> Operation:
     forged = await _forge(cast, told)
     progress("waiting for the day's end")
     await market_reaches(cast, day.end)
-    for org, order in told.orders.items():
-        ordered = DispatchOrder.from_event(order, day)
-        await report(cast.site.gateways[org].dispatcher, cast.desk(org, "aggregator"), ordered)
     return Operation(commands, damaged, forged)
 
 
@@ -83,24 +79,28 @@ def _damage_one(cast: Cast, told: DayAhead) -> int:
     return isp
 
 
-async def _command(cast: Cast, told: DayAhead, org: str) -> list[str]:
-    """The order's commands, and those for what the aggregator means to buy in the local auction."""
-    gateway, day, desk = cast.site.gateways[org], cast.days[DELIVERY], cast.desk(org, "aggregator")
-    fleet = cast.fleet(org)
-    credentials = {unit.did: split_did(unit.did)[1] for unit in fleet.units}
-    plan = ProportionalPlan(fleet, credentials, cast.site.clock.wall)
-    order = DispatchOrder.from_event(told.orders[org], day)
-    ids = await activate(gateway.dispatcher, desk, order, plan)
-    if org == A:  # A's bid is above every ask: it plans to charge what it bids for; B's is a try
-        name, energy_wh, _ = LOCAL_BIDS[A]
-        unit = next(unit for unit in fleet.units if unit.connection == name)
-        power = energy_wh * 3600 // day.isp_seconds
-        isps = tuple(OrderedIsp(isp, *day.bounds(isp), power) for isp in LOCAL_ISPS)
-        bought = DispatchOrder(f"local-{DELIVERY}-{name}", desk.did, isps)
-        single = ProportionalPlan(Fleet((unit,)), credentials, cast.site.clock.wall)
-        ids += await gateway.dispatcher.accept(bought, single.commands(bought))
-    await gateway.dispatcher.finished(order.order_id)
-    return ids
+async def _buy(cast: Cast) -> list[str]:
+    """A's bid is above every ask, so it plans to charge what it bids for (B's bid is a try); the command ids."""
+    gateway, day, desk = cast.site.gateways[A], cast.days[DELIVERY], cast.desk(A, "aggregator")
+    name, energy_wh, _ = LOCAL_BIDS[A]
+    unit = next(unit for unit in cast.fleet(A).units if unit.connection == name)
+    power = energy_wh * 3600 // day.isp_seconds
+    isps = tuple(OrderedIsp(isp, *day.bounds(isp), power) for isp in LOCAL_ISPS)
+    bought = DispatchOrder(f"local-{DELIVERY}-{name}", desk.did, isps)
+    plan = ProportionalPlan(Fleet((unit,)), {unit.did: split_did(unit.did)[1]}, cast.site.clock.wall)
+    return await gateway.dispatcher.accept(bought, plan.commands(bought))
+
+
+async def _commands(cast: Cast, told: DayAhead) -> dict[str, list[str]]:
+    """What the aggregators' gateways have made of their awards by themselves, and A's purchase; all acknowledged."""
+    made: dict[str, list[str]] = {A: await _buy(cast)}
+    for org, order in told.orders.items():
+        dispatcher = cast.site.gateways[org].dispatcher
+        records = await dispatcher.finished(order["order_id"])
+        if not records:
+            raise StoryStuck(f"{org} has made no commands of order {order['order_id']}")
+        made[org] = [*made.get(org, []), *(record.command.command_id for record in records)]
+    return made
 
 
 async def _forge(cast: Cast, told: DayAhead) -> Forged:

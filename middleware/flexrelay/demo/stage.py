@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from flexrelay.app import Site, open_site
 from flexrelay.config import FILE_NAME, load
 from flexrelay.demo.broker import TOPICS, Account, Broker, device_account, gateway_account, start_broker
-from flexrelay.demo.cast import DSO, ORGS, Cast, Progress, Roster, assemble, enlist
+from flexrelay.demo.cast import DSO, FLEETS, ORGS, Cast, Progress, Roster, assemble, enlist
 from flexrelay.demo.devices import Fleet
 from flexrelay.demo.grid import Grid
 from flexrelay.founding import MarketClock, found, genesis, wallet_of
@@ -48,7 +48,7 @@ async def open_stage(
     passwords = {org: _secret(folder / "secrets" / f"mqtt-{org}") for org in ORGS}
     async with start_broker(folder / "broker", _accounts(roster, passwords)) as broker:
         progress(f"broker: {broker.kind} on port {broker.port}")
-        (folder / FILE_NAME).write_text(_configuration(broker))
+        (folder / FILE_NAME).write_text(_configuration(broker, grid))
         async with EmbeddedLedger.open(folder / "ledger", genesis(NETWORK, wallets)) as ledger:
             await found(ledger, NETWORK, wallets, clock, DSO)
         async with open_site(folder, load(folder)) as site:
@@ -75,7 +75,7 @@ def _accounts(roster: Roster, passwords: dict[str, str]) -> list[Account]:
     return [*devices, *(gateway_account(org, f"gateway-{org}", passwords[org]) for org in ORGS)]
 
 
-def _configuration(broker: Broker) -> str:
+def _configuration(broker: Broker, grid: Grid) -> str:
     """The data folder's flexrelay.toml."""
     sections = [f'network = "{NETWORK}"\n\n[ledger]\nkind = "embedded"\nfolder = "ledger"\n']
     for org in ORGS:
@@ -102,4 +102,15 @@ commands = "{TOPICS}/{org}/{{device}}/commands"
 results = "{TOPICS}/{org}/{{device}}/results"
 """
         )
+        sections += [
+            f"""
+[[gateways.fleet]]
+device = "battery-{battery.name}"
+connection = "{battery.name}"
+rated_w = {battery.rated_w}
+capacity_wh = {battery.capacity_wh}
+"""
+            for battery in grid.batteries
+            if battery.name in FLEETS.get(org, ())
+        ]
     return "".join(sections)

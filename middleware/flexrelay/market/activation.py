@@ -1,34 +1,115 @@
-"""Activating an order: device commands on disk, then sent, and their hash on the ledger under the order's id."""
+"""Activating orders: an award becomes device commands with expiry, its telemetry the proof of delivery.
 
-from collections.abc import Sequence
+`Activations` follows the awards of this gateway's own aggregators, so nobody has to start it: commands are on disk
+before they are sent, and what was commanded and what came of it is recorded on the ledger under the order's id. Every
+step may be come back to after a restart.
+"""
 
-from flexrelay.dispatch import Dispatcher, DispatchOrder, Plan
-from flexrelay.market.desk import Desk
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from flexrelay.dispatch import Dispatcher, DispatchOrder, NoCapacity, Plan
+from flexrelay.market.desk import Desk, IntentExpired
+from flexrelay.projections import Document, Event, Views
+from flexrelay.store import StoreUnavailable
+from flexrelay_contracts.refusal import Refused
+from flexrelay_schemas.intervals import CalendarDay
+
+log = logging.getLogger(__name__)
+
+TICK_S: Final = 0.5
 
 
 async def activate(dispatcher: Dispatcher, desk: Desk, order: DispatchOrder, plan: Plan) -> list[str]:
     """Accept the order's commands for sending and record on the ledger what is commanded; the command ids.
 
-    Asked again after a restart it adds nothing twice. Raises NoCapacity, and what `Desk.do` raises.
+    Asked again after a restart it adds nothing. Raises NoCapacity, and what `Desk.do` raises.
     """
-    commands = await dispatcher.accept(order, plan.commands(order), watch=_watched(plan, order))
-    digest = await dispatcher.commanded_hash(order.order_id)
-    await _record(desk, order, "commanded", digest)
+    planned = plan.commands(order)
+    commands = await dispatcher.accept(order, planned, watch=sorted({command.did for command in planned}))
+    await _record(desk, order.order_id, "commanded", await dispatcher.commanded_hash(order.order_id))
     return commands
 
 
-async def report(dispatcher: Dispatcher, desk: Desk, order: DispatchOrder) -> str:
-    """Wait until every command has ended, and record the hash of what came of them on the ledger; the hash."""
-    await dispatcher.finished(order.order_id)
-    digest = await dispatcher.activated_hash(order.order_id)
-    await _record(desk, order, "activated", digest)
-    return digest
+async def report(dispatcher: Dispatcher, desk: Desk, order_id: str) -> None:
+    """Wait until every command has ended, and record the hash of what came of them on the ledger."""
+    await dispatcher.finished(order_id)
+    await _record(desk, order_id, "activated", await dispatcher.activated_hash(order_id))
 
 
-async def _record(desk: Desk, order: DispatchOrder, stage: str, digest: str) -> None:
-    args = {"order_id": order.order_id, "stage": stage, "hash": digest}
-    await desk.do("congestion.activation", args, intent_id=f"{order.order_id}.{stage}", correlation_id=order.order_id)
+async def _record(desk: Desk, order_id: str, stage: str, digest: str) -> None:
+    args = {"order_id": order_id, "stage": stage, "hash": digest}
+    await desk.do("congestion.activation", args, intent_id=f"{order_id}.{stage}", correlation_id=order_id)
 
 
-def _watched(plan: Plan, order: DispatchOrder) -> Sequence[str]:
-    return sorted({command.did for command in plan.commands(order)})
+class Activations:
+    """Runs the orders of this gateway's aggregators.
+
+    `desk_of` gives the desk of an aggregator that this gateway speaks for (None: another's), `plan` its strategy
+    (None: it has no devices here), `day_of` the published calendar.
+    """
+
+    def __init__(
+        self,
+        views: Views,
+        dispatcher: Dispatcher,
+        desk_of: Callable[[str], Desk | None],
+        plan: Plan | None,
+        day_of: Callable[[str], CalendarDay | None],
+        market_now: Callable[[], int],
+    ) -> None:
+        self._views = views
+        self._dispatcher = dispatcher
+        self._desk_of = desk_of
+        self._plan = plan
+        self._day_of = day_of
+        self._market_now = market_now
+        self._news = asyncio.Event()
+        self._news.set()
+        self._commanded: set[str] = set()
+        self._reported: set[str] = set()
+
+    def heard(self, events: Sequence[Event]) -> None:
+        """A listener of the projections."""
+        if any(event.name == "congestion.ordered" for event in events):
+            self._news.set()
+
+    async def run(self) -> None:
+        """Until cancelled. What fails is logged with its order and tried again."""
+        while True:
+            if self._news.is_set() or self._commanded - self._reported:
+                self._news.clear()
+                try:
+                    await self._step()
+                except (StoreUnavailable, Refused, IntentExpired) as error:
+                    log.warning("orders cannot be activated now: %s; trying again", error)
+                    self._news.set()
+            await asyncio.sleep(TICK_S)
+
+    async def _step(self) -> None:
+        for document in await self._views.documents("order"):
+            if document.id in self._reported:
+                continue
+            desk = self._desk_of(document.body["aggregator"])
+            day = self._day_of(document.body["date"])
+            if desk is None or self._plan is None:
+                self._reported.add(document.id)  # another gateway's order
+            elif day is None:
+                self._news.set()  # its calendar day is on the way
+            else:
+                await self._one(document, desk, self._plan, DispatchOrder.from_event(document.body, day))
+
+    async def _one(self, document: Document, desk: Desk, plan: Plan, order: DispatchOrder) -> None:
+        if order.order_id not in self._commanded:
+            try:
+                await activate(self._dispatcher, desk, order, plan)
+            except NoCapacity as error:
+                log.error("%s: order %s is not activated", error, order.order_id)
+                self._reported.add(order.order_id)
+                return
+            self._commanded.add(order.order_id)
+        if self._market_now() >= order.until_ms:
+            await report(self._dispatcher, desk, order.order_id)
+            self._reported.add(order.order_id)

@@ -58,8 +58,13 @@ class Desk:
     ) -> OutboxId:
         """Put a signed intent into the outbox; it is on disk when this returns.
 
-        The same `intent_id` is the same intent: give one wherever a restart may come back to the same step.
+        The same `intent_id` is the same intent, the one that was signed first: give one wherever a restart may come
+        back to the same step.
         """
+        if intent_id:
+            known = await self._outbox.find(self.did, intent_id)
+            if known is not None:
+                return known
         intent = await sign_intent(
             self._signer,
             self._network,
