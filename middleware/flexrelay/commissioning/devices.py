@@ -1,0 +1,200 @@
+"""Devices of a network: registration by their controller, enrolment at the gateways that receive them, revocation."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from flexrelay.app import Gateway, Site
+from flexrelay.commissioning.actors import find, gateway_of
+from flexrelay.commissioning.devicekeys import proven_operation
+from flexrelay.commissioning.errors import CommissioningError
+from flexrelay.devices import DeviceRecord
+from flexrelay.twin.energy import Exchange
+from flexrelay_contracts.refusal import Refused
+from flexrelay_schemas.did import split_did
+from flexrelay_schemas.entities.mapping import DEVICE_KINDS
+
+FOLDER: Final = "devices"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class NewDevice:
+    """What to enrol. `controller` is the label of an actor of `org`. `key`: the device's own private key in PEM; None
+    makes one. `credentials` are (protocol, credential) pairs besides the DID's scid. `receivers`: organisations that
+    may receive it, `org` alone when empty. `unsigned` lets readings without a signature in, attested by the gateway."""
+
+    org: str
+    name: str
+    kind: str
+    controller: str
+    key: Path | None = None
+    unsigned: bool = False
+    credentials: tuple[tuple[str, str], ...] = ()
+    receivers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """An enrolled device as one organisation's gateway sees it; `last_reading` is UTC ms of market time."""
+
+    org: str
+    name: str
+    kind: str
+    did: str
+    status: str
+    key_version: int
+    unsigned: bool
+    credentials: tuple[tuple[str, str], ...]
+    receivers: tuple[str, ...]
+    last_reading: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """What to tell the installer. `topics` are the MQTT topics of the device's readings, by organisation."""
+
+    device: Device
+    key_file: Path
+    topics: dict[str, tuple[str, ...]]
+
+
+async def enrol_device(site: Site, new: NewDevice) -> Enrolled:
+    """Register the device on the ledger and enrol it at the receivers' gateways of this folder.
+
+    Asked again with the same values it completes what an interruption left. Raises CommissioningError, Refused.
+    """
+    receivers = tuple(dict.fromkeys(new.receivers or (new.org,)))
+    _check(site, new, receivers)
+    gateway, controller = find(site, new.org, new.controller)
+    operation, proof, key_file = proven_operation(
+        site.folder / FOLDER / new.org, new.name, site.network, controller.did, new.key
+    )
+    did = operation.did()
+    here = [site.gateways[org] for org in receivers if org in site.gateways]
+    for receiver in here:
+        _check_free(receiver, new, did)
+    if not await _registered(gateway, did):
+        args = {"operation": operation.model_dump(), "proof": proof}
+        done = await gateway.desk(controller.did).do("identity.register_device", args)
+        for each in site.gateways.values():
+            await each.projections.reached(done.block)
+    record = DeviceRecord(did, new.name, new.kind, new.credentials, receivers, new.unsigned)
+    for receiver in here:
+        try:
+            await receiver.devices.add(record)
+        except ValueError as error:
+            raise CommissioningError(f"{receiver.org}: {error}") from None
+    topics = {receiver.org: _topics(receiver, record) for receiver in here}
+    return Enrolled(await describe(here[0], record), key_file, topics)
+
+
+async def list_devices(site: Site, org: str = "") -> list[Device]:
+    """Enrolled devices by organisation and name."""
+    return [
+        await describe(gateway, record)
+        for name, gateway in sorted(site.gateways.items())
+        if org in ("", name)
+        for record in gateway.devices
+    ]
+
+
+def find_device(site: Site, named: str, org: str = "") -> tuple[Gateway, DeviceRecord]:
+    """By name or DID. Raises CommissioningError when no gateway (of `org`, or any) has enrolled it."""
+    for name, gateway in sorted(site.gateways.items()):
+        if org in ("", name):
+            record = gateway.devices.named(named) or gateway.devices.get(named)
+            if record is not None:
+                return gateway, record
+    raise CommissioningError(f"no device {named!r} is enrolled" + (f" at {org}" if org else "") + "; see device list")
+
+
+async def describe(gateway: Gateway, record: DeviceRecord) -> Device:
+    """Status and key as the gateway knows them from the ledger's events."""
+    known = gateway.registry.device(record.did)
+    newest = await gateway.twin.newest(record.did)
+    return Device(
+        org=gateway.org,
+        name=record.name,
+        kind=record.kind,
+        did=record.did,
+        status="unregistered" if known is None else known.status.value,
+        key_version=0 if known is None else known.key_version,
+        unsigned=record.unsigned,
+        credentials=record.credentials,
+        receivers=record.orgs,
+        last_reading=None if newest is None else newest.observed_at,
+    )
+
+
+async def revoke_device(site: Site, named: str, org: str = "", reason: str = "") -> Device:
+    """Deactivate the device's DID for ever, signed by its controller. Raises CommissioningError, Refused."""
+    gateway, record = find_device(site, named, org)
+    shown = await gateway.ledger.evaluate("identity.show", {"did": record.did})
+    for each in site.gateways.values():
+        held = next((found for found in each.wallet.identities() if found.did == shown["controller"]), None)
+        if held is not None:
+            args = {"did": record.did, "reason": reason}
+            done = await each.desk(held.did).do("identity.deactivate", args)
+            await gateway.projections.reached(done.block)
+            return await describe(gateway, record)
+    raise CommissioningError(f"no wallet here holds {shown['controller']}, which controls {record.name}")
+
+
+async def declare_exchange(site: Site, named: str, exchange: Exchange, org: str = "") -> list[str]:
+    """A meter was exchanged or rolled over at an instant of market time: its registers may fall there. At every
+    receiver of this folder (or at `org`); which. Raises CommissioningError."""
+    _, record = find_device(site, named, org)
+    told = [g for name, g in sorted(site.gateways.items()) if org in ("", name) and g.devices.get(record.did)]
+    for gateway in told:
+        await gateway.twin.declare(record.did, exchange)
+    return [gateway.org for gateway in told]
+
+
+def _check(site: Site, new: NewDevice, receivers: Sequence[str]) -> None:
+    if not _NAME.fullmatch(new.name):
+        raise CommissioningError(f"device name {new.name!r}: use letters, digits, . _ and -, 64 characters at most")
+    if new.kind not in DEVICE_KINDS:
+        raise CommissioningError(f"device kind {new.kind!r} is unknown; there are {', '.join(DEVICE_KINDS)}")
+    gateway_of(site, new.org)
+    known = site.ledger.genesis.org_names()
+    for org in receivers:
+        if org not in known:
+            raise CommissioningError(f"receiver {org!r} is not an organisation of this network")
+    if not any(org in site.gateways for org in receivers):
+        raise CommissioningError(f"none of the receivers {', '.join(receivers)} has a gateway here")
+
+
+def _check_free(gateway: Gateway, new: NewDevice, did: str) -> None:
+    """Before anything stands on the ledger."""
+    holder = gateway.devices.named(new.name)
+    if holder is not None and holder.did != did:
+        raise CommissioningError(f"{gateway.org} has enrolled {holder.did} as {new.name!r} already")
+    for protocol, credential in new.credentials:
+        bound = gateway.registry.identify(protocol, credential)
+        if bound is not None and bound.did != did:
+            raise CommissioningError(f"{gateway.org}: {protocol} credential {credential!r} is bound to {bound.did}")
+
+
+async def _registered(gateway: Gateway, did: str) -> bool:
+    try:
+        await gateway.ledger.evaluate("identity.show", {"did": did})
+    except Refused as refused:
+        if refused.code == "unknown_did":
+            return False
+        raise
+    return True
+
+
+def _topics(gateway: Gateway, record: DeviceRecord) -> tuple[str, ...]:
+    name = next((found for protocol, found in record.credentials if protocol == "mqtt"), split_did(record.did)[1])
+    return tuple(
+        pattern.replace("{device}", name)
+        for adapter in gateway.adapters.values()
+        for pattern in adapter.config.readings
+    )
