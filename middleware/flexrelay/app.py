@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import SecretStr, ValidationError
 
 from flexrelay.config import BatteryConfig, Config, ConfigError, GatewayConfig, IngestConfig
-from flexrelay.custody import Custody
+from flexrelay.custody import Audit, Custody
 from flexrelay.devices import ENROLMENTS, Enrolments
 from flexrelay.dispatch import DISPATCH, Delivery, Dispatcher, DispatchOrder, NoCapacity, Planned, ProportionalPlan
 from flexrelay.founding import GATEWAY, MarketClock, wall_ms, wallet_of
@@ -88,6 +88,7 @@ class Gateway:
     dispatcher: Dispatcher
     delivery: Delivery
     custody: Custody
+    audit: Audit
     adapters: dict[str, MqttAdapter]
 
     def desk(self, did: str) -> Desk:
@@ -201,10 +202,11 @@ async def open_gateway(
             network=network, org=org, journal=journal, twin=twin, store=store, prover=prover, views=views,
             ledger=connection, blocks=ledger, day_of=days.calendar.day, delivery=delivery, dispatcher=dispatcher,
         )  # fmt: skip
+        audit = Audit(org, journal, store, vault, connection)
         gateway = Gateway(
             org, network, clock, wallet, signer, connection, journal, store, registry, devices, ingest, twin, windows,
             prover, anchoring, days.calendar, outbox, relay, projections, revocation,
-            views, dispatcher, delivery, custody, adapters,
+            views, dispatcher, delivery, custody, audit, adapters,
         )  # fmt: skip
         if level < Level.SERVING:
             await _caught_up(projections, ledger)
