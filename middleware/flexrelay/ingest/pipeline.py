@@ -195,7 +195,6 @@ class Ingest:
 
     def _judge(self, frame: Frame, codec: Codec, batch: _Batch, earliest: int, latest: int) -> None:
         device = self.registry.identify(frame.protocol, frame.credential)
-        mark = self._checks.mark()
         try:
             if device is None:
                 raise Refusal("unknown_device", f"no device is bound to {frame.protocol} {frame.credential[:80]!r}")
@@ -207,15 +206,12 @@ class Ingest:
             signed = _check_identity(device, decoded)
             measurements, block = self._validate(device, decoded, earliest, latest)
         except (Refusal, DecodeError) as error:
-            self._checks.roll_back(mark)
             self._dead(batch, frame, device, error.reason, error.message, error.field)
             return
         except (Inconsistent, InvalidRegisters) as wrong:
-            self._checks.roll_back(mark)
             self._dead(batch, frame, device, wrong.reason, str(wrong), wrong.field)
             return
         except Exception as fault:  # a codec that breaks its promise must not stop the other devices
-            self._checks.roll_back(mark)
             _LOG.exception("codec %s failed on a frame of %s", type(codec).__name__, frame.credential[:80])
             self._dead(batch, frame, device, "codec_error", f"{type(fault).__name__}: {fault}", "")
             return
@@ -244,26 +240,40 @@ class Ingest:
         self, device: Device, decoded: Decoded, earliest: int, latest: int
     ) -> tuple[tuple[Measurement, ...], bytes]:
         """The new measurements with their quality, and their bytes. Raises Refusal, Inconsistent, InvalidRegisters."""
-        provenance = Provenance.GATEWAY_ATTESTED if decoded.proof is None else Provenance.METER_SIGNED
-        taken: list[Measurement] = []
-        blocks: list[bytes] = []
-        for measurement in decoded.measurements:
-            observed_at, seq = measurement.observed_at, measurement.seq
-            if type(observed_at) is not int or not earliest <= observed_at <= latest:
-                raise _wrong_time(observed_at, earliest, latest)
-            if seq is not None and (type(seq) is not int or not 0 <= seq < 1 << 53):
-                raise Refusal("invalid_value", "seq must be an integer from 0 to 2^53 - 1", "seq")
-            packed = pack_registers(measurement.registers)
-            judged = self._checks.admit(device.did, observed_at, -1 if seq is None else seq, packed)
-            if judged.duplicate:
-                continue
-            if judged.notice or measurement.provenance != provenance:
-                notice = measurement.notice | _NOTICES[judged.notice]
-                rank = min(measurement.provenance, provenance) if decoded.proof is None else provenance
-                measurement = Measurement(device.did, observed_at, measurement.registers, seq, rank, notice)
-            taken.append(measurement)
-            blocks.append(encode_measurement(measurement, packed))
-        return tuple(taken), b"".join(blocks)
+        rank = Provenance.GATEWAY_ATTESTED if decoded.proof is None else Provenance.METER_SIGNED
+        if len(decoded.measurements) == 1:  # nearly always
+            found = self._validate_one(device, decoded.measurements[0], rank, earliest, latest)
+            return ((), b"") if found is None else ((found[0],), found[1])
+        mark = self._checks.mark()
+        taken: list[tuple[Measurement, bytes]] = []
+        try:
+            for measurement in decoded.measurements:
+                found = self._validate_one(device, measurement, rank, earliest, latest)
+                if found is not None:
+                    taken.append(found)
+        except BaseException:
+            self._checks.roll_back(mark)
+            raise
+        return tuple([item[0] for item in taken]), b"".join([item[1] for item in taken])
+
+    def _validate_one(
+        self, device: Device, measurement: Measurement, rank: Provenance, earliest: int, latest: int
+    ) -> tuple[Measurement, bytes] | None:
+        """The measurement with its quality and its bytes; None for a duplicate. What raises has counted nothing in."""
+        observed_at, seq = measurement.observed_at, measurement.seq
+        if type(observed_at) is not int or not earliest <= observed_at <= latest:
+            raise _wrong_time(observed_at, earliest, latest)
+        if seq is not None and (type(seq) is not int or not 0 <= seq < 1 << 53):
+            raise Refusal("invalid_value", "seq must be an integer from 0 to 2^53 - 1", "seq")
+        packed = pack_registers(measurement.registers)
+        judged = self._checks.admit(device.did, observed_at, -1 if seq is None else seq, packed)
+        if judged.duplicate:
+            return None
+        if judged.notice or measurement.provenance is not rank:
+            notice = measurement.notice | _NOTICES[judged.notice]
+            lower = rank if rank is Provenance.METER_SIGNED else min(measurement.provenance, rank)
+            measurement = Measurement(device.did, observed_at, measurement.registers, seq, lower, notice)
+        return measurement, encode_measurement(measurement, packed)
 
     def _dead(self, batch: _Batch, frame: Frame, device: Device | None, reason: str, message: str, field: str) -> None:
         batch.receipts.append(Receipt(Outcome.DEAD_LETTER, 0, reason))
