@@ -402,8 +402,13 @@ async def open_ledger(folder: Path, config: Config) -> AsyncIterator[EmbeddedLed
 
 
 @asynccontextmanager
-async def open_site(folder: Path, config: Config, level: Level = Level.SERVING) -> AsyncIterator[Site]:
-    """Open everything that the configuration names and run it until the block ends, as far as `level` says."""
+async def open_site(
+    folder: Path, config: Config, level: Level = Level.SERVING, *, http_port: int | None = None
+) -> AsyncIterator[Site]:
+    """Open everything that the configuration names and run it until the block ends, as far as `level` says.
+
+    `http_port` stands for the configuration's; 0 takes a free one, which the configuration's 0 does not.
+    """
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(open_ledger(folder, config))
         wallet = wallet_of(folder, config.gateways[0].org, config.passphrase)
@@ -425,7 +430,8 @@ async def open_site(folder: Path, config: Config, level: Level = Level.SERVING) 
                 open_gateway(folder, section, config.network, ledger, clock, config.passphrase, level)
             )
         site = Site(folder, config.network, clock, ledger, gateways)
-        if config.http.port and level >= Level.SERVING:
-            server = OperatorServer(list(gateways.values()), config.http.host, config.http.port)
+        if level >= Level.SERVING and (config.http.port or http_port is not None):
+            port = config.http.port if http_port is None else http_port
+            server = OperatorServer(list(gateways.values()), config.http.host, port)
             site.http_port = await stack.enter_async_context(server.serving())
         yield site

@@ -18,6 +18,7 @@ def demo(
     folder: Annotated[Path | None, typer.Option(help="The data folder to make; a new one below ./run without.")] = None,
     rate: Annotated[int, typer.Option(min=60, max=20_000, help="Market seconds a second.")] = 1920,
     lead: Annotated[float, typer.Option(min=5, max=600, help="Seconds from the founding to the first gate.")] = 40.0,
+    broker: Annotated[str, typer.Option(help="auto: Mosquitto when it is installed, else amqtt; or amqtt.")] = "auto",
     json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of tables.")] = False,
 ) -> None:
     """One true story on real input: from devices' readings to a settled market, on embedded parts."""
@@ -26,6 +27,8 @@ def demo(
     from flexrelay.demo.stage import Stage
     from flexrelay.demo.summary import show
 
+    if broker not in ("auto", "amqtt"):
+        fail(f"--broker {broker}: auto or amqtt", BAD_INPUT, json_)
     target = folder or default_folder()
     if target.exists():
         fail(f"{target} exists already; name another folder", BAD_INPUT, json_)
@@ -56,7 +59,7 @@ def demo(
     with explained(json_):
         try:
             with bar:
-                asyncio.run(run(Options(target, rate, lead), progress, after))
+                asyncio.run(run(Options(target, rate, lead, embedded_broker=broker == "amqtt"), progress, after))
         except StoryStuck as stuck:
             fail(str(stuck), UNAVAILABLE, json_)
         except KeyboardInterrupt:

@@ -9,6 +9,8 @@ import typer
 from flexrelay.cli import market
 from flexrelay.cli.bench import bench
 from flexrelay.cli.demo import demo
+from flexrelay.cli.init import init
+from flexrelay.cli.run import run
 
 app = typer.Typer(
     name="flexrelay",
@@ -17,9 +19,11 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
     add_completion=False,
 )
-app.add_typer(market.app, name="market")
-app.command()(bench)
+app.command()(init)
+app.command()(run)
 app.command()(demo)
+app.command()(bench)
+app.add_typer(market.app, name="market")
 
 
 def _version(wanted: bool) -> None:

@@ -1,21 +1,30 @@
 """How commands answer: people read tables, scripts read JSON and exit codes.
 
-Exit codes: 0 done; 1 a check failed (`verify`, a test of custody); 2 the call or its input is wrong; 3 a contract
-refused; 4 the data folder or the ledger cannot be used now.
+Exit codes: 0 done; 1 a check failed (`verify`), or what is stored is damaged; 2 the call, its input or the
+configuration is wrong; 3 a contract refused; 4 the data folder, its keys or the ledger cannot be used now.
 """
 
 import json
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from flexrelay.commissioning.errors import CommissioningError
 from flexrelay.config import ConfigError
+from flexrelay.custody import NoCustody
+from flexrelay.identity import KeyFileError, WalletError
+from flexrelay.journal import JournalCorrupt, JournalUnavailable
+from flexrelay.ledger.embedded import LedgerCorrupt
 from flexrelay.ledger.port import LedgerError
+from flexrelay.market.desk import IntentExpired
+from flexrelay.store import MigrationError, StoreUnavailable
+from flexrelay.windows import Erased, NoProof, Tampered
 from flexrelay_contracts.refusal import Refused
 
 CHECK_FAILED = 1
@@ -52,7 +61,7 @@ def fail(message: str, code: int, as_json: bool = False, details: Mapping[str, A
     """Say what is wrong on standard error (as JSON on standard output too when asked) and leave with `code`."""
     if as_json:
         sys.stdout.write(json.dumps({"error": {"message": message, **(details or {})}}, ensure_ascii=False) + "\n")
-    err.print(f"flexrelay: {message}", style="bold red", markup=False)
+    err.print(f"flexrelay: {message}", style="bold red", markup=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
@@ -61,11 +70,29 @@ def explained(as_json: bool = False) -> Iterator[None]:
     """Turn the failures that a user can do something about into a message and an exit code."""
     try:
         yield
-    except Refused as refused:
-        fail(str(refused), REFUSED, as_json, refused.to_json())
-    except ConfigError as error:
-        fail(str(error), BAD_INPUT, as_json)
-    except LedgerError as error:
-        fail(str(error), UNAVAILABLE, as_json)
-    except BlockingIOError as error:
-        fail(str(error), UNAVAILABLE, as_json)
+    except (Exception, ExceptionGroup) as error:
+        explain(error, as_json)
+
+
+def explain(error: Exception, as_json: bool = False) -> NoReturn:
+    """Leave with the message and the exit code of a known failure; raise an unknown one again."""
+    while isinstance(error, ExceptionGroup):  # the first cause; the others followed from it or are like it
+        error = error.exceptions[0]
+    if isinstance(error, Refused):
+        fail(str(error), REFUSED, as_json, error.to_json())
+    for kinds, code in _CODES:
+        if isinstance(error, kinds):
+            fail(str(error), code, as_json)
+    if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError):
+        broken = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+        fail(f"a database of the data folder: {error}", CHECK_FAILED if broken else UNAVAILABLE, as_json)
+    raise error
+
+
+_CODES: Final[tuple[tuple[tuple[type[Exception], ...], int], ...]] = (
+    ((JournalCorrupt, LedgerCorrupt, Tampered, Erased), CHECK_FAILED),
+    ((ConfigError, CommissioningError, NoCustody), BAD_INPUT),
+    ((LedgerError, JournalUnavailable, StoreUnavailable, MigrationError), UNAVAILABLE),
+    ((WalletError, KeyFileError, IntentExpired, NoProof), UNAVAILABLE),
+    ((OSError,), UNAVAILABLE),
+)
