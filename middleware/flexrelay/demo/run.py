@@ -31,12 +31,13 @@ GATE_MS = 9 * 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`folder` must not exist; `seed` makes the devices' keys."""
+    """`folder` must not exist; `seed` makes the devices' keys; `embedded_broker`: amqtt even where Mosquitto is."""
 
     folder: Path
     rate: int = RATE
     lead_s: float = LEAD_S
     seed: str = field(default_factory=lambda: secrets.token_hex(8))
+    embedded_broker: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ async def _once(
     grid = load_grid(profiles)
     gate = next(day.start for day in calendar() if day.date == EVE) + GATE_MS
     clock = MarketClock(wall_ms(), gate - int(lead_s * 1000) * options.rate, options.rate, 1)
-    async with open_stage(folder, grid, clock, options.seed, progress) as stage:
+    async with open_stage(folder, grid, clock, options.seed, progress, options.embedded_broker) as stage:
         devices = asyncio.create_task(stage.fleet.follow(), name="devices")
         try:
             told = await day_ahead.tell(stage.cast, grid.limit_w, progress)

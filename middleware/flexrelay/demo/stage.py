@@ -37,7 +37,7 @@ class Stage:
 
 @asynccontextmanager
 async def open_stage(
-    folder: Path, grid: Grid, clock: MarketClock, seed: str, progress: Progress
+    folder: Path, grid: Grid, clock: MarketClock, seed: str, progress: Progress, embedded_broker: bool = False
 ) -> AsyncIterator[Stage]:
     """Make the data folder, start the broker and the gateways, register everybody, connect the devices."""
     (folder / "secrets").mkdir(parents=True, mode=0o700)
@@ -46,7 +46,7 @@ async def open_stage(
     progress("identities")
     roster = enlist(wallets, NETWORK, grid, seed)
     passwords = {org: _secret(folder / "secrets" / f"mqtt-{org}") for org in ORGS}
-    async with start_broker(folder / "broker", _accounts(roster, passwords)) as broker:
+    async with start_broker(folder / "broker", _accounts(roster, passwords), embedded=embedded_broker) as broker:
         progress(f"broker: {broker.kind} on port {broker.port}")
         (folder / FILE_NAME).write_text(_configuration(broker, grid))
         async with EmbeddedLedger.open(folder / "ledger", genesis(NETWORK, wallets)) as ledger:
