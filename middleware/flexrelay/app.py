@@ -28,6 +28,7 @@ from flexrelay.identity import Signer, Wallet, sign_intent
 from flexrelay.ingest import Ingest, Limits, NativeCodec, RegisterChecks, Registry
 from flexrelay.journal import JournalUnavailable, LetterBounds, SqliteJournal
 from flexrelay.journal.consumer import follow
+from flexrelay.journal.port import DeadLetter
 from flexrelay.ledger.embedded import EmbeddedLedger
 from flexrelay.ledger.port import Ledger, LedgerError
 from flexrelay.market.activation import Activations
@@ -40,9 +41,10 @@ from flexrelay.store import Store, StoreUnavailable
 from flexrelay.twin import TWIN, Twin, TwinHistory
 from flexrelay.windows import WINDOWS, Anchoring, Calendar, Prover, Vault, Windows
 from flexrelay_adapters.mqtt import JsonMapping, MappingCodec, MqttAdapter, MqttConfig
+from flexrelay_adapters.mqtt.topics import TopicPattern
 from flexrelay_schemas.did import split_did
 from flexrelay_schemas.intervals import CalendarDay
-from flexrelay_sdk import Command, CommandState, CommandTarget, CommandUpdate
+from flexrelay_sdk import Codec, Command, CommandState, CommandTarget, CommandUpdate
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +100,14 @@ class Gateway:
     def market_now(self) -> int:
         """The market clock's instant, UTC ms."""
         return self.clock.market(wall_ms())
+
+    def codec_for(self, letter: DeadLetter) -> Codec | None:
+        """That of the adapter on whose topics of readings a refused frame came; None when it has none any more."""
+        for adapter in self.adapters.values():
+            for pattern in adapter.config.readings:
+                if TopicPattern(pattern).credential_of(letter.channel) is not None:
+                    return codec_of(adapter.config)
+        return None
 
     def checks(self) -> Iterable[Check]:
         """Readiness: everything that takes readings is connected."""
@@ -358,15 +368,19 @@ def load_adapter(org: str, name: str, section: Mapping[str, Any], folder: Path) 
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ConfigError(f"{where}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    codec = (
-        MappingCodec(config.codec) if isinstance(config.codec, JsonMapping) else NativeCodec(config.max_payload_bytes)
-    )
-    adapter = MqttAdapter(config, codec)
+    adapter = MqttAdapter(config, codec_of(config))
     try:
         adapter.validate()
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from None
     return adapter
+
+
+def codec_of(config: MqttConfig) -> Codec:
+    """What makes measurements of an adapter's payloads."""
+    return (
+        MappingCodec(config.codec) if isinstance(config.codec, JsonMapping) else NativeCodec(config.max_payload_bytes)
+    )
 
 
 def _limits(config: IngestConfig) -> Limits:

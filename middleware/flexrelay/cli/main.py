@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flexrelay.cli import market
+from flexrelay.cli import actor, custody, deadletter, device, ledger, market
 from flexrelay.cli.bench import bench
 from flexrelay.cli.demo import demo
 from flexrelay.cli.init import init
@@ -23,7 +23,15 @@ app.command()(init)
 app.command()(run)
 app.command()(demo)
 app.command()(bench)
-app.add_typer(market.app, name="market")
+for name, noun in (
+    ("actor", actor),
+    ("device", device),
+    ("market", market),
+    ("ledger", ledger),
+    ("custody", custody),
+    ("deadletter", deadletter),
+):
+    app.add_typer(noun.app, name=name)
 
 
 def _version(wanted: bool) -> None:

@@ -81,14 +81,7 @@ class BlockFile:
 
     def read(self, number: int) -> bytes:
         """The payload of a block. Raises LedgerCorrupt, IndexError."""
-        start = self.offsets[number]
-        head = os.pread(self._fd, _HEAD.size + _CRC.size, start)
-        _, _, length = _HEAD.unpack_from(head)
-        rest = os.pread(self._fd, length + _CRC.size, start + len(head))
-        payload = read_frame(head + rest, 0, number)
-        if payload is None:
-            raise LedgerCorrupt("a block on disk is damaged", number, start)
-        return bytes(payload)
+        return payload_at(self._fd, self.offsets[number], number)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -124,6 +117,17 @@ class BlockFile:
 def encode_frame(number: int, payload: bytes) -> bytes:
     head = _HEAD.pack(MAGIC, number, len(payload))
     return head + _CRC.pack(zlib.crc32(head)) + payload + _CRC.pack(zlib.crc32(payload))
+
+
+def payload_at(fd: int, start: int, number: int) -> bytes:
+    """The payload of block `number`, whose frame begins at `start`. Raises LedgerCorrupt."""
+    head = os.pread(fd, _HEAD.size + _CRC.size, start)
+    _, _, length = _HEAD.unpack_from(head)
+    rest = os.pread(fd, length + _CRC.size, start + len(head))
+    payload = read_frame(head + rest, 0, number)
+    if payload is None:
+        raise LedgerCorrupt("a block on disk is damaged", number, start)
+    return bytes(payload)
 
 
 def read_frame(data: "bytes | mmap.mmap", offset: int, number: int | None) -> "memoryview | bytes | None":
