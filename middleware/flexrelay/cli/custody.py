@@ -1,5 +1,6 @@
 """`flexrelay custody`: the whole chain behind a number, shown and verified."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from flexrelay.custody import AuditReport, Check, CustodyRecord
 
 app = typer.Typer(help="Custody records: from a received frame to a line of money.", no_args_is_help=True)
 
-Position = Annotated[int, typer.Option(min=1, help="By the frame's place in the journal.")]
+Position = Annotated[int | None, typer.Option(min=1, help="By the frame's place in the journal.")]
 Reading = Annotated[str, typer.Option(metavar="DEVICE@TIME", help="By DID or device name, and ISO 8601 or UTC ms.")]
 Order = Annotated[str, typer.Option(metavar="ID", help="By an order: the last reading that shows its delivery.")]
 Tx = Annotated[str, typer.Option(metavar="ID", help="By the transaction of an anchor, order or settlement.")]
@@ -28,7 +29,7 @@ Collect = Callable[[Gateway], Awaitable[CustodyRecord]]
 def show_(
     folder: Folder,
     org: Annotated[str, typer.Option(help="The organisation whose gateway holds the reading.")],
-    position: Position = 0,
+    position: Position = None,
     reading: Reading = "",
     order: Order = "",
     tx: Tx = "",
@@ -51,7 +52,7 @@ def show_(
 def verify(
     folder: Folder,
     org: Org = "",
-    position: Position = 0,
+    position: Position = None,
     reading: Reading = "",
     order: Order = "",
     tx: Tx = "",
@@ -106,10 +107,10 @@ async def _audit(of: list[Gateway]) -> list[AuditReport]:
     return reports
 
 
-def _selected(position: int, reading: str, order: str, tx: str, line: str) -> Collect | None:
+def _selected(position: int | None, reading: str, order: str, tx: str, line: str) -> Collect | None:
     """How to collect what the one given option names; None when none is given. Raises CommissioningError."""
     chosen: list[Collect] = []
-    if position:
+    if position is not None:
         chosen.append(lambda gateway: gateway.custody.by_position(position))
     if reading:
         named, at, time = reading.rpartition("@")
@@ -154,7 +155,8 @@ def _render(record: CustodyRecord) -> None:
         rows.append(("anchor", f"{anchor.anchor_id} over {anchor.windows} windows, root {anchor.root}"))
         rows.append(("block", f"{anchor.block.block}, transaction {anchor.block.tx_id} ({anchor.block.validation})"))
     if record.order is not None:
-        states = ", ".join(f"{command.command_id} {command.state}" for command in record.order.commands) or "none here"
+        counts = Counter(command.state for command in record.order.commands)
+        states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none here"
         rows.append(("order", f"{record.order.order_id}, block {record.order.block.block}; commands: {states}"))
     if record.settlement is not None:
         settled = record.settlement
@@ -170,11 +172,13 @@ def _checked(record: CustodyRecord, checks: list[Check]) -> None:
 
 
 def _reported(reports: list[AuditReport]) -> None:
-    names = [name for name in asdict(reports[0]) if name not in ("org", "problems")]
+    names = [name for name in asdict(reports[0]) if name not in ("org", "problems", "notices")]
     rows = [(name.replace("_", " "), *(getattr(report, name) for report in reports)) for name in names]
     title = "verified" if all(report.ok for report in reports) else "NOT verified"
     table(title, ("", *(report.org for report in reports)), rows)
     for report in reports:
+        for notice in report.notices:
+            err.print(f"  ! {notice}", style="yellow", markup=False, soft_wrap=True)
         for problem in report.problems:
             err.print(f"  ✗ {problem}", style="red", markup=False, soft_wrap=True)
     out.print("the ledger's own blocks: flexrelay ledger verify", markup=False)

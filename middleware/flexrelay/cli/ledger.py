@@ -43,7 +43,7 @@ def verify(folder: Folder, json_: Json = False) -> None:
 @app.command("show")
 def show_(
     folder: Folder,
-    block: Annotated[int, typer.Option(min=0, help="One block with its transactions.")] = -1,
+    block: Annotated[int | None, typer.Option(min=0, help="One block with its transactions.")] = None,
     tx: Annotated[str, typer.Option(metavar="ID", help="One transaction in full.")] = "",
     json_: Json = False,
 ) -> None:
@@ -59,7 +59,7 @@ def show_(
             found = next(item for item in view.transactions if item.get("tx_id") == tx)
             document = {"block": number, "block_hash": view.hash, **found}
             show(document, json_, lambda: out.print_json(json.dumps(document)))
-        elif block >= 0:
+        elif block is not None:
             if block >= blocks.height:
                 fail(f"there is no block {block}; the ledger has {blocks.height}", BAD_INPUT, json_)
             view = blocks.view(block)

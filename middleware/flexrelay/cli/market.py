@@ -7,11 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from flexrelay.cli import views
 from flexrelay.cli.output import BAD_INPUT, fail, show, table
 from flexrelay_contracts.rules import whatif
 from flexrelay_schemas.canonical import CanonicalError, parse
 
-app = typer.Typer(help="Markets: what-if clearing and settlement.", no_args_is_help=True)
+app = typer.Typer(help="Markets: what stands on the ledger, what-if clearing and settlement.", no_args_is_help=True)
+views.add_to(app)
 
 Document = Annotated[str, typer.Argument(metavar="FILE|-", help="A JSON document, or - for standard input.")]
 Json = Annotated[bool, typer.Option(help="JSON, or a table.")]

@@ -34,8 +34,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(slots=True)
 class AuditReport:
-    """What was checked. `anchored` readings stand under a root on the ledger; `waiting` ones do not yet; `erased` ones
-    lost their salt by right; of `truncated` ones only the leaf is left, because the journal's retention is over."""
+    """What was checked.
+
+    `anchored` readings stand under a root on the ledger; `waiting` ones do not yet; `erased` ones lost their salt by
+    right; of `truncated` ones only the leaf is left, because the journal's retention is over. `notices`: anchors under
+    which this gateway has nothing, because another gateway of the organisation made them, or because a whole folder
+    was put back to an older state.
+    """
 
     org: str
     entries: int = 0
@@ -48,6 +53,7 @@ class AuditReport:
     anchors: int = 0
     anchors_waiting: int = 0
     problems: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -184,7 +190,9 @@ class Audit:
         for anchor_id in sorted(tops):
             report.problem(f"windows of {self._org} name an anchor {anchor_id} that is not there")
         for anchor_id in sorted(on_ledger):
-            report.problem(f"the ledger holds anchor {anchor_id} of {self._org}, but its windows are gone")
+            report.notices.append(
+                f"the ledger holds anchor {anchor_id} of {self._org}, this gateway has no windows of it"
+            )
         return frozenset(good)
 
     async def _windows(self, report: AuditReport, good: frozenset[str]) -> None:
