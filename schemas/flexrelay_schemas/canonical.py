@@ -6,14 +6,15 @@ implementation reads them back exactly. Money, energy and power are integers, he
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Final
 
+import orjson
 import rfc8785
 
 MAX_INTEGER = 2**53 - 1
 MAX_DEPTH = 64
 
-_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+_OPTIONS: Final = orjson.OPT_SORT_KEYS | orjson.OPT_STRICT_INTEGER
 
 
 class CanonicalError(ValueError):
@@ -25,17 +26,16 @@ def canonical(value: Any) -> bytes:
 
     Raises CanonicalError for floats, integers beyond 2^53 - 1, non-string keys and foreign types.
     """
-    if _check(value, "$", 0):
-        text = _encode(value)
-    else:  # a key outside ASCII: JCS orders by UTF-16 code units, Python by code points
+    if _plain(value, 0):
         try:
-            return rfc8785.dumps(value)
-        except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
-            raise CanonicalError(f"canonical JSON: text holds a lone surrogate ({error})") from None
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise CanonicalError(f"canonical JSON: text holds a lone surrogate ({error.reason})") from None
+            return orjson.dumps(value, option=_OPTIONS)
+        except orjson.JSONEncodeError:
+            pass  # said below, with the place
+    _check(value, "$", 0)
+    try:  # a key outside ASCII: JCS orders by UTF-16 code units
+        return rfc8785.dumps(value)
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
+        raise CanonicalError(f"canonical JSON: text holds a lone surrogate ({error})") from None
 
 
 def digest(value: Any) -> str:
@@ -48,6 +48,12 @@ def parse(data: bytes | str) -> Any:
 
     What it returns has a canonical form. Raises CanonicalError (also for what is not UTF-8 or not JSON at all).
     """
+    try:
+        value = orjson.loads(data)
+        if _plain(value, 0) and orjson.dumps(value, option=_OPTIONS) == data:
+            return value  # canonical bytes hide nothing: no name stands twice, every number is as it was
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
+        pass  # said below, with the place
     try:
         text = data.decode() if isinstance(data, bytes) else data
         value = _decode(text)
@@ -69,33 +75,50 @@ def _doubtful(text: str) -> bool:
     return "\\u" in text or not text.isascii() or text.count("[") + text.count("{") > MAX_DEPTH
 
 
-def _check(value: Any, path: str, depth: int) -> bool:
-    """Refuse what the profile forbids; True when every key is ASCII (code-point order is JCS order)."""
+def _plain(value: Any, depth: int) -> bool:
+    """Whether a value is made of nothing but what the profile takes, with keys in ASCII (then code-point order is
+    JCS's order). Says False in doubt; the size of integers is left to the encoder."""
+    kind = type(value)
+    if kind is dict:
+        if depth > MAX_DEPTH or not all(type(key) is str and key.isascii() for key in value):
+            return False
+        items = value.values()
+    elif kind is list or kind is tuple:
+        if depth > MAX_DEPTH:
+            return False
+        items = value
+    else:
+        return kind is str or kind is int or kind is bool or value is None
+    for item in items:
+        kind = type(item)
+        if kind is str or kind is int or item is None or kind is bool:
+            continue
+        if not _plain(item, depth + 1):
+            return False
+    return True
+
+
+def _check(value: Any, path: str, depth: int) -> None:
+    """Raise CanonicalError for the first thing that the profile forbids, with its path."""
     kind = type(value)
     if kind is str or kind is bool or value is None:
-        return True
+        return
     if kind is int:
-        if -MAX_INTEGER <= value <= MAX_INTEGER:
-            return True
-        raise CanonicalError(f"canonical JSON: {path} is an integer beyond 2^53 - 1")
+        if not -MAX_INTEGER <= value <= MAX_INTEGER:
+            raise CanonicalError(f"canonical JSON: {path} is an integer beyond 2^53 - 1")
+        return
     if depth > MAX_DEPTH:
         raise CanonicalError(f"canonical JSON: {path} is nested deeper than {MAX_DEPTH}")
-    ascii_keys = True
     if kind is dict:
         for key, item in value.items():
             if type(key) is not str:
                 raise CanonicalError(f"canonical JSON: {path} has a key that is not text: {key!r}")
-            if not key.isascii():
-                ascii_keys = False
-            if not _check(item, f"{path}.{key}", depth + 1):
-                ascii_keys = False
-        return ascii_keys
-    if kind is list or kind is tuple:
+            _check(item, f"{path}.{key}", depth + 1)
+    elif kind is list or kind is tuple:
         for index, item in enumerate(value):
-            if not _check(item, f"{path}[{index}]", depth + 1):
-                ascii_keys = False
-        return ascii_keys
-    raise CanonicalError(f"canonical JSON: {path} is a {kind.__name__}, which has no canonical form")
+            _check(item, f"{path}[{index}]", depth + 1)
+    else:
+        raise CanonicalError(f"canonical JSON: {path} is a {kind.__name__}, which has no canonical form")
 
 
 def _no_float(text: str) -> Any:

@@ -1,13 +1,12 @@
 """What a codec makes of a frame: integers in base units, with the source's own time and the value's quality."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from flexrelay_schemas.quality import Notice, Provenance
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(NamedTuple):
     """One observation of one device.
 
     `registers` maps names of `reading.REGISTERS` to integers in the unit that the name ends with; `observed_at` is

@@ -64,7 +64,7 @@ class Desk:
         if intent_id:
             known = await self._outbox.find(self.did, intent_id)
             if known is not None:
-                return known
+                return known.id
         intent = await sign_intent(
             self._signer,
             self._network,

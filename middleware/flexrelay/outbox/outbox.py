@@ -143,11 +143,6 @@ class Outbox:
         self._added = True
         return entry
 
-    async def find(self, actor: str, intent_id: str) -> OutboxId | None:
-        """The entry of an actor's intent id, None when it is not in the outbox."""
-        found = await self._store.read(lambda connection: rows.find_entry(connection, self.tenant, actor, intent_id))
-        return None if found is None else found.id
-
     async def outcome(self, entry: OutboxId) -> Outcome | None:
         """How the entry ended; None while it is open. Raises KeyError."""
         return outcome_of(await self.entry(entry))
@@ -178,6 +173,7 @@ class Outbox:
         return found
 
     async def find(self, actor: str, intent_id: str) -> Entry | None:
+        """The entry of an actor's intent id, None when it is not in the outbox."""
         return await self._store.read(lambda connection: rows.find_entry(connection, self.tenant, actor, intent_id))
 
     async def by_correlation(self, correlation_id: str) -> list[Entry]:

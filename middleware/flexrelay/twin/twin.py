@@ -4,11 +4,12 @@ The history holds every reading as integers; entities of past instants are mappe
 newest reading of a device in a batch is mapped and stored as its entity, since the ones before it are overwritten.
 """
 
-import json
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self
+
+import orjson
 
 from flexrelay.journal.port import Entry
 from flexrelay.journal.registers import NAMES
@@ -32,7 +33,6 @@ _UPSERT: Final = (
     "INSERT INTO twin_entity VALUES (?, ?, ?) ON CONFLICT (device) DO UPDATE SET observed_at = excluded.observed_at, "
     "entity = excluded.entity WHERE excluded.observed_at >= twin_entity.observed_at"
 )
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class Twin:
@@ -117,7 +117,7 @@ class Twin:
                 "SELECT entity FROM twin_entity WHERE device = ?", (number,)
             ).fetchone()
         )
-        return None if row is None else json.loads(row[0])
+        return None if row is None else orjson.loads(row[0])
 
     async def history(self, did: str, start: int, end: int, limit: int = 10_000) -> list[Measurement]:
         """Readings with instants in [start, end], ascending, at most `limit`."""
@@ -182,7 +182,8 @@ class Twin:
     def _entity_text(self, did: str, measurement: Measurement) -> str | None:
         device = self._describe(did)
         try:
-            return _encode(map_measurement("meter" if device is None else device.kind, measurement, device))
+            entity = map_measurement("meter" if device is None else device.kind, measurement, device)
+            return orjson.dumps(entity).decode()
         except ValueError as error:  # a wrong description of one device; its readings are kept all the same
             _LOG.error("%s has no entity: %s", did, error)
             return None

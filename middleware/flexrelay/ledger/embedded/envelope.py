@@ -12,9 +12,10 @@ base64]]. Writes and reads are sorted by key.
 
 import base64
 import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from flexrelay.ledger.port import Rejected
 from flexrelay_schemas.keys import verify
@@ -27,8 +28,6 @@ EXECUTED = "executed"
 ATTESTED = "attested by the operator"
 
 Body = dict[str, Any]
-
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False, allow_nan=False).encode
 
 b64 = base64.b64encode
 unb64 = base64.b64decode
@@ -53,11 +52,11 @@ def digest(data: bytes) -> bytes:
 
 
 def encode_body(body: Body) -> bytes:
-    return _encode(body).encode()
+    return orjson.dumps(body, option=orjson.OPT_STRICT_INTEGER)
 
 
 def decode_body(data: bytes) -> Body:
-    body: Body = json.loads(data)
+    body: Body = orjson.loads(data)
     return body
 
 
