@@ -132,12 +132,9 @@ def merit_order(told: DayAhead) -> tuple[list[Offer], int]:
 def transformer_day(cast: Cast, told: DayAhead, settled: Settled) -> TransformerDay:
     """The transformer as it was measured, and without what the batteries did (their meters' readings)."""
     day = cast.days[DELIVERY]
-    batteries = [0] * day.isps
-    for order in settled.settlements.values():
-        for line in order["lines"]:
-            batteries[line["isp"] - 1] += line["actual_j"]
     measured = [energy // day.isp_seconds for energy in settled.transformer_j]
-    without = [power - energy // day.isp_seconds for power, energy in zip(measured, batteries, strict=True)]
+    pairs = zip(measured, settled.batteries_j, strict=True)
+    without = [power - energy // day.isp_seconds for power, energy in pairs]
     return TransformerDay(DELIVERY, day.isp_seconds, told.forecast_w, without, measured, told.limit_w, -told.limit_w)
 
 

@@ -35,6 +35,8 @@ class Settled:
     local: list[Mapping[str, Any]] = field(default_factory=list)
     imbalance: Mapping[str, Any] = field(default_factory=dict)
     transformer_j: tuple[int, ...] = ()
+    batteries_j: tuple[int, ...] = ()
+    """Σ of all batteries per ISP of the day, as allocated: with what the disputes have proven."""
 
 
 async def tell(cast: Cast, told: DayAhead, done: Operation, progress: Progress) -> Settled:
@@ -163,6 +165,8 @@ async def _imbalance(cast: Cast, day: CalendarDay, settled: Settled) -> None:
     energies |= {item: _corrected(cast, item, energies[item], settled) for item in energies}
     transformer = await metered(gateway.twin, cast.meters[POINT], day, isps)
     settled.transformer_j = transformer.energy_j
+    batteries = [energies[name].energy_j for names in FLEETS.values() for name in names]
+    settled.batteries_j = tuple(map(sum, zip(*batteries, strict=True)))
     pins = digest([[name, list(found.energy_j)] for name, found in sorted(energies.items())])
     supply = cast.desk(DSO, "brp-supply").did
     args = allocation(DELIVERY, 1, POINT, cast.brps, energies, transformer, supply, pins)

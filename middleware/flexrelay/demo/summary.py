@@ -3,6 +3,7 @@
 from typing import Any
 
 from flexrelay.cli.output import out, table
+from flexrelay.demo.plots import TransformerDay
 from flexrelay.demo.run import Outcome
 from flexrelay.demo.terminal import merit_order_text, transformer_text
 
@@ -96,11 +97,26 @@ def _totals(report: dict[str, Any], outcome: Outcome) -> None:
         f"{report['anchors']} anchors, {report['orders']} orders, {report['commands']} commands.\n"
         f"{report['ledger_transactions']:,} ledger transactions in {ledger['height']} blocks: {verified}."
     )
-    out.print(
-        f"Transformer at the peak: {min(day.without_w) / 1000:.1f} kW without the orders, "
-        f"{min(day.measured_w) / 1000:.1f} kW as measured; limit {day.feed_in_limit_w / 1000:.0f} kW."
-    )
+    out.print(_transformer(day))
     out.print(
         f"Σ cash = {report['cash_sum_micro_eur']} µ€.  Pictures: {', '.join(str(path) for path in outcome.pictures)}"
     )
     out.print(f"Input: {outcome.attribution}", style="dim")
+
+
+def _transformer(day: TransformerDay) -> str:
+    """What the orders achieved, and what they did not: a forecast from past days misses a sunnier one."""
+    limit = day.feed_in_limit_w
+    over = [power for power in day.measured_w if power < limit]
+    missed = max(known - real for known, real in zip(day.forecast_w, day.without_w, strict=True) if real < limit)
+    text = (
+        f"Feed-in beyond the limit of {-limit / 1000:.0f} kW: without the batteries in "
+        f"{sum(power < limit for power in day.without_w)} intervals, up to {-min(day.without_w) / 1000:.1f} kW; "
+        f"as measured in {len(over)}, up to {-min(day.measured_w) / 1000:.1f} kW"
+    )
+    if not over:
+        return f"{text}."
+    return (
+        f"{text}: the day fed in up to {missed / 1000:.1f} kW more than any of the days that the forecast knew, "
+        "and one battery failed."
+    )

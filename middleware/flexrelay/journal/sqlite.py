@@ -1,6 +1,6 @@
 """The embedded journal: SQLite in WAL mode with synchronous=FULL, group commit, segments chained by hash.
 
-A segment is the entries of one `append`; its hash is SHA-256(hash of the one before ‖ first position ‖ count ‖
+A segment is the entries of one `append`; its hash is SHA-256(hash of the one before ‖ first position ‖ last ‖
 newest receive time ‖ body), so a changed, missing or exchanged segment is noticed when it is read or verified.
 Appends that wait while a commit runs go into the next one together. One process owns the file (a lock beside it).
 """
