@@ -11,17 +11,19 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from flexrelay_contracts.refusal import Refused
 from pydantic import SecretStr
 
 from flexrelay.identity import Identity, Wallet, sign_intent
 from flexrelay.ledger.embedded import EmbeddedLedger, EndorsementPolicy, Genesis, Organisation, key_identifier
 from flexrelay.ledger.port import Call, Committed, Ledger, LedgerError, NotFound, OutcomeUnknown, Validation
+from flexrelay_contracts.refusal import Refused
 
 GATEWAY = "gateway"
 OPERATOR = "operator"
 _BOOTSTRAP_ID = "network-bootstrap"
 _PATIENCE_S = 30.0
+_BILATERAL = ("congestion", "settlement", "dispute")
+"""Contracts with data that is private between two organisations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,20 @@ def identity_in(wallet: Wallet, network: str, kind: Any, label: str, controller:
     return wallet.find(label) or wallet.create(network, kind, label=label, controller=controller)
 
 
-def pair_collections(orgs: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """A private collection for every pair of organisations, and one of all when there are more than two."""
+def private_collections(orgs: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """A private collection for each pair of organisations, one for each by itself (whose actors trade with each other),
+    and one of all when there are more than two."""
     pairs = {"-".join(pair): pair for pair in combinations(sorted(orgs), 2)}
-    return pairs | ({"all": tuple(sorted(orgs))} if len(orgs) > 2 else {})
+    own = {f"{org}.own": (org,) for org in sorted(orgs)}
+    return pairs | own | ({"all": tuple(sorted(orgs))} if len(orgs) > 2 else {})
+
+
+def _policies(orgs: Sequence[str]) -> dict[str, EndorsementPolicy]:
+    """None up to three organisations: the majority, two, endorses everything. In a larger network two are no majority,
+    and contracts that read what is private between two organisations can have no third one execute them."""
+    if len(orgs) <= 3:
+        return {}
+    return {name: EndorsementPolicy(orgs=tuple(orgs), required=2) for name in _BILATERAL}
 
 
 def genesis(network: str, wallets: Mapping[str, Wallet]) -> Genesis:
@@ -78,8 +90,8 @@ def genesis(network: str, wallets: Mapping[str, Wallet]) -> Genesis:
             Organisation(name=org, gateways=(identity_in(wallet, network, "gateway", GATEWAY).operation.key,))
             for org, wallet in sorted(wallets.items())
         ),
-        policies={"congestion": EndorsementPolicy(orgs=tuple(sorted(wallets)), required=1)},
-        collections=dict(pair_collections(list(wallets))),
+        policies=_policies(sorted(wallets)),
+        collections=dict(private_collections(list(wallets))),
     )
 
 
@@ -108,7 +120,7 @@ async def found(
         "operator": await wallets[operator_org].proven(operator.did),
         "organisations": sorted(wallets),
         "gateways": entries,
-        "collections": {name: list(orgs) for name, orgs in sorted(pair_collections(list(wallets)).items())},
+        "collections": {name: list(orgs) for name, orgs in sorted(private_collections(list(wallets)).items())},
     }
     signer = wallets[operator_org].signer(operator.did)
     intent = await sign_intent(signer, network, "network.bootstrap", args, wall_ms() + 60_000, _BOOTSTRAP_ID)

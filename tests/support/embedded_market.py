@@ -10,7 +10,6 @@ from typing import Any
 from flexrelay.ledger.embedded import (
     Connection,
     EmbeddedLedger,
-    EndorsementPolicy,
     Genesis,
     Organisation,
     key_identifier,
@@ -35,8 +34,14 @@ class LedgerInHand:
     now: int = 1_700_000_000_000
     used: set[str] = field(default_factory=set)
 
-    def prepare(self, intent: bytes, creator: Creator, transient: Mapping[str, bytes] | None = None) -> Prepared:
-        return self.runner.run(self.connections[creator.org].prepare(Call(intent, dict(transient or {}))))
+    def prepare(
+        self,
+        intent: bytes,
+        creator: Creator,
+        transient: Mapping[str, bytes] | None = None,
+        endorsing: tuple[str, ...] = (),
+    ) -> Prepared:
+        return self.runner.run(self.connections[creator.org].prepare(Call(intent, dict(transient or {}), endorsing)))
 
     def submit(self, prepared: Prepared) -> Validation:
         async def outcome() -> Validation:
@@ -99,7 +104,6 @@ def market_network(folder: Path) -> Iterator[MarketNetwork]:
                 Organisation(name=org, gateways=(multikey(party.private.public_key()),))
                 for org, party in gateways.items()
             ),
-            policies={"congestion": EndorsementPolicy(orgs=ORGS, required=1)},
             collections=collections,
         )
         opened = EmbeddedLedger.open(folder, genesis, clock=lambda: backend.now)

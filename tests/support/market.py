@@ -125,8 +125,21 @@ class Market:
         self.net.to(self.closes)
         self.net.call(self.dso, "congestion.close_gate", auction=AUCTION)
 
+    def sealed_contents(self, offer_id: str) -> dict[str, Any]:
+        """Arguments of congestion.open_offer, as the buyer's organisation can make them."""
+        named = {"auction": AUCTION, "offer_id": offer_id}
+        return {**named, **self.net.ask("congestion.offer_contents", **named)}
+
+    def unseal(self) -> None:
+        """Every aggregator opens what it has sealed."""
+        for offer in self.net.ask("congestion.offers", auction=AUCTION):
+            if offer["status"] == "sealed":
+                party = self.net.parties[offer["aggregator"]]
+                self.net.call(party, "congestion.open_offer", **self.sealed_contents(offer["offer_id"]))
+
     def clear(self) -> list[dict[str, Any]]:
-        """The orders, by aggregator A, B."""
+        """The orders, by aggregator A, B; sealed offers are opened first."""
+        self.unseal()
         result = self.net.call(self.dso, "congestion.clear", auction=AUCTION)
         orders = [self.net.ask("congestion.order", order_id=name) for name in result["orders"]]
         return sorted(orders, key=lambda order: [self.agg_a.did, self.agg_b.did].index(order["aggregator"]))

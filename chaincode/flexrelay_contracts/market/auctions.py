@@ -3,7 +3,7 @@
 So an offer that was endorsed before the gate and held back over it dies of a version conflict at commit.
 """
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from flexrelay_contracts import calendar
 from flexrelay_contracts.clock import market_time
@@ -18,6 +18,9 @@ from flexrelay_schemas.model import Model
 from flexrelay_schemas.product import Product
 
 Status = Literal["open", "closed", "cleared"]
+
+OPENING_MS: Final = 3_600_000
+"""Market time after the closing of the gate in which a clearing waits for sealed offers to be opened."""
 
 
 class Named(Model):
@@ -76,6 +79,13 @@ def lapses_at(product: Product, day: CalendarDay, first_isp: int) -> int:
     return day.bounds(first_isp)[0] - product.full_activation_time_s * 1000
 
 
+def opening_ends_at(auction: Record, lapses: int) -> int:
+    """UTC ms in market time until which a closed auction waits for sealed offers; it leaves half of the time that there
+    is before the auction lapses to the clearing."""
+    closed: int = auction["closed_ms"]
+    return closed + min(OPENING_MS, max(lapses - closed, 0) // 2)
+
+
 def _close_gate(ctx: ContractContext, caller: Caller, args: Named) -> Result:
     """Anyone with a role in the market may close a gate whose time has come: it gives nobody an advantage."""
     record = find(ctx, args.auction)
@@ -86,7 +96,7 @@ def _close_gate(ctx: ContractContext, caller: Caller, args: Named) -> Result:
     now = market_time(ctx)
     if now < closes:
         raise Refused("gate_open", f"the gate of {args.auction} closes at {closes}, it is {now}", "auction")
-    set_status(ctx, args.auction, record, "closed")
+    set_status(ctx, args.auction, {**record, "closed_ms": now}, "closed")
     announce(ctx, "congestion.gate_closed", {"auction": args.auction, "market_ms": now})
     return {"auction": args.auction, "status": "closed"}
 

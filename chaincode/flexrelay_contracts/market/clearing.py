@@ -1,4 +1,8 @@
-"""Clearing of a congestion auction: the merit order of options, pay-as-bid, after the gate has closed."""
+"""Clearing of a congestion auction: the merit order of options, pay-as-bid, after the gate has closed.
+
+It reads public records only, so that any organisation can execute and endorse it: sealed offers are opened before. The
+buyer waits for them until `opening_ends_at`; what is sealed after that is left out and gets back what it holds.
+"""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -8,11 +12,10 @@ from flexrelay_contracts import calendar
 from flexrelay_contracts.clock import market_time
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.market.accounts import Postings, actor_account, escrow_account
-from flexrelay_contracts.market.auctions import Named, find, lapses_at, product_of, set_status
+from flexrelay_contracts.market.auctions import Named, find, lapses_at, opening_ends_at, product_of, set_status
 from flexrelay_contracts.market.offer import (
     collateral_of,
     drop_contents,
-    open_contents,
     requested_energies,
     reservation_of,
     standing_offers,
@@ -58,13 +61,22 @@ def _clear(ctx: ContractContext, caller: Caller, args: Named) -> Result:
     if market_time(ctx) >= lapses:
         raise Refused("lapsed", f"auction {args.auction} could be cleared until {lapses}", "auction")
     offers = standing_offers(ctx, args.auction)
-    contents = {offer_id: open_contents(ctx, args.auction, offer_id, record) for offer_id, record in offers}
+    unopened = [offer_id for offer_id, record in offers if record["status"] == "sealed"]
+    ends = opening_ends_at(auction, lapses)
+    if unopened and market_time(ctx) < ends:
+        message = f"offer {unopened[0]} is sealed; open it, or clear without it from {ends} on"
+        raise Refused("offer_sealed", message, "auction")
+    contents = {
+        offer_id: tuple(Option.model_validate(option) for option in record["options"])
+        for offer_id, record in offers
+        if record["status"] == "open"
+    }
     selection = _select(args.auction, request, contents)
     chosen = {taken.option: taken.percent for taken in selection.activations}
     taken = [
         _Taken(offer_id, record, option, chosen[name], powers(option, chosen[name]))
         for offer_id, record in offers
-        for option in contents[offer_id]
+        for option in contents.get(offer_id, ())
         if (name := _option_key(offer_id, option)) in chosen
     ]
     rooms = _rooms(args.auction, auction["direction"], request, taken)
@@ -78,11 +90,14 @@ def _clear(ctx: ContractContext, caller: Caller, args: Named) -> Result:
         save(ctx, key("order", order["order_id"]), order)
         announce(ctx, "congestion.ordered", order)
     for offer_id, record in offers:
-        drop_contents(ctx, args.auction, offer_id, record)
+        if record["status"] == "sealed":
+            drop_contents(ctx, args.auction, offer_id, record)
+            save(ctx, key("offer", args.auction, offer_id), {**record, "status": "unopened"})
     result = {
         "auction": args.auction,
         "orders": [order["order_id"] for order in orders],
-        "options": {offer_id: _opened(offer_id, contents[offer_id], chosen) for offer_id, _ in offers},
+        "options": {offer_id: _shown(offer_id, contents[offer_id], chosen) for offer_id in sorted(contents)},
+        "unopened": unopened,
         "uncovered_w": [-(-left // 100_000) for left in selection.uncovered],
         "method": selection.method,
         "market_ms": market_time(ctx),
@@ -214,8 +229,8 @@ def find_clearing(ctx: ContractContext, auction: str) -> Record:
     return need(ctx, key("clearing", auction), "not_cleared", f"auction {auction} is not cleared", "auction")
 
 
-def _opened(offer_id: str, options: tuple[Option, ...], chosen: dict[str, int]) -> list[Record]:
-    """Options as they are published: who would have delivered an option that was not taken is nobody's business."""
+def _shown(offer_id: str, options: tuple[Option, ...], chosen: dict[str, int]) -> list[Record]:
+    """Options as the result holds them: who would have delivered one that was not taken does not matter any more."""
     result = []
     for option in options:
         record = option.model_dump(mode="json")

@@ -144,7 +144,7 @@ def _moved(ctx: ContractContext, order: Mapping[str, Any], day: CalendarDay) -> 
 
 
 def _option(ctx: ContractContext, order: Mapping[str, Any]) -> Option:
-    """The option that became the order, as the clearing unsealed it."""
+    """The option that became the order, as the clearing took it."""
     offered = find_clearing(ctx, order["auction"])["options"][order["offer_id"]]
     return next(Option.model_validate(item) for item in offered if item["option_id"] == order["option_id"])
 

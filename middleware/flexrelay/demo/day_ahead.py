@@ -8,7 +8,7 @@ from typing import Any
 from flexrelay.demo.barrier import journals_hold, market_reaches, still_before
 from flexrelay.demo.cast import CONGESTION, DSO, LOCAL, POINT, SELLERS, A, B, Cast, Progress
 from flexrelay.demo.grid import DATES
-from flexrelay.market.congestion import Ask, option, requested_isps, sealed_offer, updated_prognosis
+from flexrelay.market.congestion import Ask, opening, option, requested_isps, sealed_offer, updated_prognosis
 from flexrelay.market.forecast import feed_in_room, greatest_feed_in, withdrawal_need
 from flexrelay.market.metering import metered, metered_all
 from flexrelay_contracts.market.options import Option
@@ -27,10 +27,10 @@ REBOUND_ISPS = range(73, 93)
 """18:00 to 23:00: where the DSO has room for what the batteries give back."""
 LOCAL_ISPS = range(65, 69)
 """16:00 to 17:00: the local auction's hour."""
-LOCAL_ASKS = {"bus01": (6_000, 62_000), "bus05": (6_000, 66_000), "bus11": (4_000, 71_000)}
+LOCAL_ASKS = {"bus01": (3_000, 62_000), "bus05": (3_000, 66_000), "bus11": (2_000, 71_000)}
 """Sellers: Wh per ISP and n€/Wh."""
-LOCAL_BIDS = {A: ("s1", 8_000, 84_000), B: ("s5", 5_000, 64_000)}
-"""Buyers with the capacity that is left: battery, Wh per ISP and n€/Wh."""
+LOCAL_BIDS = {A: ("s1", 5_000, 84_000), B: ("s5", 5_000, 64_000)}
+"""Buyers with the capacity that is left (s1 has room for 21 kWh after its order): battery, Wh per ISP and n€/Wh."""
 
 
 @dataclass
@@ -120,7 +120,7 @@ async def _offer(cast: Cast, told: DayAhead, org: str, request: tuple[RequestedI
         "congestion.offer",
         {
             "auction": told.auction,
-            "offer_id": f"offer-{org}",
+            "offer_id": _offer_id(org),
             "prognosis_revision": 1,
             "options": [],
             "contents_hash": contents_hash,
@@ -128,6 +128,10 @@ async def _offer(cast: Cast, told: DayAhead, org: str, request: tuple[RequestedI
         transient={"offer": contents},
         gate=cast.site.clock.wall(product.closes_at(day)),
     )
+
+
+def _offer_id(org: str) -> str:
+    return f"offer-{org}"
 
 
 def _prognosis(revision: int, power_w: list[int], orders: list[str]) -> dict[str, Any]:
@@ -144,11 +148,19 @@ def _prognosis(revision: int, power_w: list[int], orders: list[str]) -> dict[str
 async def _clear(cast: Cast, told: DayAhead) -> None:
     dso = cast.desk(DSO, "dso")
     await dso.do("congestion.close_gate", {"auction": told.auction})
+    await asyncio.gather(*(_open(cast, told, org) for org in told.options))
     done = await dso.do("congestion.clear", {"auction": told.auction})
     org_of = {cast.desk(org, "aggregator").did: org for org in (A, B)}
     for order_id in done.result["orders"]:
         order = await cast.site.gateways[DSO].ledger.evaluate("congestion.order", {"order_id": order_id})
         told.orders[org_of[order["aggregator"]]] = order
+
+
+async def _open(cast: Cast, told: DayAhead, org: str) -> None:
+    """An aggregator opens its own offer, from its organisation's copy of the private contents."""
+    named = {"auction": told.auction, "offer_id": _offer_id(org)}
+    contents = await cast.site.gateways[org].ledger.evaluate("congestion.offer_contents", named)
+    await cast.desk(org, "aggregator").do("congestion.open_offer", opening(**named, contents=contents))
 
 
 async def _updated(cast: Cast, told: DayAhead, org: str) -> None:

@@ -1,6 +1,7 @@
 """Documents of the congestion market: a DSO's request from its need, an aggregator's offer from its fleet.
 
-Pure functions from plans to the arguments of `congestion.request`, `congestion.offer` and `congestion.prognosis`.
+Pure functions from plans to the arguments of `congestion.request`, `congestion.offer`, `congestion.open_offer` and
+`congestion.prognosis`.
 """
 
 import secrets
@@ -10,10 +11,9 @@ from hashlib import sha256
 from typing import Any
 
 from flexrelay.market.fleet import Fleet, spread
-from flexrelay_contracts.market.offer import Contents
+from flexrelay_contracts.market.offer import Contents, encoded
 from flexrelay_contracts.market.options import Option, OptionConnection, OptionIsp
 from flexrelay_contracts.market.request import RequestedIsp
-from flexrelay_schemas.canonical import canonical
 from flexrelay_schemas.product import Product
 
 
@@ -72,10 +72,18 @@ def _granules(power: int, granule: int) -> int:
 
 
 def sealed_offer(options: Sequence[Option]) -> tuple[str, bytes]:
-    """(contents hash, transient input `offer`) of a sealed offer; the salt is fresh."""
+    """(contents hash, transient input `offer`) of a sealed offer; the salt is fresh.
+
+    Nobody needs to keep it: `congestion.offer_contents` gives salt and options to the parties, see `opening`.
+    """
     contents = Contents(salt=secrets.token_hex(32), options=tuple(options))
-    data = canonical(contents.model_dump(mode="json"))
+    data = encoded(contents)
     return sha256(data).hexdigest(), data
+
+
+def opening(auction: str, offer_id: str, contents: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `congestion.open_offer` from what `congestion.offer_contents` gives."""
+    return {"auction": auction, "offer_id": offer_id, "salt": contents["salt"], "options": contents["options"]}
 
 
 def updated_prognosis(baseline_w: Sequence[int], order: Mapping[str, Any]) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ EVENTS: Final[Mapping[str, About]] = {
     "congestion.gate_closed": About("auction", ("auction",), "closed"),
     "congestion.cleared": About("auction", ("auction",), "cleared"),
     "congestion.offered": About("offer", ("auction", "offer_id"), "standing"),
+    "congestion.opened": About("offer", ("auction", "offer_id")),
     "congestion.revoked": About("offer", ("auction", "offer_id"), "revoked"),
     "congestion.ordered": About("order", ("order_id",), "ordered"),
     "congestion.activation": About("order", ("order_id",), under="activations"),

@@ -125,26 +125,6 @@ def test_rebound_room_is_shared_out_once() -> None:
     assert sum(rooms) == 8_000 and sorted(rooms) == [3_429, 4_571]
 
 
-def test_a_sealed_offer_is_private_until_it_is_cleared() -> None:
-    market = Market.start(sealed=True)
-    first, _ = market.order()
-    assert first["price_nano_eur_per_wh"] == 100_000
-    offers = market.net.ask("congestion.offers", auction=AUCTION)
-    assert all(offer["options"] == [] and offer["contents_hash"] for offer in offers)
-    assert {offer["collection"] for offer in offers} == {"dso--agg-a", "dso--agg-b"}
-    assert not market.net.ledger.private, "purged once its content is public"
-
-
-def test_sealed_contents_and_hash_belong_together() -> None:
-    market = ready(sealed=True)
-    good = option(100_000, [10_000, 10_000, 0], a1=[10_000, 10_000, 0])
-    refused("contents_hash", "contents_hash", lambda: market.offer(market.agg_a, good, contents_hash="0" * 64))
-    refused("sealed", "options", lambda: market.offer(market.agg_a, good, options=[good]))
-    market.sealed = False
-    refused("sealed", "contents_hash", lambda: market.offer(market.agg_a, options=[]))
-    refused("transient_missing", "offer", lambda: market.offer(market.agg_a, options=[], contents_hash="0" * 64))
-
-
 def test_after_the_gate_nothing_is_taken(market: Market) -> None:
     market = ready()
     good = option(100_000, [10_000, 10_000, 0], a1=[10_000, 10_000, 0])

@@ -265,5 +265,8 @@ def test_every_transaction_of_the_market_runs_twice(replay: Replay) -> None:
         market.dso, "portfolio.limit", connection="a1", direction="feed_in", date=DATE, parts=parts, reason="works"
     )  # fmt: skip
     market.net.call(market.net.operator, "products.retire", product="congestion-day-ahead")
+    sealed = Market.start(sealed=True)
+    sealed.order()
+    market.net.ledger.used |= sealed.net.ledger.used
     prefixes = ("products.", "accounts.", "portfolio.", "congestion.", "settlement.", "dispute.")
     assert {name for name in TRANSACTIONS if name.startswith(prefixes)} <= market.net.ledger.used
