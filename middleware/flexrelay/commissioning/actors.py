@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from flexrelay.app import Gateway, Site
 from flexrelay.commissioning.errors import CommissioningError
@@ -10,8 +10,10 @@ from flexrelay.commissioning.operator import operator_of
 from flexrelay.founding import identity_in, wall_ms
 from flexrelay.identity import Identity, issue_role_credential
 from flexrelay_contracts.refusal import Refused
+from flexrelay_schemas.credentials import Role
 
 VALID_DAYS: Final = 366
+ROLES: Final[tuple[str, ...]] = tuple(role for role in get_args(Role) if role != "device")
 _DAY_MS: Final = 86_400_000
 
 
@@ -42,6 +44,9 @@ async def add_actor(
     """Make the actor's key in the organisation's wallet, register its DID through the organisation's gateway, and
     enrol its roles. What is there already stays. Raises Refused and CommissioningError."""
     gateway = gateway_of(site, org)
+    for role in roles:
+        if role not in ROLES:
+            raise CommissioningError(f"role {role!r} is unknown; there are {', '.join(ROLES)}")
     identity = identity_in(gateway.wallet, site.network, "actor", label)
     if identity.kind != "actor":
         raise CommissioningError(f"{label!r} of {org} is a {identity.kind}: choose another label")
@@ -162,7 +167,7 @@ async def _roles(gateway: Gateway, did: str) -> dict[str, tuple[str, ...]]:
     for grant in await gateway.ledger.evaluate("grants.list", {"subject": did}):
         markets = {
             market
-            for held in (grant, *grant["others"])
+            for held in (grant, *grant.get("others", ()))
             if held["status"] == "active" and held["nbf"] <= now < held["exp"]
             for market in held["markets"]
         }
