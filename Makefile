@@ -3,6 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv/bin
 ARGS ?=
+export UV := $(or $(shell command -v uv),$(CURDIR)/.cache/uv/bin/uv)
 
 .PHONY: help setup demo test check bench soak schemas
 
