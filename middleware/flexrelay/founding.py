@@ -74,7 +74,7 @@ def private_collections(orgs: Sequence[str]) -> dict[str, tuple[str, ...]]:
     return pairs | own | ({"all": tuple(sorted(orgs))} if len(orgs) > 2 else {})
 
 
-def _policies(orgs: Sequence[str]) -> dict[str, EndorsementPolicy]:
+def endorsement_policies(orgs: Sequence[str]) -> dict[str, EndorsementPolicy]:
     """None up to three organisations: the majority, two, endorses everything. In a larger network two are no majority,
     and contracts that read what is private between two organisations can have no third one execute them."""
     if len(orgs) <= 3:
@@ -90,7 +90,7 @@ def genesis(network: str, wallets: Mapping[str, Wallet]) -> Genesis:
             Organisation(name=org, gateways=(identity_in(wallet, network, "gateway", GATEWAY).operation.key,))
             for org, wallet in sorted(wallets.items())
         ),
-        policies=_policies(sorted(wallets)),
+        policies=endorsement_policies(sorted(wallets)),
         collections=dict(private_collections(list(wallets))),
     )
 

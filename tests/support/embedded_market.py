@@ -1,12 +1,13 @@
 """The tests' congestion market on the real embedded ledger: three organisations, a clock in hand."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flexrelay.founding import endorsement_policies, private_collections
 from flexrelay.ledger.embedded import (
     Connection,
     EmbeddedLedger,
@@ -87,9 +88,12 @@ class LedgerInHand:
 
 
 @contextmanager
-def market_network(folder: Path) -> Iterator[MarketNetwork]:
-    """A bootstrapped network on a fresh ledger in `folder`; market time is the ledger's clock, which `net.to` moves."""
-    gateways = {org: Party.new("gateway") for org in ORGS}
+def market_network(folder: Path, orgs: Sequence[str] = ORGS) -> Iterator[MarketNetwork]:
+    """A bootstrapped network on a fresh ledger in `folder`, with the collections and policies of a founding.
+
+    Market time is the ledger's clock, which `net.to` moves.
+    """
+    gateways = {org: Party.new("gateway") for org in orgs}
     creators = {org: Creator(org, key_identifier(multikey(p.private.public_key()))) for org, p in gateways.items()}
     with asyncio.Runner() as runner:
         backend = LedgerInHand(runner)
@@ -97,13 +101,14 @@ def market_network(folder: Path) -> Iterator[MarketNetwork]:
         net = MarketNetwork(backend, operator, gateways, creators)  # type: ignore[arg-type]
         net.home |= {operator.did: "dso", **{party.did: org for org, party in gateways.items()}}
         net.parties |= {party.did: party for party in (operator, *gateways.values())}
-        collections = {name: tuple(orgs) for name, orgs in net.genesis()["collections"].items()}
+        collections = private_collections(orgs)
         genesis = Genesis(
             network=NETWORK,
             organisations=tuple(
                 Organisation(name=org, gateways=(multikey(party.private.public_key()),))
                 for org, party in gateways.items()
             ),
+            policies=endorsement_policies(orgs),
             collections=collections,
         )
         opened = EmbeddedLedger.open(folder, genesis, clock=lambda: backend.now)
@@ -111,7 +116,8 @@ def market_network(folder: Path) -> Iterator[MarketNetwork]:
         try:
             for org, party in gateways.items():
                 backend.connections[org] = ledger.connect(org, Signer(party))
-            net.call(operator, "network.bootstrap", **net.genesis())
+            named = {name: list(members) for name, members in collections.items()}
+            net.call(operator, "network.bootstrap", **net.genesis() | {"collections": named})
             net.publish("2016-05-12", 14)
             yield net
         finally:

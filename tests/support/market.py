@@ -69,9 +69,11 @@ class Market:
 
     @classmethod
     def on(cls, net: MarketNetwork, *, fund_micro_eur: int = 1_000_000_000, **changes: Any) -> "Market":
-        """The market on a network that is there; `changes` to the product."""
+        """The market on a network that is there; `changes` to the product. An aggregator without an organisation of its
+        own on the network is the DSO's."""
         dso = net.actor("dso", org="dso")
-        agg_a, agg_b = net.actor("aggregator", org="agg-a"), net.actor("aggregator", org="agg-b")
+        org_a, org_b = (org if org in net.gateways else "dso" for org in ("agg-a", "agg-b"))
+        agg_a, agg_b = net.actor("aggregator", org=org_a), net.actor("aggregator", org=org_b)
         net.call(net.operator, "products.publish", document=product(**changes))
         connections, of = {}, {}
         for name, aggregator in (("a1", agg_a), ("a2", agg_a), ("b1", agg_b), ("b2", agg_b)):

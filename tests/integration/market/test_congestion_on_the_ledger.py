@@ -1,14 +1,17 @@
-"""The congestion market on the embedded ledger: held-back offers, private data, a story to its end, and its proof."""
+"""The congestion market on the embedded ledger: held-back offers, private data, endorsement, a story and its proof."""
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from support.contracts import Party
 from support.embedded_market import LedgerInHand, market_network
-from support.market import AUCTION, ISP_S, Market, option
+from support.market import AUCTION, ISP_S, Market, MarketNetwork, option
 
 from flexrelay.ledger.embedded import verify
-from flexrelay.ledger.port import Prepared, Validation
+from flexrelay.ledger.port import LedgerError, Prepared, Validation
+from flexrelay_contracts.market.auctions import OPENING_MS
 from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.canonical import canonical
 
@@ -109,3 +112,116 @@ def test_the_whole_story_with_both_disputes(tmp_path: Path) -> None:
         assert market.money(market.agg_b) == 1_000_000_000 - 105_000 + 300_000 - bond
         assert market.held() == {}
     assert not verify(tmp_path).problems
+
+
+PAIRS = (("agg-a", "dso"), ("agg-b", "dso"), ("agg-a", "agg-b"))
+
+
+def sealed_and_closed(net: MarketNetwork) -> Market:
+    market = Market.on(net, sealed=True)
+    market.nominate(market.agg_a)
+    market.nominate(market.agg_b)
+    market.request()
+    market.offer(market.agg_a, GOOD)
+    market.offer(market.agg_b, option(120_000, [10_000, 10_000, 0], b1=[10_000, 10_000, 0]))
+    market.close()
+    return market
+
+
+def endorsed(market: Market, party: Party, endorsing: tuple[str, ...], function: str, **args: Any) -> Prepared:
+    intent = party.intent(function, args, deadline=backend(market).now + 60_000)
+    return backend(market).prepare(intent, market.net.creators[market.net.home[party.did]], endorsing=endorsing)
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_any_two_organisations_endorse_openings_and_clearing(tmp_path: Path, pair: tuple[str, str]) -> None:
+    with market_network(tmp_path) as net:
+        market = sealed_and_closed(net)
+        for party, name in ((market.agg_a, "offer-a"), (market.dso, "offer-b")):
+            opening = endorsed(market, party, pair, "congestion.open_offer", **market.sealed_contents(name))
+            assert backend(market).submit(opening) is Validation.VALID
+        alone = endorsed(market, market.dso, ("dso",), "congestion.clear", auction=AUCTION)
+        clearing = endorsed(market, market.dso, pair, "congestion.clear", auction=AUCTION)
+        assert backend(market).submit(alone) is Validation.ENDORSEMENT_POLICY_FAILURE
+        assert backend(market).submit(clearing) is Validation.VALID
+        assert len(clearing.result["orders"]) == 2
+    assert not verify(tmp_path).problems
+
+
+def test_an_organisation_alone_is_no_majority(tmp_path: Path) -> None:
+    """B is the DSO's here: nobody else may see what the two seal, so nobody else can endorse it."""
+    with market_network(tmp_path, ("dso", "agg-a")) as net:
+        market = Market.on(net, sealed=True)
+        market.nominate(market.agg_a)
+        market.nominate(market.agg_b)
+        market.request()
+        with pytest.raises(LedgerError, match="no set of organisations"):
+            market.offer(market.agg_b, option(1, [10_000, 10_000, 0], b1=[10_000, 10_000, 0]))
+        market.offer(market.agg_a, GOOD)
+        market.close()
+        assert len(market.clear()) == 1
+
+
+@pytest.mark.parametrize("orgs", [("dso",), ("dso", "agg-a", "agg-b", "tso", "operator")], ids=["one", "five"])
+def test_sealed_products_are_traded_and_settled_on_networks_of_any_size(tmp_path: Path, orgs: tuple[str, ...]) -> None:
+    """One organisation that is buyer and aggregators; a large network, where two parties are no majority."""
+    with market_network(tmp_path, orgs) as net:
+        market = Market.on(net, sealed=True)
+        orders = market.order()
+        market.deliver(*orders)
+        for order in orders:
+            market.settle(order)
+        assert market.money(market.agg_a) == 1_000_000_000 + 500_000
+        assert market.held() == {}
+    assert not verify(tmp_path).problems
+
+
+def test_a_sealed_offer_is_shown_to_its_two_organisations_only(tmp_path: Path) -> None:
+    with market_network(tmp_path) as net:
+        market = sealed_and_closed(net)
+        named = {"auction": AUCTION, "offer_id": "offer-a"}
+        ours, theirs = (backend(market).ask_as(org, "congestion.offer_contents", **named) for org in ("agg-a", "dso"))
+        assert ours == theirs and ours["options"] == [GOOD]
+        with pytest.raises(Refused, match="private_not_member"):
+            backend(market).ask_as("agg-b", "congestion.offer_contents", **named)
+        market.unseal()
+        assert backend(market).ask_as("agg-b", "congestion.offer_contents", **named) == ours
+
+
+def test_an_opening_held_back_over_the_clearing_dies(tmp_path: Path) -> None:
+    """The buyer has waited long enough: what comes after its clearing changes nothing, and nothing was seen in part."""
+    with market_network(tmp_path) as net:
+        market = sealed_and_closed(net)
+        contents = market.sealed_contents("offer-a")
+        net.call(market.dso, "congestion.open_offer", **market.sealed_contents("offer-b"))
+        net.to(market.closes + OPENING_MS)
+        held = endorsed(market, market.agg_a, (), "congestion.open_offer", **contents)
+        early = endorsed(market, market.dso, (), "congestion.clear", auction=AUCTION)
+        assert backend(market).submit(early) is Validation.VALID
+        assert backend(market).submit(held) is Validation.MVCC_READ_CONFLICT
+        (order_id,) = early.result["orders"]
+        assert net.ask("congestion.order", order_id=order_id)["offer_id"] == "offer-b"
+        assert market.money(market.agg_a) == 1_000_000_000
+
+
+def test_a_clearing_that_an_opening_overtakes_is_made_again(tmp_path: Path) -> None:
+    with market_network(tmp_path) as net:
+        market = sealed_and_closed(net)
+        contents = market.sealed_contents("offer-a")
+        net.call(market.dso, "congestion.open_offer", **market.sealed_contents("offer-b"))
+        net.to(market.closes + OPENING_MS)
+        without = endorsed(market, market.dso, (), "congestion.clear", auction=AUCTION)
+        net.call(market.agg_a, "congestion.open_offer", **contents)
+        assert backend(market).submit(without) is not Validation.VALID
+        assert len(market.clear()) == 2
+
+
+def test_both_parties_open_at_once(tmp_path: Path) -> None:
+    with market_network(tmp_path) as net:
+        market = sealed_and_closed(net)
+        contents = market.sealed_contents("offer-a")
+        first = endorsed(market, market.agg_a, (), "congestion.open_offer", **contents)
+        second = endorsed(market, market.dso, (), "congestion.open_offer", **contents)
+        assert backend(market).submit(first) is Validation.VALID
+        assert backend(market).submit(second) is Validation.MVCC_READ_CONFLICT
+        assert len(market.clear()) == 2
