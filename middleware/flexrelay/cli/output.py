@@ -86,6 +86,8 @@ def explain(error: Exception, as_json: bool = False) -> NoReturn:
     if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError):
         broken = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
         fail(f"a database of the data folder: {error}", CHECK_FAILED if broken else UNAVAILABLE, as_json)
+    if isinstance(error, UnicodeDecodeError):  # out of SQLite: a text that is no text any more
+        fail(f"a database of the data folder is damaged: {error}", CHECK_FAILED, as_json)
     raise error
 
 

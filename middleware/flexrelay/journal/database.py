@@ -30,6 +30,9 @@ def open_journal(path: Path, component: Component) -> sqlite3.Connection:
         if is_corruption(error):
             raise JournalCorrupt(damaged(path, str(error))) from error
         raise
+    except UnicodeDecodeError as error:  # SQLite's message quotes a schema that is no text any more
+        connection.close()
+        raise JournalCorrupt(damaged(path, "its schema is not readable")) from error
     except BaseException:
         connection.close()
         raise
