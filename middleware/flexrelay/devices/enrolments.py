@@ -5,6 +5,7 @@ Enrolments are read at start into the ingest registry; a change takes effect in 
 
 import json
 import sqlite3
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -55,7 +56,7 @@ class Enrolments:
         self._tenant = tenant
         self._registry = registry
         self._records: dict[str, DeviceRecord] = {}
-        self._infos: dict[str, DeviceInfo] = {}
+        self._by_name: dict[str, DeviceRecord] = {}
 
     @classmethod
     async def open(cls, store: Store, tenant: str, registry: Registry) -> Self:
@@ -77,11 +78,12 @@ class Enrolments:
         return self._records.get(did)
 
     def named(self, name: str) -> DeviceRecord | None:
-        return next((record for record in self._records.values() if record.name == name), None)
+        return self._by_name.get(name)
 
     def describe(self, did: str) -> DeviceInfo | None:
         """For the twin's mapping."""
-        return self._infos.get(did)
+        record = self._records.get(did)
+        return None if record is None else DeviceInfo(did, record.kind)
 
     async def add(self, *records: DeviceRecord) -> None:
         """Enrol devices, or change what is enrolled. Raises ValueError when a name or a credential is another's;
@@ -117,11 +119,14 @@ class Enrolments:
         self._remember(record)
 
     def _remember(self, record: DeviceRecord) -> None:
-        self._records[record.did] = record
-        self._infos[record.did] = DeviceInfo(record.did, record.kind)
+        before = self._records.get(record.did)
+        if before is not None:
+            del self._by_name[before.name]
+        self._records[record.did] = self._by_name[record.name] = record
 
 
 def _record(row: tuple[Any, ...]) -> DeviceRecord:
     did, name, kind, credentials, orgs, unsigned = row
-    pairs = tuple((protocol, credential) for protocol, credential in json.loads(credentials))
-    return DeviceRecord(did, name, kind, pairs, tuple(json.loads(orgs)), bool(unsigned))
+    pairs = tuple((sys.intern(protocol), credential) for protocol, credential in json.loads(credentials))
+    names = tuple(sys.intern(org) for org in json.loads(orgs))
+    return DeviceRecord(did, name, sys.intern(kind), pairs, names, bool(unsigned))
