@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from acceptance.independent.blocks import Chain, read_chain
 from acceptance.independent.journals import Holder, read_holder
 from acceptance.independent.market import Market

@@ -1,11 +1,10 @@
 """Anchors: every organisation's roots recomputed from journal bytes and salts, and B's forged one among them."""
 
 import pytest
-
 from acceptance.conftest import ORGS, Run
 from acceptance.independent.journals import anchors_of
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.mosquitto]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.mark.parametrize("org", ORGS)

@@ -4,7 +4,6 @@ from fractions import Fraction
 from math import floor
 
 import pytest
-
 from acceptance.conftest import Run
 from acceptance.independent.money import (
     Imbalance,
@@ -16,7 +15,7 @@ from acceptance.independent.money import (
     verdicts,
 )
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.mosquitto]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

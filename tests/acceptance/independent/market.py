@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from itertools import product as combinations
 from math import ceil, floor
 from typing import Any
@@ -116,7 +117,7 @@ def lines_of(market: Market, order: Mapping[str, Any], actual: Mapping[int, int]
 def _paid(curve: Iterable[Mapping[str, int]], share: Fraction) -> Fraction:
     """‰ of the price for ‰ of the delivery."""
     corners = [(point["delivered_permille"], point["paid_permille"]) for point in curve]
-    for (x0, y0), (x1, y1) in zip(corners, corners[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(corners):
         if x0 <= share <= x1:
             return y0 + (y1 - y0) * (share - x0) / (x1 - x0)
     raise AssertionError(f"{share} ‰ is not on the curve")
@@ -155,7 +156,9 @@ def best_selection(need: list[int], offers: Mapping[str, list[Mapping[str, Any]]
         choices.append(found)
     return min(
         (
-            sum(max(asked * 100 - sum(column), 0) for asked, *column in zip(need, *(c[0] for c in chosen), strict=True)),
+            sum(
+                max(asked * 100 - sum(column), 0) for asked, *column in zip(need, *(c[0] for c in chosen), strict=True)
+            ),
             sum(c[1] for c in chosen),
         )
         for chosen in combinations(*choices)
