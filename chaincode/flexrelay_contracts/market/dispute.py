@@ -5,13 +5,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flexrelay_contracts import calendar, identity, masterdata
+from flexrelay_contracts import calendar, identity
 from flexrelay_contracts.clock import market_time
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.market import products
 from flexrelay_contracts.market.accounts import Postings, actor_account, balance, bond_account
 from flexrelay_contracts.market.judgement import Evidence, Judgement, Question, judge
 from flexrelay_contracts.market.lines import Metered, metered_of
+from flexrelay_contracts.market.metering import metering_of
 from flexrelay_contracts.market.orders import find_order
 from flexrelay_contracts.market.settlement import (
     PARTIES,
@@ -209,10 +210,10 @@ def _resolve(ctx: ContractContext, caller: Caller, args: DisputeNamed) -> Result
 
 
 def _question(ctx: ContractContext, order: Record, product: Product, settlement: Record, record: Record) -> Question:
-    meter = masterdata.at(ctx, "meter", record["connection"], order["date"])
+    meter = metering_of(ctx, order["order_id"]).get(record["connection"], "")
     start, end = calendar.day(ctx, order["date"]).bounds(record["isp"])
     least = Provenance.METER_SIGNED if product.verification == "meter_signed" else Provenance.GATEWAY_ATTESTED
-    return Question(meter["device"] if meter else "", start, end, settlement["market_ms"], least)
+    return Question(meter, start, end, settlement["market_ms"], least)
 
 
 def _shown(ctx: ContractContext, settlement: Record, dispute_id: str, record: Record, did: str) -> Evidence | None:

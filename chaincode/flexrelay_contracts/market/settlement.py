@@ -11,13 +11,14 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints, ValidationError
 
-from flexrelay_contracts import calendar, masterdata
+from flexrelay_contracts import calendar
 from flexrelay_contracts.clock import market_time
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.market import products
 from flexrelay_contracts.market.accounts import Postings, actor_account, balance
 from flexrelay_contracts.market.auctions import find
 from flexrelay_contracts.market.lines import Metered, Totals, settle_order
+from flexrelay_contracts.market.metering import metering_of
 from flexrelay_contracts.market.orders import find_order
 from flexrelay_contracts.market.payment import pay, pay_difference
 from flexrelay_contracts.market.prognosis import power_of
@@ -78,7 +79,7 @@ class DetailConnection(Model):
 
 
 class Detail(Model):
-    """The transient input of a proposal: every connection that the aggregator represents at the congestion point."""
+    """The transient input of a proposal: every connection that was pinned for the order (`metering`)."""
 
     v: Literal[1] = 1
     salt: Hash
@@ -220,17 +221,10 @@ def _check_detail(ctx: ContractContext, order: Record, args: Propose, detail: De
     if detail.order_id != args.order_id or detail.run != args.run:
         raise Refused("detail", "the detail belongs to another settlement", "detail")
     named = [item.connection for item in detail.connections]
-    represented = [
-        place["connection"]
-        for place in masterdata.connections_at(ctx, order["congestion_point"], order["date"])
-        if (mandate := masterdata.at(ctx, "mandate", place["connection"], order["date"])) is not None
-        and mandate["aggregator"] == order["aggregator"]
-    ]
+    represented = list(metering_of(ctx, order["order_id"]))
     if sorted(named) != sorted(represented):
         odd = sorted(set(named) ^ set(represented)) or sorted(n for n in named if named.count(n) > 1)
-        raise Refused(
-            "connections", f"the detail and the aggregator's portfolio differ in {odd[0]}", "detail.connections"
-        )
+        raise Refused("connections", f"the detail and the order's connections differ in {odd[0]}", "detail.connections")
     for index, item in enumerate(detail.connections):
         if len(item.energy_j) != len(args.lines) or len(item.quality) != len(args.lines):
             raise Refused("isp_list", "one energy and one rank per line", f"detail.connections.{index}")
