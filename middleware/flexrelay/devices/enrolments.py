@@ -29,7 +29,8 @@ ENROLMENTS: Final = Component(
         ),
     ),
 )
-_COLUMNS = "did, name, kind, credentials, orgs, unsigned"
+_COLUMNS: Final = "did, name, kind, credentials, orgs, unsigned"
+_WRITE: Final = f"INSERT OR REPLACE INTO device (tenant, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Enrolments:
         ]
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.executemany(f"INSERT OR REPLACE INTO device (tenant, {_COLUMNS}) VALUES (?,?,?,?,?,?,?)", rows)
+            connection.executemany(_WRITE, rows)
 
         for record in records:
             self._registry.enrol(record.enrolment())
