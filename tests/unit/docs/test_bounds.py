@@ -1,0 +1,96 @@
+"""The numbers that the architecture page states are those of the code."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from flexrelay.config import IngestConfig
+from flexrelay.dispatch import dispatcher
+from flexrelay.ingest import Limits, registers
+from flexrelay.journal import LetterBounds, consumer
+from flexrelay.ledger.embedded import genesis, ledger, state, worker
+from flexrelay.outbox import outbox
+from flexrelay.relay import relay
+from flexrelay.store import database
+from flexrelay.windows import vault, windows
+from flexrelay_adapters.mqtt import MqttConfig
+from flexrelay_contracts import runtime
+
+ROOT = Path(__file__).parents[3]
+MIB = 1024 * 1024
+MQTT = MqttConfig(client_id="x", readings=("a/{device}",))
+INGEST = IngestConfig()
+CUTTING = genesis.BlockCutting()
+
+BOUNDS: dict[str, list[int | str]] = {
+    "MQTT messages that wait for the sink": [MQTT.max_pending, f"{MQTT.max_pending_bytes // MIB} MiB"],
+    "one batch to the sink": [MQTT.batch],
+    "window asked of an MQTT 5 broker": [MQTT.receive_maximum],
+    "payload": [f"{MQTT.max_payload_bytes // 1024} KiB", f"{INGEST.max_frame_bytes // 1024} KiB"],
+    "ingest queue": [INGEST.queue_frames, f"{INGEST.queue_bytes // MIB} MiB"],
+    "one journal batch": [Limits().batch_frames, f"{Limits().batch_ms} ms"],
+    "dead letters": [INGEST.dead_letters, f"{INGEST.dead_letter_bytes // MIB} MiB"],
+    "dead letters of one sender": [LetterBounds().per_sender, 2 * LetterBounds().per_sender],
+    "register checks in memory": [registers.KEEP],
+    "one read of a consumer": [consumer.BATCH],
+    "store: writes or reads that wait": [database.QUEUE],
+    "store: writes in one commit": [database.GROUP],
+    "windows closed in one commit": [windows.CLOSE_AT_ONCE],
+    "secrets of the vault in memory": [vault._CACHED],
+    "open entries of the outbox": [outbox.CAPACITY],
+    "intents under way": [relay.RelayOptions().in_flight],
+    "size of an intent": [f"{runtime.MAX_INTENT_BYTES // 1_000_000} MB"],
+    "commands under way": [dispatcher.IN_FLIGHT],
+    "calls that wait for the ledger's engine": [worker._MAX_WAITING],
+    "envelopes that wait for a block": [ledger._MAX_WAITING],
+    "one block": [CUTTING.max_messages, f"{ledger._MAX_BLOCK_BYTES // 1_000_000} MB"],
+    "one envelope": [f"{CUTTING.max_envelope_bytes // 1_000_000} MB"],
+    "distance of a transaction's time from the ledger's clock": [
+        f"{genesis.Genesis.model_fields['tx_time_guard_ms'].default // 60_000} min"
+    ],
+    "state cache": [state._CACHE_ENTRIES, f"{state._CACHE_BYTES // 1_000_000} MB"],
+    "journal and ended intents in time": [f"{INGEST.retention_days} days"],
+}
+
+
+def stated() -> dict[str, str]:
+    """What the table says, by its first column."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    table = text[text.index("## Bounds") : text.index("## When something stops")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")
+    ]
+    return {row[0]: row[1] for row in rows[2:]}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_bound_is_what_the_code_says(name: str) -> None:
+    said = stated()[name]
+    for value in BOUNDS[name]:
+        wanted = f"{value:,}" if isinstance(value, int) else value
+        assert re.search(rf"(?<![\d,]){re.escape(wanted)}(?!,?\d)", said), f"{name}: {said!r}, the code says {wanted}"
+
+
+def test_every_row_of_the_table_is_tested() -> None:
+    unbounded = {name for name, bound in stated().items() if bound in ("the disk", "**none**")}
+    assert set(stated()) - unbounded == set(BOUNDS)
+
+
+def test_the_tutorial_names_fields_of_the_report() -> None:
+    source = ast.parse((ROOT / "middleware" / "flexrelay" / "demo" / "report.py").read_text())
+    (compiled,) = (
+        node for node in ast.walk(source) if isinstance(node, ast.AsyncFunctionDef) and node.name == "compile_report"
+    )
+    returned = next(node for node in ast.walk(compiled) if isinstance(node, ast.Return)).value
+    assert isinstance(returned, ast.Dict)
+    fields = {key.value for key in returned.keys if isinstance(key, ast.Constant)}
+    text = (ROOT / "docs" / "tutorial.md").read_text()
+    table = text[text.index("| field | what |") : text.index("What was ordered from B")]
+    named = {
+        name
+        for line in table.splitlines()[2:]
+        for name in re.findall(r"`(\w+)`", line.split("|")[1] if "|" in line else "")
+    }
+    assert named and named <= fields
