@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from flexrelay.ingest import Ingest, Limits, NativeCodec, NoHistory, RegisterChecks, Registry
 from flexrelay.journal.sqlite import SqliteJournal
@@ -63,11 +63,27 @@ class Orders:
     limits: Mapping[str, int] = field(default_factory=dict)
     """Changes to ingest's limits."""
 
+    def main(self) -> None:
+        """What the process does."""
+        main(self)
+
+
+class Killing(Protocol):
+    """Orders to be killed at a point."""
+
+    @property
+    def kill_at(self) -> str: ...
+    @property
+    def skip(self) -> int: ...
+    @property
+    def delay_us(self) -> int: ...
+
 
 class Marks:
     """The point the process is at, in a file that outlives it."""
 
-    def __init__(self, path: Path, orders: Orders | None = None) -> None:
+    def __init__(self, path: Path, orders: Killing | None = None, points: Sequence[str] = POINTS) -> None:
+        self._points = tuple(points)
         if not path.exists():
             path.write_bytes(bytes(8))
         with path.open("r+b") as file:
@@ -77,7 +93,7 @@ class Marks:
 
     @property
     def point(self) -> str:
-        return POINTS[self._shared[0]]
+        return self._points[self._shared[0]]
 
     @property
     def passes(self) -> int:
@@ -88,7 +104,7 @@ class Marks:
         self._shared[:8] = bytes(8)
 
     def at(self, point: str) -> None:
-        self._shared[0] = POINTS.index(point)
+        self._shared[0] = self._points.index(point)
         if point == "readings gathered":
             self._shared[1:5] = (self.passes + 1).to_bytes(4, "little")
         orders = self._orders
@@ -260,7 +276,7 @@ class Nursery:
             process.stdin.close()
             await process.wait()
 
-    async def start(self, orders: Orders) -> GatewayProcess:
+    async def start(self, orders: Any) -> GatewayProcess:
         assert self._process.stdin is not None
         self._process.stdin.write(pickle.dumps(orders).hex().encode() + b"\n")
         return GatewayProcess(self, await self.read("pid"))
@@ -279,7 +295,7 @@ def _nurse() -> None:
         if not pid:
             os.close(0)
             try:
-                main(orders)
+                orders.main()
             finally:
                 os._exit(1)
         print("pid", pid, flush=True)
