@@ -10,10 +10,11 @@ comes from the history (the twin's), and from the journal's tail where the histo
 
 import struct
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple, Protocol
 
+from flexrelay.ingest.tail import Point, Tail, TailIndex
 from flexrelay.journal.registers import cumulative
 from flexrelay.journal.segment import Trace
 from flexrelay_schemas.quality import Notice
@@ -25,14 +26,6 @@ _PAIR: Final = struct.Struct("<qq").unpack_from
 _BACKFILLED: Final = int(Notice.BACKFILLED)
 _GAP: Final = int(Notice.GAP)
 _ROLLOVER: Final = int(Notice.ROLLOVER)
-
-
-class Point(NamedTuple):
-    """A reading as the checks see it; `seq` is -1 where the device keeps none, `packed` are its registers."""
-
-    observed_at: int
-    seq: int
-    packed: bytes
 
 
 class History(Protocol):
@@ -113,10 +106,11 @@ _NOTICED: Final = tuple(Judged(False, bits) for bits in range(32))
 class RegisterChecks:
     """For one thread. `admit` every reading of a batch, then `commit` or `roll_back` the batch."""
 
-    def __init__(self, history: History, tail: Callable[[int], Iterable[list[Trace]]]) -> None:
+    def __init__(self, history: History, tail: Tail) -> None:
         """`tail(after)` yields the journal's measurements after a position, segment by segment."""
         self._history = history
         self._tail = tail
+        self._index = TailIndex(tail)
         self._states: dict[str, _State] = {}
         self._added: list[tuple[_State, Point]] = []
 
@@ -173,6 +167,7 @@ class RegisterChecks:
             if len(state.points) > KEEP:
                 self._trim(state, end)
         self._added.clear()
+        self._index.release(self._history.position)
 
     def roll_back(self, mark: int = 0) -> None:
         """Forget what was admitted since `mark`."""
@@ -254,14 +249,14 @@ class RegisterChecks:
         instant = point.observed_at
         near = state.points
         index = bisect_left(near, instant, key=_instant)
+        if near[index].observed_at == instant:
+            return _same_instant(near[index], point)
         if state.evicted and not _covers(state, point, index):
             near = self._neighbourhood(did, state, instant)
             index = bisect_left(near, instant, key=_instant)
+            if near[index].observed_at == instant:
+                return _same_instant(near[index], point)
         later = near[index]
-        if later.observed_at == instant:
-            if later.packed == point.packed:
-                return _DUPLICATE
-            raise Inconsistent("equivocation", f"other registers of {instant} are in the journal already", "registers")
         self._check_seq(near[index - 1] if index else None, point, later)
         notice = _BACKFILLED
         values = cumulative(point.packed)
@@ -293,16 +288,28 @@ class RegisterChecks:
         """Memory's points with the nearest stored ones around `instant`, ascending."""
         found = {*state.points, *state.floor}
         history = self._history
-        for earlier in (True, False):
-            for register in (None, 0, 1):
-                stored = history.nearest(did, instant, earlier=earlier, register=register)
-                if stored is not None:
-                    found.add(stored)
-        if history.position < state.evicted:
-            name = did.encode()
-            for traces in self._tail(history.position):
-                found.update(Point(*trace[2:]) for trace in traces if trace[1] == name)
+        same = history.nearest(did, instant, earlier=True)
+        if same is not None:
+            found.add(same)
+        if same is not None and same.observed_at == instant:
+            return sorted(found)  # nothing else counts
+        position = history.position  # before the history's other answers: what comes to it meanwhile counts twice
+        for earlier, register in ((True, 0), (True, 1), (False, None), (False, 0), (False, 1)):
+            stored = history.nearest(did, instant, earlier=earlier, register=register)
+            if stored is not None:
+                found.add(stored)
+        if position < state.evicted:
+            self._index.extend(position, state.evicted)
+            found.update(self._index.around(did, instant))
         return sorted(found)
+
+
+def _same_instant(known: Point, point: Point) -> Judged:
+    if known.packed == point.packed:
+        return _DUPLICATE
+    raise Inconsistent(
+        "equivocation", f"other registers of {point.observed_at} are in the journal already", "registers"
+    )
 
 
 def _covers(state: _State, point: Point, index: int) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from flexrelay.ingest.registers import Point
+from flexrelay.ingest.tail import Point
 from flexrelay.journal.registers import NAMES, pack_registers
 from flexrelay.store import connect
 from flexrelay.twin.twin import Twin

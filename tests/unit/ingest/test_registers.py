@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexrelay.ingest.registers import KEEP, Inconsistent, Judged, NoHistory, Point, RegisterChecks
+from flexrelay.ingest.registers import KEEP, Inconsistent, Judged, NoHistory, RegisterChecks
+from flexrelay.ingest.tail import Point
 from flexrelay.journal.registers import cumulative, pack_registers
 from flexrelay.journal.segment import Trace
 from flexrelay_schemas.quality import Notice
@@ -22,11 +23,14 @@ class Lagging:
     stored: list[Point] = field(default_factory=list)
     position: int = 0
     exchanges: tuple[int, ...] = ()
+    scans: int = 0
+    questions: int = 0
 
     def newest(self, did: str, count: int) -> Sequence[Point]:
         return sorted(self.stored[: self.position])[-count:]
 
     def nearest(self, did: str, instant: int, *, earlier: bool, register: int | None = None) -> Point | None:
+        self.questions += 1
         found = [
             point
             for point in self.stored[: self.position]
@@ -39,6 +43,7 @@ class Lagging:
         return any(after < at <= until for at in self.exchanges)
 
     def tail(self, after: int) -> Iterator[list[Trace]]:
+        self.scans += 1
         yield [(index + 1, DID.encode(), *point) for index, point in enumerate(self.stored) if index + 1 > after]
 
 
@@ -182,3 +187,52 @@ def test_a_register_may_not_fall_however_long_it_was_not_sent(restart: bool, cau
     with pytest.raises(Inconsistent, match="import_j is 100 at 0 and 99 at 50"):
         checks.admit(DID, 50, 50, pack_registers({"import_j": 99}))
     assert not checks.admit(DID, 50, 50, pack_registers({"import_j": 100})).duplicate
+
+
+def redelivered(history: Lagging, count: int, batch: int) -> tuple[int, int]:
+    """`count` readings are stored and all come again, `batch` at a time: (scans of the tail, questions to the
+    history) that the second time cost."""
+    checks = RegisterChecks(history, history.tail)
+    for at in range(count):
+        history.stored.append(Point(at, at, pack_registers({"import_j": at, "export_j": 0})))
+        checks.admit(DID, *history.stored[-1])
+        checks.commit(len(history.stored))
+    caught_up, history.position = history.position, min(history.position, count)
+    scans, questions = history.scans, history.questions
+    for place, point in enumerate(list(history.stored)):
+        assert checks.admit(DID, *point).duplicate
+        with pytest.raises(Inconsistent, match="other registers"):
+            checks.admit(DID, point.observed_at, point.seq, pack_registers({"import_j": 7, "export_j": 1}))
+        if place % batch == batch - 1:
+            new = Point(count + place, count + place, pack_registers({"import_j": count, "export_j": 0}))
+            checks.admit(DID, *new)
+            history.stored.append(new)
+            checks.commit(len(history.stored))
+            history.position = min(caught_up, len(history.stored))
+    return history.scans - scans, history.questions - questions
+
+
+def test_what_comes_again_reads_the_tail_once_a_batch_at_most() -> None:
+    scans, _ = redelivered(Lagging(), 1000, 100)
+    assert scans <= 10
+
+
+def test_what_comes_again_asks_the_history_once_a_reading() -> None:
+    scans, questions = redelivered(Lagging(position=10_000), 1000, 100)
+    assert scans == 0
+    assert questions <= 2 * 1000  # each came twice: as it was, and with other registers
+
+
+def test_the_index_of_the_tail_goes_when_the_history_has_caught_up() -> None:
+    history = Lagging()
+    checks = RegisterChecks(history, history.tail)
+    for at in range(100):
+        history.stored.append(Point(at, at, pack_registers({"import_j": at})))
+        checks.admit(DID, *history.stored[-1])
+        checks.commit(at + 1)
+    assert checks.admit(DID, *history.stored[3]).duplicate
+    assert checks._index._keys
+    history.position = 100
+    checks.commit(100)
+    assert not checks._index._keys
+    assert checks.admit(DID, *history.stored[3]).duplicate
