@@ -72,7 +72,8 @@ async def give_role(
     """A credential of the operator for the role, enrolled by the actor itself. Raises Refused, CommissioningError."""
     gateway, identity = find(site, org, label)
     keeper, operator = operator_of(site)
-    created = wall_ms() - 1000  # the ledger takes no proof from its future
+    # the ledger takes no proof from its future, and none that is older than what it has from the same issuer
+    created = max(wall_ms() - 1000, await _newest(gateway, identity.did, role, operator.did) + 1)
     try:
         credential = await issue_role_credential(
             keeper.wallet.signer(operator.did),
@@ -158,6 +159,19 @@ async def _record(gateway: Gateway, did: str) -> dict[str, Any] | None:
             return None
         raise
     return record
+
+
+async def _newest(gateway: Gateway, did: str, role: str, issuer: str) -> int:
+    """When the issuer's newest credential for the role was made or revoked, wall ms; -1 when there is none."""
+    return max(
+        (
+            max(held["created_ms"], held.get("revoked_ms", -1))
+            for grant in await gateway.ledger.evaluate("grants.list", {"subject": did})
+            for held in (grant, *grant.get("others", ()))
+            if grant["role"] == role and held["issuer"] == issuer
+        ),
+        default=-1,
+    )
 
 
 async def _roles(gateway: Gateway, did: str) -> dict[str, tuple[str, ...]]:
