@@ -18,6 +18,7 @@ import pytest
 import typer
 
 from flexrelay.app import load_adapter
+from flexrelay.cli.bench import BENCHES, LONG
 from flexrelay.cli.main import app
 from flexrelay.config import Config, load
 from flexrelay_schemas.product import Product
@@ -237,6 +238,12 @@ def test_metrics_in_the_operations_page_are_those_of_the_gateway() -> None:
     made = set(re.findall(r'Gauge\(\s*"(\w+)"', text))
     said = set(re.findall(r"`flexrelay_(\w+?)(?:_total)?`", (ROOT / "docs" / "operations.md").read_text()))
     assert said == made
+
+
+def test_every_benchmark_stands_in_the_table() -> None:
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    missing = [name for name in {**BENCHES, **LONG} if f"| `{name}` |" not in text]
+    assert not missing, f"docs/benchmarks.md has no row for {', '.join(missing)}"
 
 
 def test_no_page_names_a_place_on_one_machine() -> None:
