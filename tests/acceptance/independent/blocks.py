@@ -37,13 +37,16 @@ class Tx:
 
 @dataclass
 class Chain:
-    """All blocks after genesis; `last_hash` as it follows from the file."""
+    """All transactions after genesis; the hash of every block as it follows from the file."""
 
-    height: int
-    last_hash: str
+    hashes: list[str]
     transactions: list[Tx]
     keys: dict[str, str] = field(default_factory=dict)
     """DID → Multikey of its first key version."""
+
+    @property
+    def height(self) -> int:
+        return len(self.hashes)
 
     @property
     def valid(self) -> list[Tx]:
@@ -77,14 +80,16 @@ class Chain:
 
 def read_chain(path: Path) -> Chain:
     """Decode and check the hash chain. Raises AssertionError for a file that is not whole."""
-    chain = Chain(0, bytes(32).hex(), [])
+    chain = Chain([], [])
     for number, payload in enumerate(_payloads(path.read_bytes())):
         previous, data_hash, count = struct.unpack_from(">32s32sI", payload)
         codes, data = payload[68 : 68 + count], payload[68 + count :]
-        assert previous.hex() == chain.last_hash, f"block {number} does not follow the one before"
+        assert previous.hex() == (chain.hashes[-1] if number else bytes(32).hex()), (
+            f"block {number} does not follow the one before"
+        )
         assert hashlib.sha256(data).digest() == data_hash, f"block {number} holds other data than its header says"
         head = b"flexrelay-block-v1" + struct.pack(">Q", number) + payload[: 68 + count]
-        chain.last_hash, chain.height = hashlib.sha256(head).hexdigest(), number + 1
+        chain.hashes.append(hashlib.sha256(head).hexdigest())
         if number:
             chain.transactions += [
                 _transaction(number, code, item) for code, item in zip(codes, _items(data), strict=True)
