@@ -77,7 +77,7 @@ async def _anchor(gateway: Gateway) -> None:
 async def _propose(cast: Cast, told: DayAhead, org: str) -> str:
     gateway, order = cast.site.gateways[DSO], told.orders[org]
     day = cast.days[DELIVERY]
-    meters = {name: cast.meters[name] for name in FLEETS[org]}
+    meters: Mapping[str, str] = await _ask(cast, "congestion.order_metering", order_id=order["order_id"])
     isps = [item["isp"] for item in order["isps"]]
     energies = await metered_all(gateway.twin, meters, day, isps)
 
