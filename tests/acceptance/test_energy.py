@@ -1,5 +1,6 @@
 """Energy: the auditor's registers against profiles, physics, commands and what the ledger was told."""
 
+import hashlib
 import json
 from collections import defaultdict
 from contextlib import closing
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from acceptance.conftest import Run
+from acceptance.independent.canon import jcs
 from acceptance.independent.journals import dead_letters, read_only
 from acceptance.independent.market import best_selection, forecast_of, need_of
 
@@ -123,23 +125,39 @@ def test_the_request_is_what_the_forecast_lacks(run: Run) -> None:
     assert headroom == {isp: max(144_000 + forecast[isp - 1], 0) for isp in headroom}
 
 
+def test_offers_stayed_sealed_until_the_gate_had_closed(run: Run) -> None:
+    """What was opened has the hash that stood on the ledger before the gate closed."""
+    place = {tx.tx_id: index for index, tx in enumerate(run.chain.valid)}
+    (closing_call,) = run.chain.calls("congestion.close_gate")
+    sealed = {call.args["offer_id"]: call for call in run.chain.calls("congestion.offer")}
+    opened = {call.args["offer_id"]: call for call in run.chain.calls("congestion.open_offer")}
+    assert sealed.keys() == opened.keys()
+    for offer_id, call in opened.items():
+        before = sealed[offer_id]
+        assert before.args["options"] == [] and before.actor == call.actor
+        assert place[before.tx_id] < place[closing_call.tx_id] < place[call.tx_id]
+        contents = {"v": 1, "salt": call.args["salt"], "options": call.args["options"]}
+        assert hashlib.sha256(jcs(contents)).hexdigest() == before.args["contents_hash"]
+
+
 def test_no_other_selection_covers_more_or_costs_less(run: Run) -> None:
-    (clearing,) = run.chain.written("clearing").values()
+    """All combinations of alternatives and percentages are tried."""
+    offers = {call.args["offer_id"]: call.args["options"] for call in run.chain.calls("congestion.open_offer")}
     asked = {i["isp"]: i["max_w"] for i in run.market.request["isps"] if i["disposition"] == "requested"}
-    least, cost = best_selection(list(asked.values()), clearing["options"], list(asked))
+    least, cost = best_selection(list(asked.values()), offers, list(asked))
     supplied: dict[int, int] = defaultdict(int)
     paid = 0
     for order in run.market.orders.values():
-        option = next(
-            o for o in clearing["options"][order["offer_id"]] if o["option_id"] == order["option_id"]
-        )  # fmt: skip
-        assert order["activation_percent"] >= option["min_activation_percent"]
+        option = next(item for item in offers[order["offer_id"]] if item["option_id"] == order["option_id"])
+        percent = order["activation_percent"]
+        assert option["min_activation_percent"] <= percent <= 100
         assert order["price_nano_eur_per_wh"] == option["price_nano_eur_per_wh"], "pay-as-bid"
+        ordered = {item["isp"]: item["power_w"] for item in order["isps"]}
         for item in option["isps"]:
+            assert abs(ordered[item["isp"]]) == abs(item["power_w"]) * percent // 100
             if item["isp"] in asked:
-                watts = item["power_w"] * order["activation_percent"]
-                supplied[item["isp"]] += watts
-                paid += watts * option["price_nano_eur_per_wh"]
+                supplied[item["isp"]] += item["power_w"] * percent
+                paid += item["power_w"] * percent * option["price_nano_eur_per_wh"]
     assert sum(max(watts * 100 - supplied[isp], 0) for isp, watts in asked.items()) == least
     assert paid == cost
 

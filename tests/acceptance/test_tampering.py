@@ -20,7 +20,7 @@ pytestmark = pytest.mark.timeout(900)
 ORG = "agg-b"
 
 
-def _place(run: Run) -> tuple[int, bytes]:
+def reading_of_the_day(run: Run) -> tuple[int, bytes]:
     """A reading of the delivery day: (journal position, payload)."""
     holder = run.holders[ORG]
     (battery, *_) = [run.market.meter[name] for name in ("s5",)]
@@ -28,7 +28,7 @@ def _place(run: Run) -> tuple[int, bytes]:
     return next(frame.position for frame in holder.frames if frame.payload == payload), payload
 
 
-def _flip(journal: Path, position: int, payload: bytes, at: bytes, bit: int = 1) -> int:
+def flip(journal: Path, position: int, payload: bytes, at: bytes, bit: int = 1) -> int:
     """Flip a bit of the payload's byte after `at`, in the segment that holds it; the segment's first position."""
     with closing(sqlite3.connect(journal)) as connection:
         first, body = connection.execute(
@@ -42,7 +42,7 @@ def _flip(journal: Path, position: int, payload: bytes, at: bytes, bit: int = 1)
     return int(first)
 
 
-def _rechain(journal: Path) -> None:
+def rechain(journal: Path) -> None:
     """What a forger with access to the file does next: every segment hash recomputed."""
     with closing(sqlite3.connect(journal)) as connection:
         before = bytes(32)
@@ -63,8 +63,8 @@ async def _problems(folder: Path) -> list[str]:
 
 async def test_a_changed_byte_fails_the_audit(run: Run, copy: Path) -> None:
     assert await _problems(copy) == []
-    position, payload = _place(run)
-    _flip(copy / ORG / "journal.db", position, payload, b'"import_j":')
+    position, payload = reading_of_the_day(run)
+    flip(copy / ORG / "journal.db", position, payload, b'"import_j":')
     assert await _problems(copy)
 
 
@@ -72,16 +72,16 @@ async def test_a_changed_byte_fails_the_audit(run: Run, copy: Path) -> None:
     "at", [b'"import_j":', b'"signature":"', b'"seq":', b'"did":"did:flexrelay:demo:z', b'"observed_at":']
 )
 async def test_a_changed_byte_with_all_hashes_made_anew_fails_the_audit(run: Run, copy: Path, at: bytes) -> None:
-    position, payload = _place(run)
-    _flip(copy / ORG / "journal.db", position, payload, at)
-    _rechain(copy / ORG / "journal.db")
+    position, payload = reading_of_the_day(run)
+    flip(copy / ORG / "journal.db", position, payload, at)
+    rechain(copy / ORG / "journal.db")
     assert any(str(position) in problem for problem in await _problems(copy))
 
 
 def test_custody_verify_says_so_to_scripts(run: Run, copy: Path) -> None:
     """Exit 0 for the folder as it is, 1 after the flip; of the record itself too."""
     program = Path(sys.executable).with_name("flexrelay")
-    position, payload = _place(run)
+    position, payload = reading_of_the_day(run)
 
     def verify(*selection: str) -> tuple[int, str]:
         done = subprocess.run(
@@ -92,8 +92,8 @@ def test_custody_verify_says_so_to_scripts(run: Run, copy: Path) -> None:
 
     code, text = verify()
     assert code == 0 and json.loads(text)["verified"] is True
-    _flip(copy / ORG / "journal.db", position, payload, b'"import_j":')
-    _rechain(copy / ORG / "journal.db")
+    flip(copy / ORG / "journal.db", position, payload, b'"import_j":')
+    rechain(copy / ORG / "journal.db")
     code, text = verify()
     assert code == 1 and json.loads(text)["verified"] is False
     code, _ = verify("--position", str(position))
