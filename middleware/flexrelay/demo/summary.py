@@ -6,6 +6,7 @@ from flexrelay.cli.output import out, table
 from flexrelay.demo.plots import TransformerDay
 from flexrelay.demo.run import Outcome
 from flexrelay.demo.terminal import merit_order_text, transformer_text
+from flexrelay_schemas.quality import Provenance
 
 
 def euro(micro_eur: int) -> str:
@@ -38,7 +39,7 @@ def _settlement(report: dict[str, Any]) -> None:
                 line["aggregator"],
                 line["isp"],
                 line["ordered_j"] // 3600,
-                line["actual_j"] // 3600,
+                f"{'~' if line['quality'] < Provenance.METER_SIGNED else ''}{line['actual_j'] // 3600}",
                 line["delivered_j"] // 3600,
                 line["deficiency_j"] // 3600,
                 euro(line["net_micro_eur"]),
@@ -46,7 +47,7 @@ def _settlement(report: dict[str, Any]) -> None:
             )
         )
     columns = ("aggregator", "ISP", "ordered Wh", "metered Wh", "delivered Wh", "missing Wh", "net €", "dispute")
-    table("Settlement of the congestion orders (interval by interval)", columns, rows)
+    table("Settlement of the congestion orders, interval by interval (~: not signed by every meter)", columns, rows)
 
 
 def _disputes(report: dict[str, Any]) -> None:
