@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from flexrelay_contracts import didlog
-from flexrelay_contracts.clock import now
+from flexrelay_contracts.clock import Now, now
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.didlog import key_at, valid_at
 from flexrelay_contracts.gateways import gateway_record, grant_gateway
@@ -68,14 +68,21 @@ def suspend(ctx: ContractContext, did: str, reason: str) -> None:
     record = didlog.did_record(ctx, did)
     if record["status"] != "active":
         return
-    didlog.end(ctx, record, "suspended", reason, now(ctx))
-    announce(ctx, "identity.suspended", {"did": did, "kind": record["kind"], "reason": reason})
+    at = now(ctx)
+    didlog.end(ctx, record, "suspended", reason, at)
+    payload = {"did": did, "kind": record["kind"], "reason": reason, "market_ms": at.market_ms}
+    announce(ctx, "identity.suspended", payload)
 
 
 def announce_registered(ctx: ContractContext, record: Record) -> None:
-    """The event from which gateways learn a new identity and its key."""
+    """The event from which gateways learn a new identity and its key; like all events about identities with the market
+    time from which it counts."""
+    announce(ctx, "identity.registered", _key_facts(record, now(ctx)))
+
+
+def _key_facts(record: Record, at: Now) -> Record:
     names = ("did", "kind", "controller", "version", "key", "org")
-    announce(ctx, "identity.registered", {name: record[name] for name in names})
+    return {name: record[name] for name in names} | {"market_ms": at.market_ms}
 
 
 def _register(ctx: ContractContext, caller: Caller, args: Register) -> Result:
@@ -108,9 +115,10 @@ def _register_device(ctx: ContractContext, caller: Caller, args: RegisterDevice)
 
 
 def _rotate(ctx: ContractContext, caller: Caller, args: RotateKey) -> Result:
-    record = didlog.rotate(ctx, args.operation, args.proof, now(ctx))
+    at = now(ctx)
+    record = didlog.rotate(ctx, args.operation, args.proof, at)
     names = ("did", "kind", "version", "key")
-    announce(ctx, "identity.rotated", {name: record[name] for name in names})
+    announce(ctx, "identity.rotated", {name: record[name] for name in names} | {"market_ms": at.market_ms})
     return {"did": record["did"], "version": record["version"]}
 
 
@@ -122,8 +130,10 @@ def _deactivate(ctx: ContractContext, caller: Caller, args: Deactivate) -> Resul
         raise Refused("deactivated", f"{args.did} is deactivated already", "did")
     if record["did"] == caller.network["operator"]:
         raise Refused("operator", "the network's operator is the root of trust and cannot be deactivated", "did")
-    didlog.end(ctx, record, "deactivated", args.reason, now(ctx))
-    announce(ctx, "identity.deactivated", {"did": args.did, "kind": record["kind"], "reason": args.reason})
+    at = now(ctx)
+    didlog.end(ctx, record, "deactivated", args.reason, at)
+    payload = {"did": args.did, "kind": record["kind"], "reason": args.reason, "market_ms": at.market_ms}
+    announce(ctx, "identity.deactivated", payload)
     return {"did": args.did}
 
 
@@ -135,9 +145,8 @@ def _reinstate(ctx: ContractContext, caller: Caller, args: Reinstate) -> Result:
         raise Refused("not_suspended", f"{args.did} is {record['status']}", "did")
     if record["version"] == record["ended_version"]:
         raise Refused("rotation_needed", "the identity must rotate its key before it is reinstated", "did")
-    changed = didlog.reopen(ctx, record, now(ctx))
-    names = ("did", "kind", "controller", "version", "key", "org")
-    announce(ctx, "identity.reinstated", {name: changed[name] for name in names})
+    at = now(ctx)
+    announce(ctx, "identity.reinstated", _key_facts(didlog.reopen(ctx, record, at), at))
     return {"did": args.did}
 
 

@@ -180,15 +180,11 @@ async def open_gateway(
         def market_now() -> int:
             return clock.market(wall_ms())
 
-        def is_active(did: str) -> bool:
-            device = registry.device(did)
-            return device is not None and device.refusal is None
-
         outbox = Outbox(store, org)
         days = _Days(connection)
         vault = stack.enter_context(Vault(home / "vault.db"))
         windows = await Windows.open(
-            store, vault, days.calendar, signer, network, is_active, config.windows.grace_s * 1000
+            store, vault, days.calendar, signer, network, registry.counts, config.windows.grace_s * 1000
         )
         every_ms = config.windows.anchor_every_s * 1000
         anchoring = Anchoring(windows, outbox, signer, network, market_now, wall_ms, every_ms)

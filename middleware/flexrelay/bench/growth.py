@@ -80,7 +80,7 @@ async def _measure(folder: Path, seconds: float) -> tuple[float, float, int]:
     ):
         twin = await Twin.open(store, lambda did: DeviceInfo(did, "meter"))
         with Vault(folder / "vault.db") as vault, TwinHistory(twin, store.path) as history:
-            windows = await Windows.open(store, vault, Calendar(days), signer, NETWORK, lambda did: True, MINUTE_MS)
+            windows = await Windows.open(store, vault, Calendar(days), signer, NETWORK, lambda did, at: True, MINUTE_MS)
             ingest = Ingest(registry, journal, RegisterChecks(history, journal.traces), lambda: now)
             followers = [group.create_task(follow(journal, consumer)) for consumer in (twin, windows)]
             begin = time.monotonic()

@@ -24,7 +24,7 @@ from flexrelay.journal.segment import encode_measurement
 from flexrelay_schemas.keys import verify
 from flexrelay_schemas.measurement import Measurement
 from flexrelay_schemas.quality import Notice, Provenance
-from flexrelay_sdk import Codec, Decoded, DecodeError, Frame, Outcome, Receipt, SinkUnavailable
+from flexrelay_sdk import Codec, Decoded, DecodeError, DeviceProof, Frame, Outcome, Receipt, SinkUnavailable
 
 _LOG = logging.getLogger(__name__)
 _DUPLICATE: Final = Receipt(Outcome.DUPLICATE)
@@ -340,11 +340,27 @@ def _check_identity(device: Device, decoded: Decoded) -> bool:
         raise Refusal("wrong_identity", f"the sender is {device.did}, the signature is {proof.did}'s", "did")
     if proof.network != device.network:
         raise Refusal("wrong_network", f"this is network {device.network}, not {proof.network}", "network")
-    if proof.key_version != device.key_version:
-        raise Refusal("key_version", f"the current key version is {device.key_version}", "key_version")
-    if not verify(device.key, proof.signature, proof.message):
+    if not verify(_key_of(device, proof, decoded), proof.signature, proof.message):
         raise Refusal("signature", f"the signature is not that of {device.did}", "signature")
     return True
+
+
+def _key_of(device: Device, proof: DeviceProof, decoded: Decoded) -> str:
+    """The key that counted when the frame's readings were observed. Raises Refusal."""
+    validity = device.validity
+    version = proof.key_version
+    key = None
+    for measurement in decoded.measurements:
+        key = validity.key_at(version, measurement.observed_at)
+        if key is None:
+            known = version == validity.version or any(span.version == version for span in validity.past)
+            if known:
+                at = measurement.observed_at
+                raise Refusal("key_not_valid_then", f"key version {version} did not count at {at}", "observed_at")
+            raise Refusal("key_version", f"the current key version is {validity.version}", "key_version")
+    if key is None:
+        raise Refusal("no_measurement", "the frame holds no measurement")
+    return key
 
 
 def _wrong_time(observed_at: object, earliest: int, latest: int) -> Refusal:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from flexrelay.ingest.validity import Validity
 from flexrelay.journal.port import PARTITIONS
 from flexrelay_schemas.did import split_did
 
@@ -26,13 +27,12 @@ class Device:
     """One registered device. `orgs` are the organisations whose gateways may receive it (empty: every one);
     `unsigned` permits readings without a signature, which the gateway then attests."""
 
-    __slots__ = ("did", "key", "key_version", "network", "orgs", "partition", "refusal", "status", "unsigned")
+    __slots__ = ("did", "network", "orgs", "partition", "refusal", "status", "unsigned", "validity")
 
     def __init__(self, did: str, network: str, key: str, key_version: int) -> None:
         self.did = did
         self.network = network
-        self.key = key
-        self.key_version = key_version
+        self.validity = Validity(key, key_version)
         self.partition = partition_of(did)
         self.status = DeviceStatus.ACTIVE
         self.unsigned = False
@@ -93,13 +93,29 @@ class Registry:
         if values.get("kind", "device") != "device":
             return
         did = values["did"]
+        at = values.get("market_ms", 0)
         match name:
-            case "identity.registered" | "identity.rotated" | "identity.reinstated":
-                self._current_key(did, values["key"], values["version"], reinstated=name == "identity.reinstated")
+            case "identity.registered":
+                self._register(did, values["key"], values["version"])
+            case "identity.rotated" | "identity.reinstated":
+                self._register(did, values["key"], values["version"])
+                device = self._devices.get(did)
+                if device is not None:
+                    device.validity.rotate(values["key"], values["version"], at)
+                    if name == "identity.reinstated" and device.status is DeviceStatus.SUSPENDED:
+                        device.status = DeviceStatus.ACTIVE
+                        device.validity.reopen(at)
+                        self._judge(device)
             case "identity.suspended":
-                self._end(did, DeviceStatus.SUSPENDED)
+                self._end(did, DeviceStatus.SUSPENDED, at)
             case "identity.deactivated":
-                self._end(did, DeviceStatus.DEACTIVATED)
+                self._end(did, DeviceStatus.DEACTIVATED, at)
+
+    def counts(self, did: str, observed_at: int) -> bool:
+        """Whether a stored reading of this instant (market time) may be anchored: its device is known, may be
+        received here, and was neither suspended nor deactivated then."""
+        device = self._devices.get(did)
+        return device is not None and self._permitted(device) and not device.validity.out_at(observed_at)
 
     def enrol(self, enrolment: Enrolment) -> None:
         """Take over this gateway's decisions about a device (also before the device's registration is seen).
@@ -127,32 +143,31 @@ class Registry:
         for name, payload in events:
             self.apply(name, payload)
 
-    def _current_key(self, did: str, key: str, version: int, *, reinstated: bool) -> None:
-        network, _ = split_did(did)
-        if network != self.network:
+    def _register(self, did: str, key: str, version: int) -> None:
+        """A device that is not known yet."""
+        if did in self._devices or split_did(did)[0] != self.network:
             return
-        device = self._devices.get(did)
-        if device is None:
-            device = self._devices[did] = Device(did, self.network, key, version)
-            enrolment = self._enrolled.get(did)
-            if enrolment is not None:
-                self._take_over(device, enrolment)
-        elif version >= device.key_version:
-            device.key, device.key_version = key, version
-        if reinstated and device.status is DeviceStatus.SUSPENDED:
-            device.status = DeviceStatus.ACTIVE
-            self._judge(device)
+        device = self._devices[did] = Device(did, self.network, key, version)
+        enrolment = self._enrolled.get(did)
+        if enrolment is not None:
+            self._take_over(device, enrolment)
 
-    def _end(self, did: str, status: DeviceStatus) -> None:
+    def _end(self, did: str, status: DeviceStatus, at: int) -> None:
         device = self._devices.get(did)
-        if device is not None and device.status is not DeviceStatus.DEACTIVATED:
-            device.status = status
-            self._judge(device)
+        if device is None or device.status in (status, DeviceStatus.DEACTIVATED):
+            return
+        if device.status is DeviceStatus.ACTIVE:
+            device.validity.end(at)
+        device.status = status
+        self._judge(device)
+
+    def _permitted(self, device: Device) -> bool:
+        return not device.orgs or self.org in device.orgs
 
     def _judge(self, device: Device) -> None:
         if device.status is not DeviceStatus.ACTIVE:
             device.refusal = (f"device_{device.status.value}", f"{device.did} is {device.status.value}")
-        elif device.orgs and self.org not in device.orgs:
+        elif not self._permitted(device):
             device.refusal = ("not_permitted", f"{device.did} may not be received by {self.org}")
         else:
             device.refusal = None

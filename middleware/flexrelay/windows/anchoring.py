@@ -41,7 +41,7 @@ class Anchoring:
         self._every_ms = every_ms
         self._turn = asyncio.Lock()
         self.withheld = 0
-        """Readings that wait because their device is not active any more, as of the last step."""
+        """Readings that their device observed after it was suspended or deactivated, as of the last step."""
 
     async def run(self) -> None:
         """Step at every multiple of the interval, until cancelled; a store that cannot write now is tried again."""

@@ -27,6 +27,10 @@ CLOSE_AT_ONCE: Final = 200
 """Windows that are closed in one transaction: the store's other writers wait no longer than for these."""
 
 
+Counts = Callable[[str, int], bool]
+"""Whether a reading of this DID and instant (market time, UTC ms) may be anchored now; asked from any thread."""
+
+
 @dataclass(frozen=True, slots=True)
 class Anchor:
     """The arguments of `evidence.anchor`: one root over `windows` windows with `leaves` readings in all."""
@@ -44,8 +48,8 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """What one `close` did. `withheld` readings wait because their device is not active any more, `undated` ones
-    because their day is not in the calendar."""
+    """What one `close` did. `withheld` readings wait because they do not count (their device was suspended or
+    deactivated when it observed them), `undated` ones because their day is not in the calendar."""
 
     windows: int
     leaves: int
@@ -65,17 +69,16 @@ class Windows:
         calendar: Calendar,
         signer: Signer,
         network: str,
-        is_active: Callable[[str], bool],
+        counts: Counts,
         grace_ms: int,
     ) -> None:
-        """`signer` is the gateway's; `is_active` says whether a DID may still be anchored; `grace_ms` is market time
-        after an interval's end."""
+        """`signer` is the gateway's; `grace_ms` is market time after an interval's end."""
         self._store = store
         self._vault = vault
         self._calendar = calendar
         self._signer = signer
         self._network = network
-        self._is_active = is_active
+        self._counts = counts
         self._grace_ms = grace_ms
         self._position = 0
         self._ids: dict[str, int] = {}
@@ -126,7 +129,7 @@ class Windows:
             chunk = due[offset : offset + CLOSE_AT_ONCE]
             counts = await self._store.write(
                 lambda connection, chunk=chunk: [  # type: ignore[misc]  # the chunk of this turn
-                    _close_window(connection, window) for window in chunk if self._is_active(window.did)
+                    _close_window(connection, window, self._counts) for window in chunk
                 ]
             )
             windows += sum(1 for count in counts if count)
@@ -225,7 +228,7 @@ class Windows:
             start, end = day.bounds(isp)
             if end + self._grace_ms > now:
                 continue
-            if self._is_active(names[device]):
+            if self._counts(names[device], observed_at):
                 due.add(_Due(end, names[device], device, day.date, isp, start))
             else:
                 withheld += 1
@@ -241,7 +244,7 @@ class _Due(NamedTuple):
     start: int
 
 
-def _close_window(connection: sqlite3.Connection, due: _Due) -> int:
+def _close_window(connection: sqlite3.Connection, due: _Due, counts: Counts) -> int:
     """Make the next revision of a window; the number of readings that are new in it (0: there is nothing to do)."""
     end, did, device, date, isp, start = due
     last = connection.execute(
@@ -249,15 +252,26 @@ def _close_window(connection: sqlite3.Connection, due: _Due) -> int:
         (device, end),
     ).fetchone()
     revision = 1 if last is None else last[0] + 1
-    fresh = connection.execute(
-        "UPDATE window_leaf SET since = ? WHERE device = ? AND observed_at > ? AND observed_at <= ? AND since = 0",
-        (revision, device, start, end),
-    ).rowcount
-    if fresh == 0:
+    waiting = connection.execute(
+        "SELECT observed_at FROM window_leaf WHERE device = ? AND observed_at > ? AND observed_at <= ? AND since = 0",
+        (device, start, end),
+    ).fetchall()
+    fresh = [observed_at for (observed_at,) in waiting if counts(did, observed_at)]
+    if not fresh:
         return 0
+    if len(fresh) == len(waiting):
+        connection.execute(
+            "UPDATE window_leaf SET since = ? WHERE device = ? AND observed_at > ? AND observed_at <= ? AND since = 0",
+            (revision, device, start, end),
+        )
+    else:
+        connection.executemany(
+            "UPDATE window_leaf SET since = ? WHERE device = ? AND observed_at = ?",
+            [(revision, device, observed_at) for observed_at in fresh],
+        )
     rows = connection.execute(
         "SELECT observed_at, hash FROM window_leaf WHERE device = ? AND observed_at > ? AND observed_at <= ? "
-        "ORDER BY observed_at",
+        "AND since > 0 ORDER BY observed_at",
         (device, start, end),
     ).fetchall()
     window = Window(
@@ -284,7 +298,7 @@ def _close_window(connection: sqlite3.Connection, due: _Due) -> int:
             rows[-1][0],
         ),
     )
-    return fresh
+    return len(fresh)
 
 
 def _anchor(connection: sqlite3.Connection, now: int) -> Anchor | None:

@@ -104,7 +104,7 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
             with Vault(folder / "vault.db") as vault:
                 twin = await Twin.open(store, lambda did: None)
                 windows = await Windows.open(
-                    store, vault, Calendar([day]), Signer(chain.gateway), NETWORK, lambda did: True, 0
+                    store, vault, Calendar([day]), Signer(chain.gateway), NETWORK, lambda did, at: True, 0
                 )
                 delivery = Delivery(store, ORG)
                 custody = Custody(

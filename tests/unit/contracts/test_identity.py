@@ -13,6 +13,7 @@ from support.refusals import refused
 from flexrelay_contracts import didlog
 from flexrelay_contracts.identity import suspend
 from flexrelay_contracts.refusal import Refused
+from flexrelay_schemas.canonical import parse
 from flexrelay_schemas.did import Rotate, key_hash, operation_message
 from flexrelay_schemas.keys import multikey
 
@@ -284,6 +285,24 @@ class TestEnd:
         net.call(owner, "identity.deactivate", did=device.did)
         names = [name for name, payload in net.ledger.events if device.did.encode() in payload]
         assert names == ["identity.registered", "identity.rotated", "identity.suspended", "identity.deactivated"]
+
+    def test_events_say_from_when_they_count(self, net: Network) -> None:
+        owner = net.actor()
+        device = net.device(owner)
+        net.rotate(device, carrier=owner)
+        apply(net, lambda ctx: suspend(ctx, device.did, "equivocation"))
+        net.rotate(device, carrier=owner)
+        net.call(net.operator, "identity.reinstate", did=device.did)
+        net.call(owner, "identity.deactivate", did=device.did)
+        told = [(name, parse(data)) for name, data in net.ledger.events if device.did.encode() in data]
+        at = [payload["market_ms"] for _, payload in told]
+        spans = [item["spans"] for item in net.ask("identity.log", did=device.did)]
+        assert [name for name, _ in told][3:] == ["identity.rotated", "identity.reinstated", "identity.deactivated"]
+        assert [(span["market_from"], span["market_to"]) for [span] in spans] == [
+            (at[0], at[1]),
+            (at[1], at[2]),
+            (at[4], at[5]),
+        ]
 
 
 class TestSuspension:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.contracts import Party, sign
@@ -148,6 +149,37 @@ async def test_a_rotated_key_counts_at_once(tmp_path: Path) -> None:
         meter.private, meter.version = new.private, 2
         receipts = await put(path, meter, old, wrong, signed_payload(meter, T, {"import_j": 1}, 1))
         assert [receipt.reason for receipt in receipts] == ["key_version", "signature", ""]
+
+
+async def test_the_key_that_counts_is_that_of_the_observation(tmp_path: Path) -> None:
+    meter, new, next_one = Party.new("device"), Party.new("device"), Party.new("device")
+    async with ingest_path(tmp_path, meter) as path:
+
+        def apply(name: str, market_ms: int, **more: object) -> None:
+            event = {"did": meter.did, "kind": "device", "market_ms": market_ms, "v": 1, **more}
+            path.registry.apply("identity." + name, canonical(event))
+
+        first, second, third = meter.private, new.private, next_one.private
+
+        def signed(private: Any, version: int, at: int) -> bytes:
+            meter.private, meter.version = private, version
+            return signed_payload(meter, at, {"import_j": at - T}, at - T)
+
+        async def take(*payloads: bytes) -> list[str]:
+            return [receipt.reason for receipt in await put(path, meter, *payloads)]
+
+        apply("rotated", T + 100, version=2, key=new.operation.key)
+        apply("rotated", T + 100, version=2, key=new.operation.key)  # an event that comes twice
+        assert await take(signed(first, 1, T + 99), signed(first, 1, T + 100)) == ["", "key_not_valid_then"]
+        assert await take(signed(second, 2, T + 99), signed(second, 2, T + 100)) == ["key_not_valid_then", ""]
+        assert await take(signed(second, 1, T + 98), signed(second, 3, T + 110)) == ["signature", "key_version"]
+        apply("suspended", T + 200, reason="equivocation")
+        assert await take(signed(second, 2, T + 150)) == ["device_suspended"]
+        apply("rotated", T + 300, version=3, key=next_one.operation.key)
+        apply("reinstated", T + 400, version=3, key=next_one.operation.key)
+        assert await take(signed(second, 2, T + 199), signed(second, 2, T + 200)) == ["", "key_not_valid_then"]
+        assert await take(signed(third, 3, T + 399), signed(third, 3, T + 400)) == ["key_not_valid_then", ""]
+        assert await take(signed(first, 1, T + 98)) == [""]
 
 
 async def test_unsigned_readings_need_a_permission(tmp_path: Path) -> None:

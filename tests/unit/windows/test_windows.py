@@ -79,11 +79,8 @@ async def gateway(
         vault = stack.enter_context(Vault(folder / "vault.db"))
         signer = PartySigner(Party.new("gateway"))
 
-        def is_active(did: str) -> bool:
-            device = path.registry.device(did)
-            return device is not None and device.refusal is None
-
-        windows = await Windows.open(store, vault, Calendar([DAY]), signer, NETWORK, is_active, GRACE)
+        counts = path.registry.counts
+        windows = await Windows.open(store, vault, Calendar([DAY]), signer, NETWORK, counts, GRACE)
         yield Gateway(path, store, vault, windows, Prover(store, path.journal, vault, "a"), signer)
 
 
@@ -171,7 +168,13 @@ async def test_windows_rebuilt_from_journal_and_vault_are_the_same_bytes(tmp_pat
         anchor = await side.windows.anchor(NOW)
         async with Store(tmp_path / "again.db", [WINDOWS]) as store:
             again = await Windows.open(
-                store, side.vault, Calendar([DAY]), PartySigner(Party.new("gateway")), NETWORK, lambda did: True, GRACE
+                store,
+                side.vault,
+                Calendar([DAY]),
+                PartySigner(Party.new("gateway")),
+                NETWORK,
+                lambda did, at: True,
+                GRACE,
             )
             await catch_up(side.path.journal, again)
             await again.close(NOW)
@@ -211,6 +214,32 @@ async def test_a_revoked_device_is_withheld_when_its_window_closes(tmp_path: Pat
             "identity.reinstated", {"did": bad.did, "kind": "device", "version": 2, "key": bad.operation.key}
         )
         assert (await side.windows.close(NOW)).windows == 1
+
+
+async def test_what_was_observed_before_the_revocation_is_anchored_and_nothing_after(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    async with gateway(tmp_path, meter) as side:
+        ended = end_of(5) - 10
+
+        def apply(name: str, market_ms: int) -> None:
+            event = {"did": meter.did, "kind": "device", "market_ms": market_ms, "version": 2, "key": "k"}
+            side.path.registry.apply("identity." + name, event)
+
+        await side.put(meter, (ended - 1, 1, 1), (ended, 2, 2), (end_of(5), 3, 3), (end_of(6), 4, 4))
+        apply("suspended", ended)
+        closed = await side.windows.close(NOW)
+        assert (closed.windows, closed.leaves, closed.withheld) == (1, 1, 3)
+        anchor = await side.windows.anchor(NOW)
+        assert anchor is not None and anchor.leaves == 1
+        check_proof(await side.prover.proof(meter.did, ended - 1), anchor.root, anchor.windows)
+        with pytest.raises(NoProof):
+            await side.prover.proof(meter.did, ended)
+        apply("reinstated", end_of(6) - 1)  # what lies between the two stays out for good
+        closed = await side.windows.close(NOW)
+        assert (closed.windows, closed.leaves, closed.withheld) == (1, 1, 2)
+        apply("deactivated", end_of(7))
+        closed = await side.windows.close(NOW)
+        assert (closed.windows, closed.withheld) == (0, 2)
 
 
 async def test_a_reading_of_an_unpublished_day_waits(tmp_path: Path) -> None:
@@ -296,20 +325,20 @@ async def test_closing_goes_on_after_a_crash_between_transactions(
     meter = Party.new("device")
     async with gateway(tmp_path, meter) as side:
         await side.put(meter, *[(end_of(isp), isp, isp) for isp in range(1, 31)])
-        active = side.windows._is_active
+        counts = side.windows._counts
         asked = 0
 
-        def dies(did: str) -> bool:
+        def dies(did: str, observed_at: int) -> bool:
             nonlocal asked
             asked += 1
             if asked > 30 + 16:  # in the third transaction
                 raise KeyboardInterrupt
-            return active(did)
+            return counts(did, observed_at)
 
-        side.windows._is_active = dies
+        side.windows._counts = dies
         with pytest.raises(KeyboardInterrupt):
             await side.windows.close(NOW)
         assert len(await side.windows.windows(meter.did, 0, NOW)) == 14
-        side.windows._is_active = active
+        side.windows._counts = counts
         assert (await side.windows.close(NOW)).windows == 16
         assert [window.revision for window in await side.windows.windows(meter.did, 0, NOW)] == [1] * 30
