@@ -11,6 +11,8 @@ from flexrelay.commissioning.devices import (
     declare_exchange,
     enrol_device,
     list_devices,
+    receive_device,
+    register_device,
     revoke_device,
 )
 from flexrelay.commissioning.errors import CommissioningError
@@ -33,6 +35,8 @@ __all__ = [
     "operator_desk",
     "operator_of",
     "publish",
+    "receive_device",
+    "register_device",
     "revoke_device",
     "revoke_role",
     "rotate_key",

@@ -6,10 +6,10 @@ from typing import Any, Final, get_args
 
 from flexrelay.app import Gateway, Site
 from flexrelay.commissioning.errors import CommissioningError
+from flexrelay.commissioning.identities import registered
 from flexrelay.commissioning.operator import operator_of
 from flexrelay.founding import identity_in, wall_ms
 from flexrelay.identity import Identity, issue_role_credential
-from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.credentials import Role
 
 VALID_DAYS: Final = 366
@@ -50,7 +50,7 @@ async def add_actor(
     identity = identity_in(gateway.wallet, site.network, "actor", label)
     if identity.kind != "actor":
         raise CommissioningError(f"{label!r} of {org} is a {identity.kind}: choose another label")
-    if await _record(gateway, identity.did) is None:
+    if await registered(gateway, identity.did) is None:
         proven = await gateway.wallet.proven(identity.did)
         await gateway.desk(identity.did).do("identity.register", {**proven, "gateway": gateway.signer.did})
     held = await _roles(gateway, identity.did)
@@ -102,7 +102,7 @@ async def revoke_role(site: Site, org: str, label: str, role: str, reason: str =
 async def rotate_key(site: Site, org: str, label: str) -> Actor:
     """Go over to the key that the DID's log has committed to, and commit to a new one. Raises Refused."""
     gateway, identity = find(site, org, label)
-    record = await _record(gateway, identity.did)
+    record = await registered(gateway, identity.did)
     if record is None:
         raise CommissioningError(f"{label!r} of {org} is not registered: flexrelay actor add")
     if identity.pending is None or record["version"] < identity.pending.version:
@@ -124,7 +124,7 @@ async def list_actors(site: Site, org: str = "") -> list[Actor]:
 
 async def describe(gateway: Gateway, identity: Identity) -> Actor:
     """How the ledger knows an identity of this gateway's wallet."""
-    record = await _record(gateway, identity.did)
+    record = await registered(gateway, identity.did)
     if record is None:
         return Actor(gateway.org, identity.label, identity.did, "unregistered", identity.version, {})
     roles = await _roles(gateway, identity.did)
@@ -149,16 +149,6 @@ def find(site: Site, org: str, label: str) -> tuple[Gateway, Identity]:
         known = ", ".join(found.label for found in gateway.wallet.identities() if found.kind == "actor") or "none"
         raise CommissioningError(f"the wallet of {org} has no {label!r}; there are {known}")
     return gateway, identity
-
-
-async def _record(gateway: Gateway, did: str) -> dict[str, Any] | None:
-    try:
-        record: dict[str, Any] = await gateway.ledger.evaluate("identity.show", {"did": did})
-    except Refused as refused:
-        if refused.code == "unknown_did":
-            return None
-        raise
-    return record
 
 
 async def _newest(gateway: Gateway, did: str, role: str, issuer: str) -> int:

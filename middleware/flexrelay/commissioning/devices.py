@@ -10,10 +10,10 @@ from flexrelay.app import Gateway, Site
 from flexrelay.commissioning.actors import find, gateway_of
 from flexrelay.commissioning.devicekeys import proven_operation
 from flexrelay.commissioning.errors import CommissioningError
+from flexrelay.commissioning.identities import registered
 from flexrelay.devices import DeviceRecord
 from flexrelay.twin.energy import Exchange
-from flexrelay_contracts.refusal import Refused
-from flexrelay_schemas.did import split_did
+from flexrelay_schemas.did import Create, split_did
 from flexrelay_schemas.entities.mapping import DEVICE_KINDS
 
 FOLDER: Final = "devices"
@@ -75,23 +75,37 @@ async def enrol_device(site: Site, new: NewDevice) -> Enrolled:
     operation, proof, key_file = proven_operation(
         site.folder / FOLDER / new.org, new.name, site.network, controller.did, new.key
     )
-    did = operation.did()
-    here = [site.gateways[org] for org in receivers if org in site.gateways]
-    for receiver in here:
-        _check_free(receiver, new, did)
-    if not await _registered(gateway, did):
-        args = {"operation": operation.model_dump(), "proof": proof}
-        done = await gateway.desk(controller.did).do("identity.register_device", args)
-        for each in site.gateways.values():
-            await each.projections.reached(done.block)
-    record = DeviceRecord(did, new.name, new.kind, new.credentials, receivers, new.unsigned)
-    for receiver in here:
-        try:
-            await receiver.devices.add(record)
-        except ValueError as error:
-            raise CommissioningError(f"{receiver.org}: {error}") from None
+    record = DeviceRecord(operation.did(), new.name, new.kind, new.credentials, receivers, new.unsigned)
+    for org in receivers:
+        if org in site.gateways:
+            _check_free(site.gateways[org], record)
+    await register_device(site, gateway, operation, proof)
+    here = await receive_device(site, record)
     topics = {receiver.org: _topics(receiver, record) for receiver in here}
     return Enrolled(await describe(here[0], record), key_file, topics)
+
+
+async def register_device(site: Site, gateway: Gateway, operation: Create, proof: str) -> None:
+    """Put a device's signed create operation on the ledger, signed by its controller, whose key `gateway` has.
+
+    Returns when every gateway of this folder knows the device. Raises Refused.
+    """
+    if await registered(gateway, operation.did()) is None:
+        args = {"operation": operation.model_dump(), "proof": proof}
+        done = await gateway.desk(operation.controller).do("identity.register_device", args)
+        for each in site.gateways.values():
+            await each.projections.reached(done.block)
+
+
+async def receive_device(site: Site, record: DeviceRecord) -> list[Gateway]:
+    """Enrol a device at its receivers' gateways of this folder; which. Raises CommissioningError."""
+    here = [site.gateways[org] for org in record.orgs if org in site.gateways]
+    for gateway in here:
+        try:
+            await gateway.devices.add(record)
+        except ValueError as error:
+            raise CommissioningError(f"{gateway.org}: {error}") from None
+    return here
 
 
 async def list_devices(site: Site, org: str = "") -> list[Device]:
@@ -115,16 +129,16 @@ def find_device(site: Site, named: str, org: str = "") -> tuple[Gateway, DeviceR
 
 
 async def describe(gateway: Gateway, record: DeviceRecord) -> Device:
-    """Status and key as the gateway knows them from the ledger's events."""
-    known = gateway.registry.device(record.did)
+    """Status and key version are the ledger's."""
+    known = await registered(gateway, record.did)
     newest = await gateway.twin.newest(record.did)
     return Device(
         org=gateway.org,
         name=record.name,
         kind=record.kind,
         did=record.did,
-        status="unregistered" if known is None else known.status.value,
-        key_version=0 if known is None else known.key_version,
+        status="unregistered" if known is None else known["status"],
+        key_version=0 if known is None else known["version"],
         unsigned=record.unsigned,
         credentials=record.credentials,
         receivers=record.orgs,
@@ -170,25 +184,15 @@ def _check(site: Site, new: NewDevice, receivers: Sequence[str]) -> None:
         raise CommissioningError(f"none of the receivers {', '.join(receivers)} has a gateway here")
 
 
-def _check_free(gateway: Gateway, new: NewDevice, did: str) -> None:
+def _check_free(gateway: Gateway, record: DeviceRecord) -> None:
     """Before anything stands on the ledger."""
-    holder = gateway.devices.named(new.name)
-    if holder is not None and holder.did != did:
-        raise CommissioningError(f"{gateway.org} has enrolled {holder.did} as {new.name!r} already")
-    for protocol, credential in new.credentials:
+    holder = gateway.devices.named(record.name)
+    if holder is not None and holder.did != record.did:
+        raise CommissioningError(f"{gateway.org} has enrolled {holder.did} as {record.name!r} already")
+    for protocol, credential in record.credentials:
         bound = gateway.registry.identify(protocol, credential)
-        if bound is not None and bound.did != did:
+        if bound is not None and bound.did != record.did:
             raise CommissioningError(f"{gateway.org}: {protocol} credential {credential!r} is bound to {bound.did}")
-
-
-async def _registered(gateway: Gateway, did: str) -> bool:
-    try:
-        await gateway.ledger.evaluate("identity.show", {"did": did})
-    except Refused as refused:
-        if refused.code == "unknown_did":
-            return False
-        raise
-    return True
 
 
 def _topics(gateway: Gateway, record: DeviceRecord) -> tuple[str, ...]:

@@ -8,12 +8,11 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from flexrelay.custody.check import parse_evidence
 from flexrelay.ingest.verification import EntryInvalid, verify_entry
-from flexrelay.journal.port import Entry, JournalCorrupt
-from flexrelay.journal.sqlite import SqliteJournal
+from flexrelay.journal.port import Entry, Journal, JournalCorrupt
 from flexrelay.ledger.port import Ledger
 from flexrelay.store import Store
 from flexrelay.windows.vault import Vault, period_of, salt_of
@@ -64,10 +63,16 @@ class AuditReport:
             self.problems.append(text)
 
 
+class VerifiableJournal(Journal, Protocol):
+    async def verify(self) -> int:
+        """Recompute the whole hash chain. Raises JournalCorrupt."""
+        ...
+
+
 class Audit:
     """Audits one gateway; changes nothing that is there."""
 
-    def __init__(self, org: str, journal: SqliteJournal, store: Store, vault: Vault, ledger: Ledger) -> None:
+    def __init__(self, org: str, journal: VerifiableJournal, store: Store, vault: Vault, ledger: Ledger) -> None:
         self._org = org
         self._journal = journal
         self._store = store
