@@ -1,4 +1,4 @@
-"""`flexrelay market`: what-if calculations on exactly the contracts' rules."""
+"""`flexrelay market`: what-if calculations on exactly the contracts' rules, and publishing products."""
 
 import sys
 from collections.abc import Callable, Mapping
@@ -7,8 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from flexrelay.app import Level
 from flexrelay.cli import views
+from flexrelay.cli.folder import Folder, on_site
 from flexrelay.cli.output import BAD_INPUT, fail, show, table
+from flexrelay.cli.output import Json as JsonToo
+from flexrelay.commissioning import operator_desk
 from flexrelay_contracts.rules import whatif
 from flexrelay_schemas.canonical import CanonicalError, parse
 
@@ -42,15 +46,35 @@ def settle(document: Document, json: Json = True) -> None:
     show(result, json, lambda: table("settlement", ("what", "value"), list(result.items())))
 
 
+@app.command()
+def publish(folder: Folder, document: Document, json_: JsonToo = False) -> None:
+    """The operator publishes a product document, or its next version; contradicting fields are refused by name."""
+    try:
+        product = parse(_read(document))
+    except CanonicalError as error:
+        fail(f"{document}: {error}", BAD_INPUT, json_)
+    done = on_site(
+        folder,
+        Level.ACTING,
+        json_,
+        lambda site: operator_desk(site).do("products.publish", {"document": product}),
+    )
+    published = {**done.result, "block": done.block, "tx_id": done.tx_id}
+    show(published, json_, lambda: table("published", ("what", "value"), list(published.items())))
+
+
 def _calculate(name: str, rule: _Rule) -> dict[str, Any]:
-    if name == "-":
-        data = sys.stdin.buffer.read()
-    else:
-        try:
-            data = Path(name).read_bytes()
-        except OSError as error:
-            fail(f"{name}: {error.strerror}", BAD_INPUT)
+    data = _read(name)
     try:
         return rule(parse(data))
     except (CanonicalError, whatif.DocumentError) as error:
         fail(f"{name}: {error}", BAD_INPUT, details={"field": getattr(error, "field", "")})
+
+
+def _read(name: str) -> bytes:
+    if name == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        fail(f"{name}: {error.strerror}", BAD_INPUT)

@@ -1,6 +1,7 @@
 """`flexrelay market` on a folder: products, accounts, auctions, and one document with what belongs to it."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,26 @@ def test_products(founded: Path) -> None:
     assert one["status"] == "active" and one["document"]["clearing"] == "pay_as_bid"
     assert flexrelay("market", "products", founded, "--product", "nothing").exit_code == 3
     assert "congestion-day-ahead" in flexrelay("market", "products", founded).stdout
+
+
+def test_a_product_is_published_and_a_contradicting_one_is_refused(
+    founded: Path, copy_of: Copy, tmp_path: Path
+) -> None:
+    folder = copy_of(founded)
+    document = answer("market", "products", folder, "--product", "congestion-day-ahead")["document"]
+    file = tmp_path / "product.json"
+    file.write_text(json.dumps({**document, "product": "my-own"}))
+    done = answer("market", "publish", folder, file)
+    assert (done["product"], done["version"]) == ("my-own", 1)
+    assert "my-own" in [item["product"] for item in answer("market", "products", folder)]
+    again = flexrelay("market", "publish", folder, file, "--json")
+    assert again.exit_code == 3 and json.loads(again.stdout)["error"]["field"] == "document.version"
+    file.write_text(json.dumps({**document, "product": "bad", "min_quantity_w": document["max_quantity_w"] + 100}))
+    bad = flexrelay("market", "publish", folder, file, "--json")
+    assert bad.exit_code == 3 and json.loads(bad.stdout)["error"]["code"] == "invalid_product"
+    file.write_text("{")
+    assert flexrelay("market", "publish", folder, file).exit_code == 2
+    assert flexrelay("market", "publish", folder, tmp_path / "nothing").exit_code == 2
 
 
 def test_accounts_sum_to_zero(founded: Path, copy_of: Copy) -> None:
