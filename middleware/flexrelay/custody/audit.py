@@ -6,6 +6,7 @@ state, which `flexrelay ledger verify` recomputes.
 
 import asyncio
 import sqlite3
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -272,9 +273,12 @@ def _check_windows(
     revisions: Sequence[tuple[Any, ...]],
     good: frozenset[str],
 ) -> None:
+    """`leaves` are (observed_at, since, hash) in order of time."""
+    instants = [at for at, _, _ in leaves]
     for start, end, revision, document, leaf, anchor in revisions:
         report.windows += 1
-        inside = [(since, digest) for at, since, digest in leaves if start < at <= end and 1 <= since <= revision]
+        held = leaves[bisect_right(instants, start) : bisect_right(instants, end)]
+        inside = [(since, digest) for _, since, digest in held if 1 <= since <= revision]
         where = f"the window of {did} up to {end}, revision {revision}"
         try:
             window = Window.model_validate_json(document)
