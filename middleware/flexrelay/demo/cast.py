@@ -2,18 +2,19 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
 from flexrelay.app import Site
+from flexrelay.commissioning import add_actor, operator_desk, receive_device, register_device
 from flexrelay.demo.devices import Device, DeviceIdentity, device_key
 from flexrelay.demo.grid import DATES, HOLIDAYS, ISP_SECONDS, ISPS_A_DAY, TIME_ZONE, Battery, Grid
 from flexrelay.demo.plants import BatteryPlant, Plant, SeriesPlant
 from flexrelay.devices import DeviceRecord
 from flexrelay.founding import OPERATOR, identity_in, wall_ms
-from flexrelay.identity import Identity, Wallet, issue_role_credential
+from flexrelay.identity import Identity, Wallet
 from flexrelay.market.calendar import days
 from flexrelay.market.desk import Desk
 from flexrelay.market.fleet import Fleet, Unit
@@ -38,7 +39,6 @@ ROLES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 }
 FUNDS_MICRO_EUR = 1_000_000_000
 """What every trading actor pays in at the beginning: 1,000 €."""
-YEAR_MS = 366 * 86_400_000
 
 Progress = Callable[[str], None]
 
@@ -204,9 +204,7 @@ async def assemble(site: Site, grid: Grid, roster: Roster, progress: Progress) -
     """Register everybody and everything. Every step is a signed intent through an organisation's own gateway."""
     cast = Cast(site, grid)
     cast.days = {day.date: day for day in calendar()}
-    operator = site.gateways[DSO].wallet.find(OPERATOR)
-    assert operator is not None, "the network was founded with its operator in the DSO's wallet"
-    desk = cast.desks[DSO, OPERATOR] = site.gateways[DSO].desk(operator.did)
+    desk = cast.desks[DSO, OPERATOR] = operator_desk(site)
     progress("calendar and products")
     await desk.do("calendar.publish", {"days": [day.model_dump() for day in cast.days.values()]})
     for product in (CONGESTION, LOCAL):
@@ -221,39 +219,21 @@ async def assemble(site: Site, grid: Grid, roster: Roster, progress: Progress) -
     return cast
 
 
-async def _actor(cast: Cast, roster: Roster, org: str, label: str, roles: Iterable[str]) -> None:
-    """Register through the organisation's gateway, and enrol each role by a credential of the operator."""
-    gateway = cast.site.gateways[org]
-    did = roster.identities[org, label].did
-    desk = cast.desks[org, label] = gateway.desk(did)
-    await desk.do("identity.register", {**await gateway.wallet.proven(did), "gateway": gateway.signer.did})
-    issuer = cast.site.gateways[DSO].wallet.signer(cast.desk(DSO, OPERATOR).did)
-    for role in roles:
-        now = wall_ms() - 1000
-        credential = await issue_role_credential(
-            issuer,
-            network=cast.site.network,
-            subject=did,
-            role=role,
-            markets=["*"],
-            valid_from_ms=now,
-            valid_until_ms=now + YEAR_MS,
-            created_ms=now,
-        )
-        await desk.do("grants.enrol", {"credential": credential.encode()})
+async def _actor(cast: Cast, roster: Roster, org: str, label: str, roles: Sequence[str]) -> None:
+    """Registered through the organisation's gateway, its roles enrolled by credentials of the operator."""
+    await add_actor(cast.site, org, label, roles)
+    cast.desks[org, label] = cast.site.gateways[org].desk(roster.identities[org, label].did)
 
 
 async def _device(cast: Cast, new: NewDevice, operation: Create, identity: DeviceIdentity) -> None:
     """The device has signed its own create operation; its controller registers it, the receivers enrol it."""
     proof = b64u(identity.sign(operation_message(operation)))
-    arguments = {"operation": operation.model_dump(), "proof": proof}
-    await cast.desk(*new.controller).do("identity.register_device", arguments)
+    await register_device(cast.site, cast.site.gateways[new.controller[0]], operation, proof)
+    await receive_device(cast.site, DeviceRecord(identity.did, new.name, new.kind, orgs=new.receivers))
     start = cast.days[DATES[0]].start
     cast.devices[new.name] = Device(identity, new.plant, new.receivers, start_ms=start, isp_seconds=ISP_SECONDS)
     if new.kind == "pv":  # telemetry behind the meter: nobody asks for its past
         cast.devices[new.name].sent = DATES.index(DATES[-2]) * ISPS_A_DAY
-    for org in new.receivers:
-        await cast.site.gateways[org].devices.add(DeviceRecord(identity.did, new.name, new.kind, orgs=new.receivers))
     if new.kind == "battery":
         cast.meters[new.name.removeprefix("battery-")] = identity.did
     elif new.name == "meter-transformer":
