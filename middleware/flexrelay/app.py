@@ -27,7 +27,7 @@ from flexrelay.http import Check, Gauge, OperatorServer
 from flexrelay.identity import Signer, Wallet, sign_intent
 from flexrelay.ingest import Ingest, Limits, NativeCodec, RegisterChecks, Registry
 from flexrelay.journal import JournalUnavailable, LetterBounds, SqliteJournal
-from flexrelay.journal.consumer import follow
+from flexrelay.journal.consumer import Consumer, follow
 from flexrelay.journal.port import DeadLetter
 from flexrelay.ledger.embedded import EmbeddedLedger
 from flexrelay.ledger.port import Ledger, LedgerError
@@ -49,6 +49,8 @@ from flexrelay_sdk import Codec, Command, CommandState, CommandTarget, CommandUp
 log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
+RETRY_S = 1.0
+"""Before a consumer of the journal that could not store tries again."""
 
 
 class Level(IntEnum):
@@ -221,29 +223,50 @@ async def open_gateway(
             return
         await stack.enter_async_context(
             _running(
-                [follow(journal, twin), follow(journal, windows), days.run(), anchoring.run(), delivery.run(journal)]
+                [_follow(journal, twin), _follow(journal, windows), days.run(), anchoring.run(), delivery.run(journal)]
             )
         )
         stack.push_async_callback(ingest.close)
         await stack.enter_async_context(_running([adapter.run(ingest) for adapter in adapters.values()]))
         await stack.enter_async_context(dispatcher)
-        upkeep = _upkeep(journal, outbox, limits.retention_days * DAY_MS)
+        upkeep = _upkeep(journal, outbox, twin, market_now, limits.retention_days * DAY_MS)
         await stack.enter_async_context(_running([activations.run(), upkeep]))
         yield gateway
 
 
-async def _upkeep(journal: SqliteJournal, outbox: Outbox, retention_ms: int) -> None:
-    """Once an hour: drop what is older than the retention, never what a consumer still needs or what is open."""
+async def _follow(journal: SqliteJournal, consumer: Consumer) -> None:
+    """Like `follow`; where nothing can be written now the same entries are tried again."""
+    while True:
+        try:
+            await follow(journal, consumer)
+        except (JournalUnavailable, StoreUnavailable) as error:
+            log.warning("%s stands at journal entry %s: %s; trying again", consumer.name, consumer.position, error)
+            await asyncio.sleep(RETRY_S)
+
+
+async def _upkeep(
+    journal: SqliteJournal, outbox: Outbox, twin: Twin, market_now: Callable[[], int], retention_ms: int
+) -> None:
+    """Once an hour: drop what is older than the retention, never what a consumer still needs or what is open.
+
+    Journal and outbox by wall time, the twin's history by the readings' instants, which are market time.
+    """
     while True:
         await asyncio.sleep(3600)
         before = wall_ms() - retention_ms
         try:
             entries, intents = await journal.truncate(before), await outbox.purge(before)
+            readings = await twin.prune(market_now() - retention_ms)
         except (JournalUnavailable, StoreUnavailable) as error:
             log.warning("what is beyond its retention cannot be dropped now: %s", error)
             continue
-        if entries or intents:
-            log.info("beyond their retention: %s journal entries, %s outbox entries dropped", entries, intents)
+        if entries or intents or readings:
+            log.info(
+                "beyond their retention: %s journal entries, %s outbox entries, %s readings of the twin dropped",
+                entries,
+                intents,
+                readings,
+            )
 
 
 def _command_target(org: str, adapters: Mapping[str, MqttAdapter]) -> CommandTarget:

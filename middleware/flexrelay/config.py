@@ -6,9 +6,18 @@ secrets are errors that name the key. Relative paths are relative to the data fo
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -45,7 +54,13 @@ class HttpConfig(_Section):
 
 
 class IngestConfig(_Section):
-    """Bounds of the ingest path. When the queue is full the adapters stop reading from their protocols."""
+    """Bounds of the ingest path. When the queue is full the adapters stop reading from their protocols.
+
+    `retention_days`: journal entries, ended intents and the twin's readings go when they are older. The journal holds
+    the evidence, and nothing asks the ledger whether a settlement is final: so it must be longer than the time from a
+    reading to the end of its settlement's last dispute. It must also be longer than `stale_after_days`, or a reading
+    that comes again would not be known as a duplicate.
+    """
 
     max_frame_bytes: Annotated[int, Field(ge=256, le=16_777_216)] = 65_536
     queue_frames: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
@@ -55,6 +70,14 @@ class IngestConfig(_Section):
     dead_letters: Annotated[int, Field(ge=1)] = 100_000
     dead_letter_bytes: Annotated[int, Field(ge=65_536)] = 256 * 1024 * 1024
     retention_days: Annotated[int, Field(ge=1)] = 400
+
+    @model_validator(mode="after")
+    def _kept_long_enough(self) -> Self:
+        if self.retention_days <= self.stale_after_days:
+            raise ValueError(
+                f"retention_days {self.retention_days} must be more than stale_after_days {self.stale_after_days}"
+            )
+        return self
 
 
 class WindowsConfig(_Section):

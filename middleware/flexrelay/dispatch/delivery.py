@@ -12,7 +12,7 @@ from typing import Final
 
 from flexrelay.dispatch.plan import DispatchOrder
 from flexrelay.dispatch.records import WATCH, Reading
-from flexrelay.journal.port import Entry, Journal
+from flexrelay.journal.port import Entry, Journal, JournalUnavailable
 from flexrelay.store import Store, StoreUnavailable
 
 logger = logging.getLogger(__name__)
@@ -40,12 +40,12 @@ class Delivery:
                 continue
             try:
                 await self.consume(entries)
-            except StoreUnavailable as error:
+                await journal.acknowledge(CONSUMER, entries[-1].position)
+            except (JournalUnavailable, StoreUnavailable) as error:
                 logger.warning("delivery links of %s cannot be stored: %s; trying again", self._tenant, error)
                 await asyncio.sleep(IDLE_S)
                 continue
             position = entries[-1].position
-            await journal.acknowledge(CONSUMER, position)
 
     async def position(self) -> int:
         query = "SELECT position FROM dispatch_position WHERE tenant = ?"

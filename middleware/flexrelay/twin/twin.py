@@ -34,6 +34,16 @@ _UPSERT: Final = (
     "entity = excluded.entity WHERE excluded.observed_at >= twin_entity.observed_at"
 )
 
+PRUNE_AT_ONCE: Final = 100
+"""Devices whose old readings are dropped in one transaction."""
+
+_NEWEST: Final = (
+    "observed_at IS NOT (SELECT observed_at FROM twin_reading WHERE device = ?{} ORDER BY observed_at DESC LIMIT 1)"
+)
+_PRUNE: Final = "DELETE FROM twin_reading WHERE device = ? AND observed_at < ? AND " + " AND ".join(  # noqa: S608
+    [_NEWEST.format(having) for having in ("", " AND import_j IS NOT NULL", " AND export_j IS NOT NULL")]
+)
+
 
 class Twin:
     """A `journal.Consumer` in a store with the component TWIN. Make it with `open`."""
@@ -164,12 +174,19 @@ class Twin:
         self.exchanges[did] = tuple(sorted([*others, exchange], key=lambda known: known.at))
 
     async def prune(self, before: int) -> int:
-        """Forget readings observed before this instant (UTC ms), but never a device's newest; how many."""
-        statement = (
-            "DELETE FROM twin_reading WHERE observed_at < ? AND observed_at < "
-            "(SELECT observed_at FROM twin_entity WHERE twin_entity.device = twin_reading.device)"
-        )
-        return await self._store.write(lambda connection: connection.execute(statement, (before,)).rowcount)
+        """Forget readings observed before this instant (market time, UTC ms); how many.
+
+        A device's newest reading stays, and its newest one with each cumulative register: the next one is judged by
+        them. A few devices in one transaction, so that the store's other writers need not wait long.
+        """
+        numbers = list(self._ids.values())
+        count = 0
+        for offset in range(0, len(numbers), PRUNE_AT_ONCE):
+            chunk = [(number, before, number, number, number) for number in numbers[offset : offset + PRUNE_AT_ONCE]]
+            count += await self._store.write(
+                lambda connection, chunk=chunk: connection.executemany(_PRUNE, chunk).rowcount  # type: ignore[misc]  # this turn's
+            )
+        return count
 
     async def _select(self, did: str, rest: str, *values: int) -> list[Measurement]:
         number = self._ids.get(did)

@@ -7,6 +7,7 @@ hashes that were anchored can no longer be tied to any reading. The file overwri
 import hashlib
 import hmac
 import secrets
+import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from flexrelay.store import Component, Migration, connect, migrate
+from flexrelay.store import Component, Migration, StoreUnavailable, connect, migrate
 
 _COMPONENT: Final = Component(
     "vault",
@@ -61,7 +62,8 @@ def salt_of(secret: bytes, observed_at: int, evidence: bytes) -> bytes:
 
 
 class Vault:
-    """One SQLite file. Calls block, are short, and may come from any thread."""
+    """One SQLite file. Calls block, are short, and may come from any thread. What writes raises StoreUnavailable where
+    the place is full or not writable."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -152,10 +154,12 @@ class Vault:
     def _write(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         if not rows:
             return
-        self._connection.execute("BEGIN IMMEDIATE")
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             self._connection.executemany(statement, rows)
             self._connection.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise StoreUnavailable(f"the vault cannot be written: {error}") from error
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

@@ -1,5 +1,7 @@
 """A whole gateway on a real embedded ledger: custody of a reading, revocation, and going on after a restart."""
 
+import asyncio
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,34 @@ async def test_a_restart_goes_on_with_what_is_there(tmp_path: Path) -> None:
         assert again.outcome is Outcome.DUPLICATE
         assert (lower.outcome, lower.reason) == (Outcome.DEAD_LETTER, "register_backwards")
         assert more.position == first[0].position + 1
+
+
+async def test_twin_and_windows_wait_for_room_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flexrelay.app.RETRY_S", 0.01)
+    async with site(tmp_path) as opened:
+        gateway = opened.gateways["dso"]
+        device = await register_device(gateway, operator_desk(gateway), "m1")
+
+        async def consumed() -> bool:
+            return gateway.windows.position == gateway.twin.position == gateway.journal.end
+
+        def full(connection: sqlite3.Connection) -> None:
+            connection.execute(f"PRAGMA max_page_count = {connection.execute('PRAGMA page_count').fetchone()[0]}")
+
+        now = gateway.market_now()
+        for fill, room in (
+            (lambda: gateway.store._writer._connection, "store"),  # type: ignore[union-attr]  # it is open
+            (lambda: gateway.prover._vault._connection, "vault"),
+        ):
+            full(fill())
+            first = gateway.journal.end
+            frames = [device.frame(now - 900 + first + n, first + n, import_j=first + n) for n in range(1, 400)]
+            receipts = await put(gateway, *frames)
+            assert all(receipt.outcome is Outcome.STORED for receipt in receipts), room
+            await asyncio.sleep(0.2)
+            fill().execute("PRAGMA max_page_count = 1000000")
+            await until(consumed)
+        assert (await gateway.windows.counts())["leaves"] == gateway.journal.end
 
 
 async def test_two_organisations_share_the_ledger_but_not_their_readings(tmp_path: Path) -> None:

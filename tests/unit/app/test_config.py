@@ -70,6 +70,7 @@ def test_environment_overrides_one_nested_key(tmp_path: Path, monkeypatch: pytes
         (SAMPLE + '\n[[gateways]]\norg = "dso"\nfolder = "two"\n', "stands twice: dso, dso"),
         (SAMPLE.replace('type = "mqtt"', ""), "adapters.meters has no type"),
         (SAMPLE.replace('kind = "embedded"', 'kind = "paper"'), "ledger.kind"),
+        (SAMPLE.replace("max_frame_bytes = 32768", "retention_days = 30"), "must be more than stale_after_days 30"),
         ("network = ", "flexrelay.toml"),
     ],
 )

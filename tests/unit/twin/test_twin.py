@@ -89,6 +89,25 @@ async def test_a_wrong_description_costs_the_entity_only(tmp_path: Path) -> None
         assert await side.twin.newest(meter.did) is not None
 
 
+async def test_pruning_keeps_what_the_next_reading_is_judged_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flexrelay.twin.twin.PRUNE_AT_ONCE", 2)
+    meters = [Party.new("device") for _ in range(5)]
+    async with side_of(tmp_path, *meters, kinds={meters[0].did: "toaster"}) as side:
+        for meter in meters:
+            powers = [f'{{"t": {T0 + n}, "power_w": 1}}' for n in range(10, 20)]
+            await side.put(meter, reading(T0, 1), f'{{"t": {T0 + 5}, "import_j": 5}}', *powers)
+        await side.put(meters[4], reading(T0 + 100, 9, 9))
+        assert await side.twin.prune(T0 + 15) == 4 * 5 + 7
+        for meter in meters[:4]:
+            left = [item.observed_at - T0 for item in await side.twin.history(meter.did, 0, NOW)]
+            assert left == [0, 5, 15, 16, 17, 18, 19]
+        assert await side.twin.prune(NOW) == 4 * 4 + 5
+        assert [item.observed_at - T0 for item in await side.twin.history(meters[1].did, 0, NOW)] == [0, 5, 19]
+        assert [item.observed_at - T0 for item in await side.twin.history(meters[4].did, 0, NOW)] == [100]
+
+
 async def test_energy_is_the_difference_of_registers(tmp_path: Path) -> None:
     meter = Party.new("device")
     async with side_of(tmp_path, meter) as side:
