@@ -240,6 +240,16 @@ def test_metrics_in_the_operations_page_are_those_of_the_gateway() -> None:
     assert said == made
 
 
+def test_every_reason_of_a_dead_letter_is_explained() -> None:
+    rooms = [ROOT / "middleware" / "flexrelay" / "ingest", ROOT / "adapters" / "flexrelay_adapters"]
+    source = "".join(path.read_text() for room in rooms for path in sorted(room.rglob("*.py")))
+    reasons = set(re.findall(r'(?:Refusal|DecodeError|Inconsistent|InvalidRegisters)\(\s*"(\w+)"', source))
+    assert len(reasons) > 20
+    text = (ROOT / "docs" / "howto" / "add-a-device.md").read_text()
+    missing = sorted(reason for reason in reasons if f"`{reason}`" not in text)
+    assert not missing, f"add-a-device.md does not say what to do about {', '.join(missing)}"
+
+
 def test_every_benchmark_stands_in_the_table() -> None:
     text = (ROOT / "docs" / "benchmarks.md").read_text()
     missing = [name for name in {**BENCHES, **LONG} if f"| `{name}` |" not in text]
