@@ -69,7 +69,12 @@ def test_run_serves_the_folder_and_keeps_every_block(run: Run, copy: Path) -> No
         assert up["organisations"] == sorted(ORGS)
     finally:
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            _, errors = process.communicate()
+            pytest.fail(f"flexrelay run did not end within 60 s of SIGTERM\n{errors}", pytrace=False)
     assert process.returncode == 0, errors
     after = read_chain(copy / "ledger" / "blocks.dat")
     assert after.height >= run.chain.height

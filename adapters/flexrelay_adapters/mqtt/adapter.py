@@ -114,6 +114,10 @@ class MqttAdapter:
             except SinkUnavailable as error:
                 self.stats.sink_refusals += 1
                 log.warning("%s: the gateway cannot store (%s); the broker will deliver again", self.name, error)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # Python 3.11's wait_for lets a cancellation get lost in an exception that comes at the same moment
+                raise asyncio.CancelledError
             most = min(self.config.backoff_max_s, self.config.backoff_min_s * 2 ** min(self._failures, 20))
             self._failures += 1
             await asyncio.sleep(most * (0.5 + random.random() / 2))  # noqa: S311  # jitter, not a secret
