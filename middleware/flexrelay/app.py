@@ -210,7 +210,7 @@ async def open_gateway(
             network=network, org=org, journal=journal, twin=twin, store=store, prover=prover, views=views,
             ledger=connection, blocks=ledger, day_of=days.calendar.day, delivery=delivery, dispatcher=dispatcher,
         )  # fmt: skip
-        audit = Audit(org, journal, store, vault, connection)
+        audit = Audit(org, journal, store, vault, twin, connection)
         gateway = Gateway(
             org, network, clock, wallet, signer, connection, journal, store, registry, devices, ingest, twin, windows,
             prover, anchoring, days.calendar, outbox, relay, projections, revocation,

@@ -1,4 +1,5 @@
-"""Everything that a gateway keeps as evidence, recomputed: journal → signatures → leaves → windows → anchors → ledger.
+"""Everything that a gateway keeps as evidence, recomputed: journal → signatures → leaves → windows → anchors → ledger,
+and the twin's copies.
 
 The links of single readings are `Custody.verify`'s; this walks all of them. What the ledger says is taken from its
 state, which `flexrelay ledger verify` recomputes.
@@ -12,10 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from flexrelay.custody.check import parse_evidence
+from flexrelay.custody.copies import Copies
 from flexrelay.ingest.verification import EntryInvalid, verify_entry
 from flexrelay.journal.port import Entry, Journal, JournalCorrupt
 from flexrelay.ledger.port import Ledger
 from flexrelay.store import Store
+from flexrelay.twin import Twin
 from flexrelay.windows.vault import Vault, period_of, salt_of
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.rules import merkle
@@ -73,10 +76,13 @@ class VerifiableJournal(Journal, Protocol):
 class Audit:
     """Audits one gateway; changes nothing that is there."""
 
-    def __init__(self, org: str, journal: VerifiableJournal, store: Store, vault: Vault, ledger: Ledger) -> None:
+    def __init__(
+        self, org: str, journal: VerifiableJournal, store: Store, vault: Vault, twin: Twin, ledger: Ledger
+    ) -> None:
         self._org = org
         self._journal = journal
         self._store = store
+        self._twin = twin
         self._vault = vault
         self._ledger = ledger
         self._logs: dict[str, dict[int, str]] = {}
@@ -97,6 +103,7 @@ class Audit:
         first, end = self._journal.begin, self._journal.end
         taken = await self._one("SELECT position FROM window_position")
         position, matched = first - 1, 0
+        copies = Copies(self._store, self._twin, report.problem)
         while position < end:
             try:
                 entries = await self._journal.read(position, _BATCH)
@@ -110,8 +117,11 @@ class Audit:
                 lambda connection, pairs=pairs: [connection.execute(_LEAF, pair).fetchone() for pair in pairs]  # type: ignore[misc]  # the pairs of this turn
             )
             matched += await asyncio.to_thread(self._batch, report, entries, rows, taken)
+            await copies.compare(entries)
             position = entries[-1].position
             progress(position - first + 1, end - first + 1)
+        else:
+            await copies.finish(first)
         return matched
 
     def _batch(self, report: AuditReport, entries: Sequence[Entry], rows: Sequence[Any], taken: int) -> int:

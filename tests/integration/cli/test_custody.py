@@ -158,6 +158,11 @@ def test_who_changes_an_attested_reading_is_found(populated: Path, copy_of: Copy
         ("DELETE FROM window_anchor", "that is not there"),
         ("UPDATE window_revision SET leaf = zeroblob(32) WHERE revision = 1", "do not give its root"),
         ("UPDATE window_revision SET document = '{}' WHERE revision = 1", "its document is damaged"),
+        ("UPDATE twin_reading SET export_j = export_j + 1 WHERE seq = 3", "is not the journal's"),
+        ("UPDATE twin_reading SET provenance = 99 WHERE seq = 3", "is not the journal's"),
+        ("UPDATE twin_reading SET observed_at = observed_at + 1 WHERE seq = 3", "that are not in the journal"),
+        ("UPDATE twin_entity SET entity = replace(entity, 'meter_signed', 'estimated')", "newest entity"),
+        ("UPDATE twin_entity SET entity = substr(entity, 2)", "is damaged"),
     ],
 )
 def test_changed_windows_and_anchors_are_found(populated: Path, copy_of: Copy, statement: str, said: str) -> None:
