@@ -8,10 +8,12 @@ step may be come back to after a restart.
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Final
 
 from flexrelay.dispatch import Dispatcher, DispatchOrder, NoCapacity, Plan
 from flexrelay.market.desk import Desk, IntentExpired
+from flexrelay.outbox import OutboxFull
 from flexrelay.projections import Document, Event, Views
 from flexrelay.store import StoreUnavailable
 from flexrelay_contracts.refusal import Refused
@@ -20,6 +22,8 @@ from flexrelay_schemas.intervals import CalendarDay
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.5
+RETRY_S: Final = 5.0
+"""After the store or the outbox could not take anything."""
 
 
 async def activate(dispatcher: Dispatcher, desk: Desk, order: DispatchOrder, plan: Plan) -> list[str]:
@@ -40,8 +44,16 @@ async def report(dispatcher: Dispatcher, desk: Desk, order_id: str) -> None:
 
 
 async def _record(desk: Desk, order_id: str, stage: str, digest: str) -> None:
+    """One intent id per try, so that after a restart the same try is found again. An intent that expired did nothing
+    and never will: the next one is another."""
     args = {"order_id": order_id, "stage": stage, "hash": digest}
-    await desk.do("congestion.activation", args, intent_id=f"{order_id}.{stage}", correlation_id=order_id)
+    for number in count(1):
+        intent_id = f"{order_id}.{stage}" if number == 1 else f"{order_id}.{stage}.{number}"
+        try:
+            await desk.do("congestion.activation", args, intent_id=intent_id, correlation_id=order_id)
+            return
+        except IntentExpired as error:
+            log.warning("order %s, stage %s: %s; recording it anew", order_id, stage, error)
 
 
 class Activations:
@@ -68,8 +80,9 @@ class Activations:
         self._market_now = market_now
         self._news = asyncio.Event()
         self._news.set()
+        self._open: dict[str, Document] = {}
         self._commanded: set[str] = set()
-        self._reported: set[str] = set()
+        self._ended: set[str] = set()
 
     def heard(self, events: Sequence[Event]) -> None:
         """A listener of the projections."""
@@ -77,39 +90,48 @@ class Activations:
             self._news.set()
 
     async def run(self) -> None:
-        """Until cancelled. What fails is logged with its order and tried again."""
+        """Until cancelled. An order that cannot be activated is said once; it does not hold up the others."""
         while True:
-            if self._news.is_set() or self._commanded - self._reported:
-                self._news.clear()
-                try:
-                    await self._step()
-                except (StoreUnavailable, Refused, IntentExpired) as error:
-                    log.warning("orders cannot be activated now: %s; trying again", error)
-                    self._news.set()
+            try:
+                await self._step()
+            except (StoreUnavailable, OutboxFull) as error:
+                log.warning("orders cannot be activated now: %s; trying again", error)
+                self._news.set()
+                await asyncio.sleep(RETRY_S)
             await asyncio.sleep(TICK_S)
 
     async def _step(self) -> None:
-        for document in await self._views.documents("order"):
-            if document.id in self._reported:
-                continue
-            desk = self._desk_of(document.body["aggregator"])
-            day = self._day_of(document.body["date"])
-            if desk is None or self._plan is None:
-                self._reported.add(document.id)  # another gateway's order
-            elif day is None:
-                self._news.set()  # its calendar day is on the way
-            else:
-                await self._one(document, desk, self._plan, DispatchOrder.from_event(document.body, day))
-
-    async def _one(self, document: Document, desk: Desk, plan: Plan, order: DispatchOrder) -> None:
-        if order.order_id not in self._commanded:
+        if self._news.is_set():
+            self._news.clear()
+            for document in await self._views.documents("order"):
+                if document.id not in self._ended:
+                    self._open[document.id] = document
+        for document in list(self._open.values()):
             try:
-                await activate(self._dispatcher, desk, order, plan)
-            except NoCapacity as error:
-                log.error("%s: order %s is not activated", error, order.order_id)
-                self._reported.add(order.order_id)
-                return
+                ended = await self._one(document)
+            except (NoCapacity, Refused) as error:
+                log.error("order %s is not activated: %s", document.id, error)
+                ended = True
+            if ended:
+                self._ended.add(document.id)
+                self._commanded.discard(document.id)
+                del self._open[document.id]
+
+    async def _one(self, document: Document) -> bool:
+        """The next step of one order; whether there is nothing more to do for it here."""
+        desk = self._desk_of(document.body["aggregator"])
+        day = self._day_of(document.body["date"])
+        if desk is None or self._plan is None:
+            return True  # another gateway's order
+        if day is None:
+            return False  # its calendar day is on the way
+        order = DispatchOrder.from_event(document.body, day)
+        if order.order_id not in self._commanded:
+            await activate(self._dispatcher, desk, order, self._plan)
             self._commanded.add(order.order_id)
-        if self._market_now() >= order.until_ms:
-            await report(self._dispatcher, desk, order.order_id)
-            self._reported.add(order.order_id)
+        if self._market_now() < order.until_ms:
+            return False
+        if not all(record.state.terminal for record in await self._dispatcher.commands(order.order_id)):
+            return False  # the last ones expire now
+        await report(self._dispatcher, desk, order.order_id)
+        return True
