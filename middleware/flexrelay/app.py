@@ -34,6 +34,7 @@ from flexrelay.ledger.port import Ledger, LedgerError
 from flexrelay.market.activation import Activations
 from flexrelay.market.desk import Desk
 from flexrelay.market.fleet import Fleet, Unit
+from flexrelay.market.watching import Watching
 from flexrelay.outbox import OUTBOX, Outbox
 from flexrelay.projections import PROJECTIONS, Event, Projections, Revocation, Views
 from flexrelay.relay import Relay
@@ -201,10 +202,11 @@ async def open_gateway(
 
         plan = _FleetPlan(config.fleet, devices, clock) if config.fleet else None
         activations = Activations(views, dispatcher, desk_of, plan, days.calendar.day, market_now)
-        listeners = (revocation, days.heard, activations.heard)
+        delivery = Delivery(store, org)
+        watching = Watching(org, views, connection, delivery, days.calendar.day)
+        listeners = (revocation, days.heard, activations.heard, watching.heard)
         projections = await stack.enter_async_context(Projections(connection, store, org, listeners=listeners))
         ingest = Ingest(registry, journal, checks, market_now, _limits(limits))
-        delivery = Delivery(store, org)
         prover = Prover(store, journal, vault, org)
         custody = Custody(
             network=network, org=org, journal=journal, twin=twin, store=store, prover=prover, views=views,
@@ -230,7 +232,7 @@ async def open_gateway(
         await stack.enter_async_context(_running([adapter.run(ingest) for adapter in adapters.values()]))
         await stack.enter_async_context(dispatcher)
         upkeep = _upkeep(journal, outbox, twin, market_now, limits.retention_days * DAY_MS)
-        await stack.enter_async_context(_running([activations.run(), upkeep]))
+        await stack.enter_async_context(_running([activations.run(), watching.run(), upkeep]))
         yield gateway
 
 

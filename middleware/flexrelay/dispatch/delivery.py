@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 CONSUMER: Final = "dispatch"
 BATCH: Final = 2_000
 IDLE_S: Final = 0.2
+RETRY_S: Final = 1.0
 
 
 class Delivery:
@@ -30,7 +31,15 @@ class Delivery:
         self._tenant = tenant
 
     async def run(self, journal: Journal) -> None:
-        """Consume the journal until cancelled."""
+        """Consume the journal until cancelled; where nothing can be read or stored now, it is tried again."""
+        while True:
+            try:
+                await self._follow(journal)
+            except (JournalUnavailable, StoreUnavailable) as error:
+                logger.warning("delivery links of %s cannot be stored: %s; trying again", self._tenant, error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _follow(self, journal: Journal) -> None:
         position = await self.position()
         await journal.acknowledge(CONSUMER, position)
         while True:
@@ -38,14 +47,9 @@ class Delivery:
             if not entries:
                 await asyncio.sleep(IDLE_S)
                 continue
-            try:
-                await self.consume(entries)
-                await journal.acknowledge(CONSUMER, entries[-1].position)
-            except (JournalUnavailable, StoreUnavailable) as error:
-                logger.warning("delivery links of %s cannot be stored: %s; trying again", self._tenant, error)
-                await asyncio.sleep(IDLE_S)
-                continue
+            await self.consume(entries)
             position = entries[-1].position
+            await journal.acknowledge(CONSUMER, position)
 
     async def position(self) -> int:
         query = "SELECT position FROM dispatch_position WHERE tenant = ?"

@@ -8,7 +8,7 @@ from typing import Final
 
 from flexrelay.identity.intents import sign_intent
 from flexrelay.identity.signer import Signer
-from flexrelay.outbox import Options, Outbox, OutboxId
+from flexrelay.outbox import Options, Outbox, OutboxFull, OutboxId
 from flexrelay.store import StoreUnavailable
 from flexrelay.windows.windows import ANCHOR, Anchor, Windows
 
@@ -17,6 +17,7 @@ _LOG = logging.getLogger(__name__)
 LIFETIME_MS: Final = 3_600_000
 """An anchor may take an hour to the ledger; later ones do not wait for it."""
 _TICK_S: Final = 0.2
+_RETRY_S: Final = 1.0
 
 
 class Anchoring:
@@ -44,7 +45,7 @@ class Anchoring:
         """Readings that their device observed after it was suspended or deactivated, as of the last step."""
 
     async def run(self) -> None:
-        """Step at every multiple of the interval, until cancelled; a store that cannot write now is tried again."""
+        """Step at every multiple of the interval, until cancelled; what the store or the outbox cannot take now is tried again."""
         last = -1
         while True:
             turn = self._market_now() // self._every_ms
@@ -52,8 +53,9 @@ class Anchoring:
                 try:
                     await self.step()
                     last = turn
-                except StoreUnavailable as error:
-                    _LOG.warning("windows cannot be closed now: %s", error)
+                except (StoreUnavailable, OutboxFull) as error:
+                    _LOG.warning("windows cannot be closed or anchored now: %s; trying again", error)
+                    await asyncio.sleep(_RETRY_S)
             await asyncio.sleep(_TICK_S)
 
     async def step(self) -> list[OutboxId]:

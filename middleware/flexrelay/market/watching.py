@@ -1,0 +1,74 @@
+"""The buyer's proof of delivery: its gateway watches the meters of the orders that it bought, before the day begins."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from flexrelay.dispatch import Delivery, DispatchOrder
+from flexrelay.ledger.port import Ledger, LedgerError
+from flexrelay.projections import Document, Event, Views
+from flexrelay.store import StoreUnavailable
+from flexrelay_contracts.refusal import Refused
+from flexrelay_schemas.intervals import CalendarDay
+
+log = logging.getLogger(__name__)
+
+TICK_S: Final = 0.5
+RETRY_S: Final = 5.0
+
+
+class Watching:
+    """Follows the orders whose buyer is of this organisation. Which meters show an order's delivery was pinned on the
+    ledger when it was ordered. `day_of` is the published calendar."""
+
+    def __init__(
+        self,
+        org: str,
+        views: Views,
+        ledger: Ledger,
+        delivery: Delivery,
+        day_of: Callable[[str], CalendarDay | None],
+    ) -> None:
+        self._org = org
+        self._views = views
+        self._ledger = ledger
+        self._delivery = delivery
+        self._day_of = day_of
+        self._news = asyncio.Event()
+        self._news.set()
+        self._watched: set[str] = set()
+
+    def heard(self, events: Sequence[Event]) -> None:
+        """A listener of the projections."""
+        if any(event.name in ("congestion.ordered", "calendar.published") for event in events):
+            self._news.set()
+
+    async def run(self) -> None:
+        """Until cancelled. Events are heard before they can be read, hence the tick."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            await asyncio.sleep(TICK_S)
+            try:
+                for document in await self._views.documents("order"):
+                    if document.body["buyer_org"] == self._org and document.id not in self._watched:
+                        await self._watch(document)
+            except (StoreUnavailable, LedgerError) as error:
+                log.warning("orders of %s cannot be watched now: %s; trying again", self._org, error)
+                self._news.set()
+                await asyncio.sleep(RETRY_S)
+
+    async def _watch(self, document: Document) -> None:
+        day = self._day_of(document.body["date"])
+        if day is None:
+            self._news.set()  # its calendar day is on the way
+            return
+        try:
+            meters = await self._ledger.evaluate("congestion.order_metering", {"order_id": document.id})
+        except Refused as error:
+            log.error("order %s is not watched: %s", document.id, error)
+        else:
+            order = DispatchOrder.from_event(document.body, day)
+            await self._delivery.watch(order, [did for did in meters.values() if did])
+        self._watched.add(document.id)
