@@ -2,10 +2,11 @@
 
 from flexrelay_sdk.command import Command, CommandState, CommandUpdate
 from flexrelay_sdk.frame import Codec, Decoded, DecodeError, DeviceProof, Frame, Outcome, Receipt, Sink, SinkUnavailable
-from flexrelay_sdk.port import Adapter, CommandTarget, Discoverer
+from flexrelay_sdk.port import Adapter, AdapterFactory, CommandTarget, Discoverer
 
 __all__ = [
     "Adapter",
+    "AdapterFactory",
     "Codec",
     "Command",
     "CommandState",

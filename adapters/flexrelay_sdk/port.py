@@ -1,20 +1,28 @@
 """The adapter port and its optional abilities."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from flexrelay_sdk.command import Command, CommandUpdate
-from flexrelay_sdk.frame import Sink
+from flexrelay_sdk.frame import Codec, Sink
 
 
 class Adapter(Protocol):
     """One configured connection to one protocol endpoint: validate → start → stop.
 
-    `run` connects, feeds frames to the sink and reconnects by itself until cancelled; `ready` is set while it is
+    `run` connects, feeds frames to the sink and reconnects by itself until cancelled; `connected` is true while it is
     connected and subscribed. It must not acknowledge a frame before the sink has returned its receipt.
     """
 
     name: str
+    protocol: str
+    """The protocol that its frames carry; credentials are bound to devices under this name."""
+
+    @property
+    def endpoint(self) -> str:
+        """Where it is connected to, for people; without credentials."""
+        ...
 
     def validate(self) -> None:
         """Check the configuration without I/O. Raises ValueError naming the field."""
@@ -25,9 +33,32 @@ class Adapter(Protocol):
     @property
     def connected(self) -> bool: ...
 
+    def channels_for(self, credential: str) -> Sequence[str]:
+        """Where a device with this credential sends its readings (topics, paths): for whoever sets the device up."""
+        ...
 
+    def codec_for(self, channel: str) -> Codec | None:
+        """What decodes a frame that came on this channel (dead letters are driven in again with it); None: not its."""
+        ...
+
+
+class AdapterFactory(Protocol):
+    """What an entry point of the group `flexrelay.adapters` names: makes an adapter of its configuration section."""
+
+    def __call__(self, name: str, section: Mapping[str, Any], folder: Path, native: Codec) -> Adapter:
+        """`section` is the configuration without `type`; relative paths in it are relative to `folder`; `native`
+        decodes flexrelay's own signed readings. No I/O. Raises ValueError whose text begins with the field's path."""
+        ...
+
+
+@runtime_checkable
 class CommandTarget(Protocol):
     """Optional: the adapter can command devices. `on_update` is awaited for every state the command reaches."""
+
+    @property
+    def can_command(self) -> bool:
+        """Whether it is configured to."""
+        ...
 
     async def execute(self, command: Command, on_update: Callable[[CommandUpdate], Awaitable[None]]) -> None:
         """Returns when the command is terminal; honours `expires_at`."""

@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
 from flexrelay.config import BatteryConfig, Config, ConfigError, GatewayConfig, IngestConfig
 from flexrelay.custody import Audit, Custody
@@ -41,11 +41,9 @@ from flexrelay.relay import Relay
 from flexrelay.store import Store, StoreUnavailable
 from flexrelay.twin import TWIN, Twin, TwinHistory
 from flexrelay.windows import WINDOWS, Anchoring, Calendar, Prover, Vault, Windows
-from flexrelay_adapters.mqtt import JsonMapping, MappingCodec, MqttAdapter, MqttConfig
-from flexrelay_adapters.mqtt.topics import TopicPattern
 from flexrelay_schemas.did import split_did
 from flexrelay_schemas.intervals import CalendarDay
-from flexrelay_sdk import Codec, Command, CommandState, CommandTarget, CommandUpdate
+from flexrelay_sdk import Adapter, AdapterFactory, Codec, Command, CommandState, CommandTarget, CommandUpdate
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +92,7 @@ class Gateway:
     delivery: Delivery
     custody: Custody
     audit: Audit
-    adapters: dict[str, MqttAdapter]
+    adapters: dict[str, Adapter]
 
     def desk(self, did: str) -> Desk:
         """Where an identity of this gateway's wallet signs; the gateway's own DID among them."""
@@ -105,18 +103,15 @@ class Gateway:
         return self.clock.market(wall_ms())
 
     def codec_for(self, letter: DeadLetter) -> Codec | None:
-        """That of the adapter on whose topics of readings a refused frame came; None when it has none any more."""
-        for adapter in self.adapters.values():
-            for pattern in adapter.config.readings:
-                if TopicPattern(pattern).credential_of(letter.channel) is not None:
-                    return codec_of(adapter.config)
-        return None
+        """That of the adapter on whose channel a refused frame came; None when it has none any more."""
+        codecs = (adapter.codec_for(letter.channel) for adapter in self.adapters.values())
+        return next((codec for codec in codecs if codec is not None), None)
 
     def checks(self) -> Iterable[Check]:
         """Readiness: everything that takes readings is connected."""
         for name, adapter in self.adapters.items():
-            where = f"{adapter.config.host}:{adapter.config.port}"
-            yield Check(f"{self.org} adapter {name}", adapter.connected, f"not connected to {where}: is the broker up?")
+            detail = f"not connected to {adapter.endpoint}: is it up?"
+            yield Check(f"{self.org} adapter {name}", adapter.connected, detail)
 
     def gauges(self) -> Iterable[Gauge]:
         org = {"org": self.org}
@@ -271,10 +266,10 @@ async def _upkeep(
             )
 
 
-def _command_target(org: str, adapters: Mapping[str, MqttAdapter]) -> CommandTarget:
-    """The adapter that commands devices: the first one with a topic for it."""
+def _command_target(org: str, adapters: Mapping[str, Adapter]) -> CommandTarget:
+    """The adapter that commands devices: the first one that is configured to."""
     for adapter in adapters.values():
-        if adapter.config.commands is not None:
+        if isinstance(adapter, CommandTarget) and adapter.can_command:
             return adapter
     return _NoTarget(org)
 
@@ -304,6 +299,7 @@ class _NoTarget:
     """Where no adapter commands devices, every command ends as failed and says why."""
 
     def __init__(self, org: str) -> None:
+        self.can_command = False
         self._detail = f"no adapter of {org} commands devices: give one `commands` and `results`"
 
     async def execute(self, command: Command, on_update: Callable[[CommandUpdate], Awaitable[None]]) -> None:
@@ -369,8 +365,8 @@ async def _running(works: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[
         raise failure
 
 
-def load_adapter(org: str, name: str, section: Mapping[str, Any], folder: Path) -> MqttAdapter:
-    """The adapter that a configuration section describes. Raises ConfigError naming the key."""
+def load_adapter(org: str, name: str, section: Mapping[str, Any], folder: Path) -> Adapter:
+    """The adapter of a configuration section, made by its entry point. Raises ConfigError naming the key."""
     where = f"gateways.{org}.adapters.{name}"
     values = {key: value for key, value in section.items() if key != "type"}
     installed = {point.name: point for point in entry_points(group="flexrelay.adapters")}
@@ -384,24 +380,13 @@ def load_adapter(org: str, name: str, section: Mapping[str, Any], folder: Path) 
             values["password"] = (folder / secret).read_text().strip()
         except OSError as error:
             raise ConfigError(f"{where}.password_file: {folder / secret}: {error.strerror}") from None
+    make: AdapterFactory = installed[section["type"]].load()
     try:
-        config = MqttConfig.model_validate({"name": name, **values})
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ConfigError(f"{where}.{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    adapter = MqttAdapter(config, codec_of(config))
-    try:
+        adapter = make(name, values, folder, NativeCodec())
         adapter.validate()
     except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise ConfigError(f"{where}.{error}") from None
     return adapter
-
-
-def codec_of(config: MqttConfig) -> Codec:
-    """What makes measurements of an adapter's payloads."""
-    return (
-        MappingCodec(config.codec) if isinstance(config.codec, JsonMapping) else NativeCodec(config.max_payload_bytes)
-    )
 
 
 def _limits(config: IngestConfig) -> Limits:

@@ -7,5 +7,6 @@ whole configuration; `JsonMapping` describes plain JSON payloads declaratively (
 from flexrelay_adapters.mqtt.adapter import MqttAdapter
 from flexrelay_adapters.mqtt.codec import MappingCodec
 from flexrelay_adapters.mqtt.config import JsonMapping, MqttConfig
+from flexrelay_adapters.mqtt.factory import make_adapter
 
-__all__ = ["JsonMapping", "MappingCodec", "MqttAdapter", "MqttConfig"]
+__all__ = ["JsonMapping", "MappingCodec", "MqttAdapter", "MqttConfig", "make_adapter"]

@@ -73,6 +73,7 @@ class MqttAdapter:
         clock: Callable[[], int] = _wall_ms,
     ) -> None:
         self.name = config.name
+        self.protocol = PROTOCOL
         self.config = config
         self.stats = MqttStats()
         self._codec = codec
@@ -86,6 +87,9 @@ class MqttAdapter:
         self._connection: Connection | None = None
         self._online = asyncio.Event()
         self._failures = 0
+        mapping = config.codec
+        self._times: dict[str, int] | None = {} if mapping != "flexrelay" and mapping.observed_at is None else None
+        """Where readings get the time of their reception: the last one of each credential in the newest batches."""
 
     def validate(self) -> None:
         """Check what the model cannot: that the files exist. Raises ValueError naming the field."""
@@ -94,6 +98,22 @@ class MqttAdapter:
                 path = getattr(self.config.tls, field)
                 if path is not None and not path.is_file():
                     raise ValueError(f"{self.name}.tls.{field}: there is no file {path}")
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.config.host}:{self.config.port}"
+
+    @property
+    def can_command(self) -> bool:
+        return self._commands is not None
+
+    def channels_for(self, credential: str) -> Sequence[str]:
+        """The topics of readings of one device. Raises ValueError for a credential that is no single level."""
+        return [topic.topic_for(credential) for topic in self._readings]
+
+    def codec_for(self, channel: str) -> Codec | None:
+        """The codec, when the channel is one of its topics of readings."""
+        return self._codec if any(topic.credential_of(channel) is not None for topic in self._readings) else None
 
     @property
     def connected(self) -> bool:
@@ -181,12 +201,26 @@ class MqttAdapter:
             if len(payload) > most:
                 codec = self._checked
             frames.append(Frame(PROTOCOL, credential, payload, now, topic))
+        if self._times is not None:
+            frames = self._apart(frames, now)
         if frames:
             await sink.put(frames, codec)
             self.stats.frames += len(frames)
             self.stats.batches += 1
         for credential, message in answers:
             await self._answer(credential, message.payload)
+
+    def _apart(self, frames: Sequence[Frame], now: int) -> list[Frame]:
+        """The frames with another receive time for each of a sender's, since that is its readings' instant: two of
+        one batch would be two values of one instant, which is what a cheat looks like."""
+        last = {credential: at for credential, at in (self._times or {}).items() if at >= now}
+        apart = []
+        for frame in frames:
+            at = last.get(frame.credential, now - 1) + 1
+            last[frame.credential] = at
+            apart.append(frame._replace(received_at=at))
+        self._times = last
+        return apart
 
     async def _answer(self, credential: str, payload: bytes) -> None:
         try:

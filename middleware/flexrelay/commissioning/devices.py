@@ -196,9 +196,10 @@ def _check_free(gateway: Gateway, record: DeviceRecord) -> None:
 
 
 def _topics(gateway: Gateway, record: DeviceRecord) -> tuple[str, ...]:
-    name = next((found for protocol, found in record.credentials if protocol == "mqtt"), split_did(record.did)[1])
+    bound = dict(record.credentials)
+    scid = split_did(record.did)[1]
     return tuple(
-        pattern.replace("{device}", name)
+        channel
         for adapter in gateway.adapters.values()
-        for pattern in adapter.config.readings
+        for channel in adapter.channels_for(bound.get(adapter.protocol, scid))
     )

@@ -147,7 +147,9 @@ def _loaded(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
             if "password_file" in section:
                 (folder / section["password_file"]).write_text("secret\n")
             section = {key: value for key, value in section.items() if key != "tls"}  # its files are not here
-            assert load_adapter(gateway.org, name, section, folder).config.client_id == section["client_id"]
+            assert load_adapter(gateway.org, name, section, folder).endpoint.startswith(
+                section.get("host", "127.0.0.1")
+            )
     return config
 
 
@@ -179,13 +181,14 @@ def test_the_way_of_a_device_runs_as_it_is_printed() -> None:
 
 
 async def test_the_adapter_that_is_shown_deletes_what_is_stored_and_nothing_else(tmp_path: Path) -> None:
-    (sample,) = blocks(ROOT / "docs" / "howto" / "add-an-adapter.md", "python")
+    samples = blocks(ROOT / "docs" / "howto" / "add-an-adapter.md", "python")
     scope: dict[str, Any] = {}
-    exec(compile(sample, "add-an-adapter.md", "exec"), scope)
+    exec(compile("\n".join(samples), "add-an-adapter.md", "exec"), scope)
     first, kept, sink = tmp_path / "m1--1.json", tmp_path / "m1--2.json", _Sink()
     first.write_bytes(b"{}")
-    adapter = scope["FolderAdapter"]("drop", tmp_path, None)
+    adapter = scope["make_folder_adapter"]("drop", {"folder": "."}, tmp_path, None)
     adapter.validate()
+    assert adapter.connected
     running = asyncio.create_task(adapter.run(sink))
     try:
         async with asyncio.timeout(10):

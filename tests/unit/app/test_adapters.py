@@ -1,0 +1,54 @@
+"""Adapters are made by their entry points, and a mistake in a section is named by its key."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flexrelay.app import load_adapter
+from flexrelay.config import ConfigError
+from flexrelay_adapters.mqtt import MqttAdapter
+from flexrelay_sdk import CommandTarget
+
+SECTION: dict[str, Any] = {
+    "type": "mqtt",
+    "client_id": "gateway",
+    "port": 1884,
+    "readings": ["site/{device}/readings"],
+}
+
+
+def test_a_section_becomes_its_adapter(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hush\n")
+    section = {**SECTION, "username": "gateway", "password_file": "secret"}
+    adapter = load_adapter("dso", "field", section, tmp_path)
+    assert isinstance(adapter, MqttAdapter) and isinstance(adapter, CommandTarget)
+    assert (adapter.name, adapter.protocol, adapter.endpoint) == ("field", "mqtt", "127.0.0.1:1884")
+    assert adapter.channels_for("m1") == ["site/m1/readings"]
+    assert adapter.codec_for("site/m1/readings") is not None
+    assert adapter.codec_for("other/m1/readings") is None
+    assert not adapter.can_command
+    assert adapter.config.password is not None and "hush" not in repr(adapter.config)
+
+
+def test_paths_of_a_section_are_within_the_data_folder(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("-")
+    adapter = load_adapter("dso", "field", {**SECTION, "tls": {"ca": "ca.pem"}}, tmp_path)
+    assert isinstance(adapter, MqttAdapter) and adapter.config.tls is not None
+    assert adapter.config.tls.ca == tmp_path / "ca.pem"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"type": "telepathy"}, "gateways.dso.adapters.field.type: 'telepathy' is not installed; there are mqtt"),
+        ({"prot": 1}, "gateways.dso.adapters.field.prot"),
+        ({"port": 0}, "gateways.dso.adapters.field.port"),
+        ({"password_file": "nowhere"}, "gateways.dso.adapters.field.password_file"),
+        ({"readings": ["no/device"]}, "gateways.dso.adapters.field.readings"),
+        ({"tls": {"ca": "nowhere.pem"}}, "gateways.dso.adapters.field.*tls.ca: there is no file"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        load_adapter("dso", "field", {**SECTION, **change}, tmp_path)
