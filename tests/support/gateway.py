@@ -119,7 +119,8 @@ class Marks:
 
     @staticmethod
     def _kill(after_us: int) -> None:
-        time.sleep(after_us / 1e6)
+        if after_us:  # a sleep of zero would let other threads pass other points
+            time.sleep(after_us / 1e6)
         os.kill(os.getpid(), signal.SIGKILL)
 
 

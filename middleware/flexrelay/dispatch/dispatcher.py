@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 
 from flexrelay.dispatch.plan import DispatchOrder, Planned
 from flexrelay.dispatch.records import WATCH, CommandRecord, CommandStep, add_step, read_commands, read_steps
-from flexrelay.store import Store
+from flexrelay.store import Store, StoreUnavailable
 from flexrelay_schemas.canonical import digest
 from flexrelay_sdk import CommandState, CommandTarget, CommandUpdate
 
@@ -158,6 +158,9 @@ class Dispatcher:
             return await self._store.read(
                 lambda connection: read_commands(connection, self._tenant, "open = 1 AND send_at <= ?", now)
             )
+        except StoreUnavailable as error:
+            logger.warning("due commands of %s cannot be read: %s; again soon", self._tenant, error)
+            return []
         except Exception:
             logger.exception("due commands of %s cannot be read; again soon", self._tenant)
             return []
@@ -173,6 +176,9 @@ class Dispatcher:
             await self._target.execute(command, self._record)
             if not await self._is_open(command.command_id):
                 return
+            await asyncio.sleep(self._retry_s)
+        except StoreUnavailable as error:
+            logger.warning("command %s of order %s: %s; again soon", command.command_id, command.correlation_id, error)
             await asyncio.sleep(self._retry_s)
         except Exception:
             logger.exception("command %s of order %s failed; again soon", command.command_id, command.correlation_id)

@@ -115,6 +115,10 @@ class Relay:
                     if not found.state.terminal:
                         await Journey(found, self._ledger, self._outbox, self._follower, self._sign, pace).run()
                     break
+                except StoreUnavailable as error:
+                    tenant = self._outbox.tenant
+                    logger.warning("entry %s of the outbox of %s cannot go on: %s; again later", entry, tenant, error)
+                    await asyncio.sleep(pace.longest / 4)
                 except Exception:
                     logger.exception("entry %s of the outbox of %s failed; again later", entry, self._outbox.tenant)
                     await asyncio.sleep(pace.longest / 4)
