@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from flexrelay.journal.port import JournalCorrupt
-from flexrelay.store.migrations import Component, migrate
+from flexrelay.store import Component, migrate, own
 
 _HEADER: Final = b"SQLite format 3\x00"
 
@@ -18,6 +18,10 @@ def open_journal(path: Path, component: Component) -> sqlite3.Connection:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _check_header(path)
+    try:
+        own(path)
+    except OSError as error:
+        raise sqlite3.OperationalError(f"{path}: {error.strerror}") from error
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
     try:
         connection.execute("PRAGMA journal_mode = WAL")

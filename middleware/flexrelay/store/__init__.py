@@ -3,7 +3,7 @@
 Outbox, projections and dispatch keep their tables here as components. Every key of every table begins with the tenant.
 """
 
-from flexrelay.store.database import Store, StoreUnavailable, connect
+from flexrelay.store.database import Store, StoreUnavailable, connect, own
 from flexrelay.store.migrations import Component, Migration, MigrationError, migrate
 
-__all__ = ["Component", "Migration", "MigrationError", "Store", "StoreUnavailable", "connect", "migrate"]
+__all__ = ["Component", "Migration", "MigrationError", "Store", "StoreUnavailable", "connect", "migrate", "own"]

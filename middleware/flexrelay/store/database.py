@@ -5,6 +5,7 @@ savepoint of its own, so the failure of one does not touch the others. `write` r
 """
 
 import asyncio
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
@@ -34,8 +35,16 @@ class StoreUnavailable(Exception):
     """Nothing was written (disk full, closed, overloaded). The same call may be made again later."""
 
 
+def own(path: Path) -> None:
+    """Create a database's file so that only its owner reads it; SQLite itself would follow the umask. The write-ahead
+    log beside it gets the same rights. A file that is there keeps its own."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection in autocommit mode with the durability that the store promises; usable from one other thread."""
+    if not read_only:
+        own(path)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")

@@ -4,7 +4,6 @@ A prepared transaction's values wait in `staged` until its envelope is judged; a
 """
 
 import hashlib
-import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from flexrelay.ledger.embedded.errors import LedgerCorrupt
 from flexrelay.ledger.port import LedgerUnavailable
+from flexrelay.store import own
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS private (
@@ -41,7 +41,7 @@ class PrivateValues:
 
     def __init__(self, path: Path | str) -> None:
         if path != ":memory:":
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # SQLite would let others read it
+            own(Path(path))
         try:
             self._db = sqlite3.connect(path, isolation_level=None)
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):

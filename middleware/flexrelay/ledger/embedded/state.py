@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from flexrelay.ledger.embedded.block import CODE_OF, CODES
 from flexrelay.ledger.port import Committed, Validation
+from flexrelay.store import own
 from flexrelay_contracts.context import MAX_UNICODE
 
 _CACHE_ENTRIES = 20_000
@@ -59,12 +60,14 @@ class State:
     def __init__(self, path: Path | str) -> None:
         """Open or create; an empty path makes a temporary one. Raises StateError."""
         try:
+            if path:
+                own(Path(path))
             self._db = sqlite3.connect(path, isolation_level=None)
             for pragma in ("page_size=8192", "journal_mode=WAL", "synchronous=NORMAL", "cache_size=-32000"):
                 self._db.execute(f"PRAGMA {pragma}")
             self._db.executescript(_SCHEMA)
             row = self._db.execute("SELECT height, hash FROM meta").fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StateError(f"{path}: {error}") from error
         self.height: int = row[0] if row else 0
         self.last_hash: bytes = row[1] if row else bytes(32)
