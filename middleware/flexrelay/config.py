@@ -103,8 +103,9 @@ class GatewayConfig(_Section):
     folder: Path
     ingest: IngestConfig = IngestConfig()
     windows: WindowsConfig = WindowsConfig()
-    adapters: dict[Name, dict[str, Any]] = {}
-    """Adapter name → its own configuration, with `type` naming an entry point of the group `flexrelay.adapters`."""
+    adapters: Annotated[dict[Name, dict[str, Any]], Field(repr=False)] = {}
+    """Adapter name → its own configuration, with `type` naming an entry point of the group `flexrelay.adapters`. Not
+    shown in a repr: it may hold a password."""
 
     fleet: tuple[BatteryConfig, ...] = ()
     """What this organisation's aggregator activates its orders with, split by capacity."""

@@ -54,6 +54,15 @@ def test_the_passphrase_never_shows(tmp_path: Path) -> None:
     assert "correct horse" not in config.model_dump_json()
 
 
+def test_an_adapter_s_password_never_shows(tmp_path: Path) -> None:
+    config = load(write(tmp_path, SAMPLE + 'password = "battery staple"\n'))
+    assert config.gateways[0].adapters["meters"]["password"] == "battery staple"
+    assert "staple" not in f"{config!r} {config} {config.gateways[0]}"
+    with pytest.raises(ConfigError) as error:
+        load(write(tmp_path, SAMPLE + 'password = "battery staple"\n[gateways.adapters.more]\npassword = "staple"\n'))
+    assert "staple" not in str(error.value) and error.value.__cause__ is None
+
+
 def test_environment_overrides_one_nested_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLEXRELAY_HTTP__PORT", "9999")
     config: Config = load(write(tmp_path, SAMPLE))
