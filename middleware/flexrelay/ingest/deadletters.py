@@ -24,6 +24,7 @@ async def redrive(letters: DeadLetters, sink: Sink, codec_for: CodecFor, letter_
     """Send letters through the sink once more, with their exact bytes and their receive time.
 
     A letter goes when its frame is on disk again: as an entry, a duplicate, or as a new letter with its new reason.
+    Where letters were dropped meanwhile the new one may be among them: then the old one stays.
     Raises SinkUnavailable; then what was not sent yet stays. Ids that are gone are passed over.
     """
     outcomes: Counter[Outcome] = Counter()
@@ -37,9 +38,12 @@ async def redrive(letters: DeadLetters, sink: Sink, codec_for: CodecFor, letter_
             refused["no_codec"] += 1
             continue
         frame = Frame(letter.protocol, letter.credential, letter.payload, letter.received_at, letter.channel)
+        dropped = letters.dropped
         (receipt,) = await sink.put([frame], codec)
         outcomes[receipt.outcome] += 1
         if receipt.outcome is Outcome.DEAD_LETTER:
             refused[receipt.reason] += 1
+            if letters.dropped != dropped:
+                continue
         await letters.remove([letter_id])
     return Redriven(outcomes[Outcome.STORED], outcomes[Outcome.DUPLICATE], dict(refused))

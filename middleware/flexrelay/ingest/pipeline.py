@@ -16,11 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from flexrelay.ingest.registers import Inconsistent, RegisterChecks
+from flexrelay.ingest.registers import HistoryUnavailable, Inconsistent, RegisterChecks
 from flexrelay.ingest.registry import Device, Registry
 from flexrelay.journal.port import DeadLetter, Entry, Journal, JournalUnavailable
 from flexrelay.journal.registers import InvalidRegisters, pack_registers
-from flexrelay.journal.segment import encode_measurement
+from flexrelay.journal.segment import MAX_MEASUREMENTS, encode_measurement
 from flexrelay_schemas.keys import verify
 from flexrelay_schemas.measurement import Measurement
 from flexrelay_schemas.quality import Notice, Provenance
@@ -34,7 +34,8 @@ _MAX_TEXT: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of the path. `queue_*` bound what waits in `put`; a batch ends after `batch_frames` or `batch_ms`.
+    """Bounds of the path. `queue_*` bound what waits in `put`; a batch ends after `batch_frames`, `batch_bytes` (one
+    frame goes over it) or `batch_ms`.
 
     Readings of more than `future_ms` ahead of or `stale_ms` behind the market clock are refused.
     """
@@ -43,6 +44,7 @@ class Limits:
     queue_frames: int = 20_000
     queue_bytes: int = 64 * 1024 * 1024
     batch_frames: int = 4_000
+    batch_bytes: int = 32 * 1024 * 1024
     batch_ms: int = 50
     future_ms: int = 60_000
     stale_ms: int = 30 * 86_400_000
@@ -107,6 +109,7 @@ class Ingest:
         self._frames = 0
         self._bytes = 0
         self._room = asyncio.Condition()
+        self._turnstile = asyncio.Lock()
         self._worker: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -119,9 +122,16 @@ class Ingest:
         if not frames:
             return []
         size = sum([len(frame.payload) for frame in frames])
-        if self._full(len(frames), size):
-            async with self._room:
-                await self._room.wait_for(lambda: self._closed or not self._full(len(frames), size))
+        if self._turnstile.locked() or self._full(len(frames), size):
+            async with self._turnstile:  # in the order of arrival, or small ones would pass a large one for ever
+                async with self._room:
+                    await self._room.wait_for(lambda: self._closed or not self._full(len(frames), size))
+                job = self._enter(frames, codec, size)
+        else:
+            job = self._enter(frames, codec, size)
+        return await asyncio.shield(job.future)
+
+    def _enter(self, frames: Sequence[Frame], codec: Codec, size: int) -> _Job:
         if self._closed:
             raise SinkUnavailable("the gateway is shutting down")
         job = _Job(frames, codec, size)
@@ -130,7 +140,7 @@ class Ingest:
         self._bytes += size
         if self._worker is None:
             self._worker = asyncio.get_running_loop().create_task(self._work(), name="ingest")
-        return await asyncio.shield(job.future)
+        return job
 
     async def close(self) -> None:
         """Take nothing more, finish what is in the queue."""
@@ -177,7 +187,7 @@ class Ingest:
         until = time.monotonic() + limits.batch_ms / 1000
         now = self._market_now()
         earliest, latest = now - limits.stale_ms, now + limits.future_ms
-        room = limits.batch_frames
+        room, bytes_left = limits.batch_frames, limits.batch_bytes
         for job in self._jobs:
             start = job.done
             frames = job.frames[start : start + room] if start or len(job.frames) > room else job.frames
@@ -185,11 +195,12 @@ class Ingest:
             for frame in frames:
                 self._judge(frame, job.codec, batch, earliest, latest)
                 count += 1
-                if not count & 31 and time.monotonic() > until:
+                bytes_left -= len(frame.payload)
+                if bytes_left <= 0 or (not count & 31 and time.monotonic() > until):
                     break
             batch.parts.append((job, count))
             room -= count
-            if room <= 0 or time.monotonic() > until:
+            if room <= 0 or bytes_left <= 0 or time.monotonic() > until:
                 break
         return batch
 
@@ -197,6 +208,9 @@ class Ingest:
         device = self.registry.identify(frame.protocol, frame.credential)
         try:
             if device is None:
+                if not frame.credential:
+                    where = frame.channel[:80]
+                    raise Refusal("no_identity", f"what came in on {where!r} names no sender", "channel")
                 raise Refusal("unknown_device", f"no device is bound to {frame.protocol} {frame.credential[:80]!r}")
             if device.refusal is not None:
                 raise Refusal(*device.refusal)
@@ -211,6 +225,8 @@ class Ingest:
         except (Inconsistent, InvalidRegisters) as wrong:
             self._dead(batch, frame, device, wrong.reason, str(wrong), wrong.field)
             return
+        except HistoryUnavailable:
+            raise  # not the frame's fault: the whole batch comes again
         except Exception as fault:  # a codec that breaks its promise must not stop the other devices
             _LOG.exception("codec %s failed on a frame of %s", type(codec).__name__, frame.credential[:80])
             self._dead(batch, frame, device, "codec_error", f"{type(fault).__name__}: {fault}", "")
@@ -331,6 +347,9 @@ def _check_identity(device: Device, decoded: Decoded) -> bool:
             raise Refusal("wrong_identity", f"the sender is {device.did}, the reading names {measurement.did}", "did")
     if not decoded.measurements:
         raise Refusal("no_measurement", "the frame holds no measurement")
+    if len(decoded.measurements) > MAX_MEASUREMENTS:
+        count = len(decoded.measurements)
+        raise Refusal("too_many", f"{count} measurements in one frame; at most {MAX_MEASUREMENTS} are taken")
     proof = decoded.proof
     if proof is None:
         if not device.unsigned:

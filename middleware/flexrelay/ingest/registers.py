@@ -50,6 +50,10 @@ class History(Protocol):
         ...
 
 
+class HistoryUnavailable(Exception):
+    """What is stored cannot be looked up now: nothing can be judged, and nothing of it is the reading's fault."""
+
+
 class NoHistory:
     """Nothing is stored anywhere but in the journal: `RegisterChecks.prime` takes it all over."""
 
@@ -299,7 +303,10 @@ class RegisterChecks:
             if stored is not None:
                 found.add(stored)
         if position < state.evicted:
-            self._index.extend(position, state.evicted)
+            try:
+                self._index.extend(position, state.evicted)
+            except Exception as error:
+                raise HistoryUnavailable(f"the journal's tail cannot be read: {error}") from error
             found.update(self._index.around(did, instant))
         return sorted(found)
 

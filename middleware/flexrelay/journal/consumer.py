@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from flexrelay.journal.port import Entry, Journal
+from flexrelay.journal.port import Entry, Journal, JournalCorrupt
 
 BATCH: Final = 2_000
 ACKNOWLEDGE_S: Final = 5.0
@@ -35,7 +35,15 @@ async def catch_up(journal: Journal, consumer: Consumer) -> int:
 
 
 async def follow(journal: Journal, consumer: Consumer) -> None:
-    """Consume until cancelled. What the consumer or the journal raises ends it: the owner decides about a restart."""
+    """Consume until cancelled. What the consumer or the journal raises ends it: the owner decides about a restart.
+
+    Raises JournalCorrupt when the consumer is ahead of the journal: it would pass over what comes next.
+    """
+    if consumer.position > journal.end:
+        raise JournalCorrupt(
+            f"{consumer.name} has taken entries up to {consumer.position}, the journal ends at {journal.end}: it is an "
+            "older copy. Restore journal and store from the same backup"
+        )
     await journal.acknowledge(consumer.name, consumer.position)  # from now on nothing it needs is truncated
     acknowledged = time.monotonic()
     while True:

@@ -1,8 +1,9 @@
 """The dead letters' table: bounded in count and bytes, so that a flood of refused frames cannot fill the disk.
 
-What is full where: a sender (protocol, credential) with `per_sender` letters gets no more of them stored; when all
-letters together reach `total` or `total_bytes`, the oldest go. Two values signed for one instant (equivocation) are
-evidence: they are not displaced by others. Everything that is dropped is counted on disk.
+What is full where: a sender (protocol, credential) with `per_sender` letters or its share of the bytes gets no more of
+them stored (twice as many for evidence); when all letters together reach `total` or `total_bytes`, the oldest go. Two
+values signed for one instant (equivocation) are evidence: they are not displaced by others. Everything that is dropped
+is counted on disk.
 """
 
 import sqlite3
@@ -34,11 +35,12 @@ _SELECT = "SELECT id, reason, message, field, did, protocol, credential, channel
 
 @dataclass(frozen=True, slots=True)
 class LetterBounds:
-    """How much is kept. Bytes count the payloads and the texts beside them."""
+    """How much is kept. Bytes count the payloads and the texts beside them; a sender gets one part in `shares`."""
 
     total: int = 100_000
     total_bytes: int = 64 * 1024 * 1024
     per_sender: int = 1_000
+    shares: int = 8
 
 
 class LetterBox:
@@ -47,6 +49,7 @@ class LetterBox:
     def __init__(self, connection: sqlite3.Connection, bounds: LetterBounds) -> None:
         self._connection = connection
         self._bounds = bounds
+        self.dropped = 0
         self.reload()
 
     def reload(self) -> None:
@@ -54,6 +57,7 @@ class LetterBox:
         rows = self._connection.execute(
             f"SELECT protocol, credential, count(*), sum({_SIZE}) FROM letter GROUP BY protocol, credential"  # noqa: S608
         ).fetchall()
+        self._sender_bytes: Counter[tuple[str, str]] = Counter({(row[0], row[1]): row[3] for row in rows})
         self._senders: Counter[tuple[str, str]] = Counter({(row[0], row[1]): row[2] for row in rows})
         self._kept = sum(row[2] for row in rows)
         self._bytes = sum(row[3] for row in rows)
@@ -66,12 +70,16 @@ class LetterBox:
             sender = (letter.protocol, letter.credential)
             size = _size(letter)
             evidence = letter.reason in EVIDENCE_REASONS
-            limit = self._bounds.per_sender * (2 if evidence else 1)  # a flood of others leaves room for evidence
-            if self._senders[sender] >= limit or size > self._bounds.total_bytes:
+            twice = 2 if evidence else 1  # a flood of others leaves room for evidence
+            most = self._bounds.total_bytes // self._bounds.shares * twice
+            # one letter of any size is kept of each sender, so that its reason can be seen
+            full = self._senders[sender] > 0 and self._sender_bytes[sender] + size > most
+            if full or self._senders[sender] >= self._bounds.per_sender * twice or size > self._bounds.total_bytes:
                 dropped += 1
                 dropped_bytes += size
                 continue
             self._senders[sender] += 1
+            self._sender_bytes[sender] += size
             self._kept += 1
             self._bytes += size
             rows.append((*letter[1:9], int(evidence), letter.payload))
@@ -81,6 +89,7 @@ class LetterBox:
             dropped += count
             dropped_bytes += size
         if dropped:
+            self.dropped += dropped
             self._connection.execute(
                 "UPDATE letters_dropped SET count = count + ?, bytes = bytes + ?", (dropped, dropped_bytes)
             )
@@ -114,8 +123,9 @@ class LetterBox:
         self._kept -= 1
         self._bytes -= size
         self._senders[sender] -= 1
+        self._sender_bytes[sender] -= size
         if not self._senders[sender]:
-            del self._senders[sender]
+            del self._senders[sender], self._sender_bytes[sender]
 
 
 _SIZE = (

@@ -121,6 +121,11 @@ class Journal(Protocol):
 class DeadLetters(Protocol):
     """The refused frames of a journal: bounded in count and bytes, per sender and in all."""
 
+    @property
+    def dropped(self) -> int:
+        """Letters that were dropped because of a bound since this object was made."""
+        ...
+
     async def letters(self, after: int = 0, limit: int = 100) -> list[DeadLetter]: ...
 
     async def letter(self, letter_id: int) -> DeadLetter | None: ...

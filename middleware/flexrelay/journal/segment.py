@@ -16,6 +16,9 @@ from flexrelay_schemas.quality import Notice, Provenance
 
 _ENTRY: Final = struct.Struct("<BBBBHHHIq")
 _MEASUREMENT: Final = struct.Struct("<qqBB")
+MAX_MEASUREMENTS: Final = 65_535
+"""Of one entry."""
+
 _SIGNED: Final = 1
 _PROVENANCE: Final = {int(value): value for value in Provenance}
 _NOTICES: Final = tuple(Notice(value) for value in range(32))

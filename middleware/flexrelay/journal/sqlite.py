@@ -87,6 +87,10 @@ class SqliteJournal:
     def begin(self) -> int:
         return self._begin
 
+    @property
+    def dropped(self) -> int:
+        return self._box.dropped
+
     async def append(self, entries: Sequence[Entry], letters: Sequence[DeadLetter] = ()) -> int:
         if self._closed:
             raise JournalUnavailable(f"journal {self.path} is closed")
@@ -108,7 +112,10 @@ class SqliteJournal:
     async def entry(self, position: int) -> Entry | None:
         if not self._begin <= position <= self._end:
             return None
-        found = await self.read(position - 1, 1)
+        try:
+            found = await self.read(position - 1, 1)
+        except ValueError:  # truncated since the line above
+            return None
         return found[0]
 
     async def wait(self, after: int) -> None:
@@ -249,6 +256,8 @@ class SqliteJournal:
             self._check(row)
             expected = after + 1 + len(entries)
             if not first <= expected <= last:
+                if expected < self._begin:
+                    raise ValueError(f"entry {expected} of {self.path} has been truncated just now")
                 raise JournalCorrupt(f"journal {self.path}: entry {expected} is missing")
             try:
                 entries += decode_segment(row[5], first, last - first + 1, expected - first)
@@ -289,20 +298,24 @@ class SqliteJournal:
         (needed,) = self._writer.execute("SELECT min(position) FROM consumer").fetchone()
         if needed is None:
             return 0  # no consumer has ever been here: nothing is known to be done with
-        dropped = 0
-        with _Transaction(self._writer):
-            rows = self._writer.execute(
-                "SELECT first, last, newest_at FROM segment WHERE last <= ? AND last < ? ORDER BY first",
-                (needed, self._end),  # the newest segment stays: it carries the position and the chain
-            )
-            upto = 0
-            for first, last, newest_at in rows:
-                if newest_at >= received_before:
-                    break
-                upto, dropped = last, dropped + last - first + 1
-            self._writer.execute("DELETE FROM segment WHERE last <= ?", (upto,))
-        if dropped:
-            self._begin = upto + 1
+        dropped, begin = 0, self._begin
+        try:
+            with _Transaction(self._writer):
+                rows = self._writer.execute(
+                    "SELECT first, last, newest_at FROM segment WHERE last <= ? AND last < ? ORDER BY first",
+                    (needed, self._end),  # the newest segment stays: it carries the position and the chain
+                )
+                upto = 0
+                for first, last, newest_at in rows:
+                    if newest_at >= received_before:
+                        break
+                    upto, dropped = last, dropped + last - first + 1
+                self._writer.execute("DELETE FROM segment WHERE last <= ?", (upto,))
+                if dropped:
+                    self._begin = upto + 1  # before the commit: a reader must not take what is gone for damage
+        except BaseException:
+            self._begin = begin
+            raise
         return dropped
 
     async def _in_reader(self, work: Callable[[], T]) -> T:

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from flexrelay.ingest.registers import HistoryUnavailable
 from flexrelay.ingest.tail import Point
 from flexrelay.journal.registers import NAMES, pack_registers
 from flexrelay.store import connect
@@ -57,8 +58,8 @@ class TwinHistory:
         query = f"SELECT {_COLUMNS} FROM twin_reading WHERE device = ? {rest}"  # noqa: S608
         try:
             return self._connection.execute(query, (number, value)).fetchall()
-        except sqlite3.OperationalError as error:
-            raise RuntimeError(f"the twin's history cannot be read: {error}") from error
+        except sqlite3.Error as error:
+            raise HistoryUnavailable(f"the twin's history cannot be read: {error}") from error
 
 
 def _point(row: Sequence[Any]) -> Point:

@@ -1,14 +1,15 @@
 """What every journal promises. A journal's own test module subclasses `JournalContract` and says how to open one."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flexrelay.journal import DeadLetter, Entry, JournalUnavailable
+from flexrelay.journal import DeadLetter, Entry, JournalCorrupt, JournalUnavailable
+from flexrelay.journal.consumer import follow
 from flexrelay_schemas.measurement import Measurement
 from flexrelay_schemas.quality import Notice, Provenance
 
@@ -128,6 +129,35 @@ class JournalContract:
         with pytest.raises(ValueError, match="truncated"):
             await journal.read(0, 5)
         assert await journal.entry(1) is None
+
+    async def test_a_consumer_ahead_of_the_journal_is_an_error(self, journal: Any) -> None:
+        class Ahead:
+            name = "twin"
+            position = 5
+
+            async def consume(self, entries: Sequence[Entry]) -> None:
+                raise AssertionError("nothing may be consumed")
+
+        await journal.append([entry(1)])
+        async with asyncio.timeout(5):
+            with pytest.raises(JournalCorrupt, match="twin has taken entries up to 5, the journal ends at 1"):
+                await follow(journal, Ahead())
+
+    async def test_reading_while_it_is_truncated_is_never_damage(self, journal: Any) -> None:
+        for number in range(1, 201):
+            await journal.append([entry(number)])
+        await journal.acknowledge("one", 200)
+
+        async def read() -> None:
+            for number in [*range(1, 201)] * 3:
+                found = await journal.entry(number)
+                assert found is None or found.position == number
+
+        async def truncate() -> None:
+            for number in range(0, 201, 2):
+                await journal.truncate(number)
+
+        await asyncio.gather(read(), truncate(), read())
 
     async def test_a_reader_is_woken_by_the_next_entry(self, journal: Any) -> None:
         await journal.append([entry(1)])

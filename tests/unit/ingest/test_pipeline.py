@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ from support.readings import NOW, IngestPath, PlainCodec, frame_of, ingest_path,
 
 from flexrelay.ingest import Enrolment, Limits, NativeCodec
 from flexrelay.journal import JournalUnavailable
+from flexrelay.journal.segment import Trace
 from flexrelay_schemas.canonical import canonical
+from flexrelay_schemas.measurement import Measurement
 from flexrelay_schemas.quality import Notice, Provenance
 from flexrelay_schemas.reading import Reading, SignedReading
 from flexrelay_sdk import Decoded, Frame, Outcome, Receipt, SinkUnavailable
@@ -223,6 +227,77 @@ async def test_a_codec_that_breaks_its_promise_harms_only_its_frame(tmp_path: Pa
         assert receipt.reason == "codec_error"
         (letter,) = await path.journal.letters()
         assert letter.message == "ZeroDivisionError: oops"
+
+
+async def test_a_history_that_cannot_be_read_is_not_the_frames_fault(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    async with ingest_path(tmp_path, meter) as path:
+        payloads = [signed_payload(meter, T + n, {"import_j": n}, n) for n in range(20)]
+        await put(path, meter, *payloads)
+        index = path.checks._index
+        working = index._tail
+
+        def broken(after: int) -> Iterator[list[Trace]]:
+            raise sqlite3.OperationalError("disk I/O error")
+
+        index._tail = broken
+        new = signed_payload(meter, T + 20, {"import_j": 20}, 20)
+        with pytest.raises(SinkUnavailable, match="disk I/O error"):
+            await put(path, meter, new, payloads[0])
+        index._tail = working
+        assert [receipt.outcome for receipt in await put(path, meter, new, payloads[0])] == [
+            Outcome.STORED,
+            Outcome.DUPLICATE,
+        ]
+        assert await path.journal.letters() == []
+
+
+async def test_a_commit_is_bounded_in_bytes_and_a_frame_in_measurements(tmp_path: Path) -> None:
+    class Many:
+        def decode(self, frame: Frame) -> Decoded:
+            return Decoded(tuple(Measurement("", T + n, {"power_w": 1}) for n in range(int(frame.payload))))
+
+    plain = Party.new("device")
+    async with ingest_path(tmp_path, unsigned=(plain,), limits=Limits(batch_bytes=1000)) as path:
+        padded = [b'{"t": %d, "import_j": %d}' % (T + n, n) + b" " * 300 for n in range(20)]
+        receipts = await path.ingest.put([frame_of(plain.did, payload) for payload in padded], PlainCodec())
+        assert [receipt.position for receipt in receipts] == list(range(1, 21))
+        assert path.journal._reader.execute("SELECT max(last - first) FROM segment").fetchone() == (2,)
+        frames = [frame_of(plain.did, b"65536"), frame_of(plain.did, b'{"t": %d, "import_j": 99}' % (T + 99))]
+        receipts = [*await path.ingest.put(frames[:1], Many()), *await path.ingest.put(frames[1:], PlainCodec())]
+        assert [receipt.reason for receipt in receipts] == ["too_many", ""]
+
+
+async def test_what_names_no_sender_says_where_it_came_in(tmp_path: Path) -> None:
+    async with ingest_path(tmp_path) as path:
+        (receipt,) = await path.ingest.put([Frame("mqtt", "", b"{}", NOW, "some/where")], NativeCodec())
+        assert receipt.reason == "no_identity"
+        (letter,) = await path.journal.letters()
+        assert "some/where" in letter.message
+
+
+async def test_a_large_put_is_not_passed_for_ever(tmp_path: Path) -> None:
+    plain = Party.new("device")
+    limits = Limits(queue_frames=10, batch_frames=4)
+    async with ingest_path(tmp_path, unsigned=(plain,), limits=limits) as path:
+        clock = iter(range(1_000_000))
+        stop = asyncio.Event()
+
+        async def small() -> None:
+            while not stop.is_set():
+                await path.ingest.put(
+                    [frame_of(plain.did, b'{"t": %d, "power_w": 1}' % (T + next(clock)))], PlainCodec()
+                )
+
+        smalls = [asyncio.create_task(small()) for _ in range(8)]
+        await asyncio.sleep(0.05)
+        large = [frame_of(plain.did, b'{"t": %d, "power_w": 2}' % (T - n)) for n in range(1, 31)]
+        try:
+            async with asyncio.timeout(5):
+                assert len(await path.ingest.put(large, PlainCodec())) == 30
+        finally:
+            stop.set()
+            await asyncio.gather(*smalls)
 
 
 async def test_odd_text_in_channel_and_credential_stops_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from support.contracts import Party, sign
 from support.readings import NOW, PlainCodec, frame_of, ingest_path, registration, signed_payload
 
 from flexrelay.ingest import EntryInvalid, NativeCodec, redrive, verify_entry
-from flexrelay.journal import Entry
+from flexrelay.journal import Entry, LetterBounds
 from flexrelay_schemas.canonical import canonical
 from flexrelay_schemas.measurement import Measurement
 from flexrelay_schemas.reading import Attestation, SignedAttestation
@@ -104,3 +104,13 @@ async def test_refused_frames_come_in_once_their_cause_is_gone(tmp_path: Path) -
         result = await redrive(path.journal, path.ingest, lambda letter: None, [left.letter_id])
         assert result.refused == {"no_codec": 1}
         assert len(await path.journal.letters()) == 1
+
+
+async def test_a_letter_that_is_refused_again_stays_where_its_sender_has_no_room(tmp_path: Path) -> None:
+    known = Party.new("device")
+    async with ingest_path(tmp_path, known, bounds=LetterBounds(per_sender=3)) as path:
+        await path.ingest.put([frame_of(known.did, b"rubbish %d" % n) for n in range(3)], NativeCodec())
+        ids = [item.letter_id for item in await path.journal.letters()]
+        result = await redrive(path.journal, path.ingest, lambda letter: NativeCodec(), ids)
+        assert result.refused == {"malformed": 3}
+        assert [item.payload for item in await path.journal.letters()] == [b"rubbish 0", b"rubbish 1", b"rubbish 2"]

@@ -37,7 +37,7 @@ async def test_many_senders_displace_the_oldest_but_no_evidence(tmp_path: Path) 
 
 
 async def test_bytes_are_bounded(tmp_path: Path) -> None:
-    bounds = LetterBounds(total_bytes=100_000, per_sender=1000)
+    bounds = LetterBounds(total_bytes=100_000, per_sender=1000, shares=1)
     async with SqliteJournal(tmp_path / "journal.db", bounds) as journal:
         for number in range(40):
             await journal.append([entry(number + 1)], [letter(number, size=10_000)])
@@ -46,3 +46,20 @@ async def test_bytes_are_bounded(tmp_path: Path) -> None:
         assert 50_000 < count.kept_bytes <= 100_000
         assert count.kept + count.dropped == 41
         assert journal.end == 40
+
+
+async def test_one_sender_cannot_take_the_bytes_of_others(tmp_path: Path) -> None:
+    bounds = LetterBounds(total_bytes=100_000, shares=4)
+    async with SqliteJournal(tmp_path / "journal.db", bounds) as journal:
+        await journal.append([], [letter(1, credential="quiet", size=1000)])
+        for number in range(20):
+            await journal.append([], [letter(number, credential="noisy", size=10_000)])
+        await journal.append([], [letter(3, credential="noisy", reason="equivocation", size=20_000)])
+        await journal.append([], [letter(4, credential="large", size=50_000), letter(5, credential="large", size=10)])
+        found = [(item.credential, len(item.payload)) for item in await journal.letters()]
+        assert found == [("quiet", 1000), ("noisy", 10_000), ("noisy", 10_000), ("noisy", 20_000), ("large", 50_000)]
+        await journal.remove([2, 3])
+    async with SqliteJournal(tmp_path / "journal.db", bounds) as journal:  # counted again from disk
+        await journal.append([], [letter(6, credential="noisy", size=4_000), letter(7, credential="noisy", size=4_000)])
+        assert [len(item.payload) for item in await journal.letters() if item.credential == "noisy"] == [20_000, 4_000]
+        assert journal.dropped == 1
