@@ -1,5 +1,6 @@
 """Disputes over one connection's energy in one settled interval: opened with a bond, decided from evidence alone."""
 
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -10,12 +11,14 @@ from flexrelay_contracts.clock import market_time
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.market import products
 from flexrelay_contracts.market.accounts import Postings, actor_account, balance, bond_account
+from flexrelay_contracts.market.corrections import Value, Values, corrections_of, moved, values_of
 from flexrelay_contracts.market.judgement import Evidence, Judgement, Question, judge
-from flexrelay_contracts.market.lines import Metered, metered_of
+from flexrelay_contracts.market.lines import metered_of
 from flexrelay_contracts.market.metering import metering_of
 from flexrelay_contracts.market.orders import find_order
 from flexrelay_contracts.market.settlement import (
     PARTIES,
+    Detail,
     SettlementId,
     evidence_key,
     find_settlement,
@@ -72,7 +75,8 @@ def _open(ctx: ContractContext, caller: Caller, args: Open) -> Result:
         raise Refused("window_closed", f"the dispute window closed at {closes}, it is {now}", "settlement")
     if all(line["isp"] != args.isp for line in settlement["lines"]):
         raise Refused("isp", f"ISP {args.isp} is not in settlement {args.settlement}", "isp")
-    if _proposed_j(ctx, args.settlement, settlement, args.connection, args.isp) == args.claimed_j:
+    values = values_of(private_detail(ctx, args.settlement, settlement), settlement)
+    if values.at(args.connection, args.isp).energy_j == args.claimed_j:
         raise Refused("nothing_disputed", "the claim is what was proposed", "claimed_j")
     topic = key("disputed", args.settlement, str(args.isp), args.connection)
     if load(ctx, topic) is not None:
@@ -88,6 +92,7 @@ def _open(ctx: ContractContext, caller: Caller, args: Open) -> Result:
         "market_ms": now,
         "evidence_until": now + product.dispute_window_s * 1000,
         "evidence": {},
+        "corrections": len(values.corrections),
         "status": "open",
     }
     postings = Postings(order["product"])
@@ -108,15 +113,6 @@ def _open(ctx: ContractContext, caller: Caller, args: Open) -> Result:
 def _respondent(order: Record, challenger: str) -> str:
     other: str = order["aggregator"] if challenger == order["buyer"] else order["buyer"]
     return other
-
-
-def _proposed_j(ctx: ContractContext, name: str, settlement: Record, connection: str, isp: int) -> int:
-    """The energy in the private detail. Refused('connection') when the connection is not in it."""
-    place = [line["isp"] for line in settlement["lines"]].index(isp)
-    for item in private_detail(ctx, name, settlement).connections:
-        if item.connection == connection:
-            return item.energy_j[place]
-    raise Refused("connection", f"connection {connection} is not in settlement {name}", "connection")
 
 
 def _find(ctx: ContractContext, dispute_id: str) -> Record:
@@ -179,7 +175,8 @@ def _resolve(ctx: ContractContext, caller: Caller, args: DisputeNamed) -> Result
     settlement = find_settlement(ctx, record["settlement"])
     order = find_order(ctx, settlement["order_id"])
     product = products.at_version(ctx, order["product"], order["version"])
-    proposed_j = _proposed_j(ctx, record["settlement"], settlement, record["connection"], record["isp"])
+    detail = private_detail(ctx, record["settlement"], settlement)
+    proposed_j = _disputed_j(detail, settlement, record)
     question = _question(ctx, order, product, settlement, record)
     judgement = judge(
         ctx,
@@ -192,7 +189,10 @@ def _resolve(ctx: ContractContext, caller: Caller, args: DisputeNamed) -> Result
     if judgement.verdict == "equivocation":
         identity.suspend(ctx, question.meter, f"two values for one instant, dispute {args.dispute_id}")
     _post(ctx, order, record, args.dispute_id, judgement)
-    changed = _change(ctx, order, product, settlement, record, judgement, proposed_j)
+    values = values_of(detail, settlement)
+    corrections, neighbour = _corrections(values, args.dispute_id, record, judgement, proposed_j)
+    values = replace(values, corrections=(*values.corrections, *corrections))
+    changed = _change(ctx, order, product, settlement, record, judgement, values, corrections)
     save(ctx, key("settlement", record["settlement"]), {**changed, "open_disputes": settlement["open_disputes"] - 1})
     verdict = {
         "verdict": judgement.verdict,
@@ -200,6 +200,7 @@ def _resolve(ctx: ContractContext, caller: Caller, args: DisputeNamed) -> Result
             "challenger": {"code": judgement.challenger.code, "rank": judgement.challenger.rank},
             "respondent": {"code": judgement.respondent.code, "rank": judgement.respondent.rank},
         },
+        "neighbour": neighbour,
         "resolved_market_ms": now,
     }
     save(ctx, key("dispute", args.dispute_id), {**record, **verdict, "status": "resolved"})
@@ -241,20 +242,52 @@ def _post(ctx: ContractContext, order: Record, record: Record, dispute_id: str, 
     postings.commit(ctx)
 
 
+def _disputed_j(detail: Detail, settlement: Record, record: Record) -> int:
+    """What stood when the dispute was opened. Another verdict may have moved it since: the claim is judged against what
+    it was made against, so that the order in which two open disputes are resolved decides nothing."""
+    first = record.get("corrections", 0)  # a dispute that was opened before there were corrections has seen none
+    return values_of(detail, settlement, first).at(record["connection"], record["isp"]).energy_j
+
+
+def _corrections(
+    values: Values, dispute_id: str, record: Record, judgement: Judgement, proposed_j: int
+) -> tuple[list[Record], Record]:
+    """(what the verdict proves, and what the neighbouring estimate gives up for it; the latter for the record).
+
+    A value that was defended is proven too: it is no estimate any more that another verdict could move.
+    """
+    connection, isp = record["connection"], record["isp"]
+    old = values.at(connection, isp)
+    if judgement.verdict == "respondent":
+        value = Value(proposed_j, max(old.rank, judgement.respondent.rank))
+        return ([] if value == old else [values.proven(dispute_id, connection, isp, value)]), {"reason": "not_won"}
+    if judgement.verdict != "challenger":
+        return [], {"reason": "not_won"}
+    proven = values.proven(dispute_id, connection, isp, Value(record["claimed_j"], judgement.challenger.rank))
+    shift, reason = values.shift(dispute_id, connection, isp, proven["delta_j"])
+    if shift is None:
+        return [proven], {"reason": reason}
+    return [proven, shift], {"isp": shift["isp"], "delta_j": shift["delta_j"], "reason": reason}
+
+
 def _change(
     ctx: ContractContext, order: Record, product: Product, settlement: Record, record: Record,
-    judgement: Judgement, proposed_j: int,
+    judgement: Judgement, values: Values, corrections: list[Record],
 ) -> Record:  # fmt: skip
-    """The settlement with the line as the verdict leaves it."""
-    metered = metered_of(settlement["lines"])
-    place = [item.isp for item in metered].index(record["isp"])
-    old = metered[place]
-    if judgement.verdict == "challenger":
-        actual = old.actual_j + record["claimed_j"] - proposed_j
-        metered[place] = Metered(old.isp, actual, old.quality, old.windows_hash, old.no_delivery)
-    elif judgement.verdict in ("unresolved", "equivocation") and product.fallback == "no_delivery":
-        metered[place] = Metered(old.isp, old.actual_j, old.quality, old.windows_hash, no_delivery=True)
-    return with_lines(settlement, *recompute(ctx, order, metered))
+    """The settlement with the lines as the verdict leaves them; `values` with the new `corrections`."""
+    unproven = judgement.verdict in ("unresolved", "equivocation") and product.fallback == "no_delivery"
+    moved_j = moved(corrections)
+    metered = [
+        replace(
+            item,
+            actual_j=item.actual_j + moved_j.get(item.isp, 0),
+            quality=values.line_rank(item.isp) if item.isp in moved_j else item.quality,
+            no_delivery=item.no_delivery or (unproven and item.isp == record["isp"]),
+        )
+        for item in metered_of(settlement["lines"])
+    ]
+    changed = {**settlement, "corrections": [*corrections_of(settlement), *corrections]}
+    return with_lines(changed, *recompute(ctx, order, metered))
 
 
 def _one(ctx: ContractContext, args: DisputeNamed) -> Any:

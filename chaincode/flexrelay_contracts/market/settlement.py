@@ -169,6 +169,7 @@ def _propose(ctx: ContractContext, caller: Caller, args: Propose) -> Result:
         "collection": collection,
         "open_disputes": 0,
         "disputes": [],
+        "corrections": [],
     }
     record = with_lines(record, lines, totals)
     save(ctx, key("settlement", name), record)
