@@ -165,6 +165,13 @@ async def campaign(folder: Path, plan: list[Kill]) -> Counter[str]:
                 hit[marks.point] += 1
                 if number % 10 == 0 or len(plan) < 50:
                     await checked()
+            stopping = await nursery.start(SiteOrders(data))  # a clean stop under load
+            await asyncio.sleep(2.0)
+            os.kill(stopping.pid, signal.SIGTERM)
+            await asyncio.wait({stopping.ended}, timeout=30)
+            stopping.kill()
+            assert await stopping.ended == 0, "SIGTERM did not end the site cleanly under load; see site.log"
+            await checked()
         (data / "enough").touch()
         last = await nursery.start(SiteOrders(data))
         try:

@@ -42,7 +42,7 @@ async def main(folder: Path, keys: Path, which: str) -> dict[str, Any]:
                 errors.append(str(error))
                 if len(errors) == 3:
                     break
-        size_when_full = blocks.stat().st_size
+        size_when_full, trouble = blocks.stat().st_size, network.ledger.trouble
         limit(resource.RLIM_INFINITY)
         assert prepared is not None
         async with asyncio.timeout(10):
@@ -55,7 +55,9 @@ async def main(folder: Path, keys: Path, which: str) -> dict[str, Any]:
         await network.run("probe.put", key="after", value="v")
         found = [(await ledger.status(tx_id)).validation.value for tx_id, _ in written]  # type: ignore[union-attr] # Committed
         values = [await network.get(key) is not None for _, key in written]
-        return {"written": len(written), "errors": errors, "size": size_when_full, "found": found, "values": values}
+        troubles = [trouble, network.ledger.trouble]
+        seen = {"written": len(written), "errors": errors, "size": size_when_full, "found": found, "values": values}
+        return seen | {"troubles": troubles}
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ async def test_a_full_disk(tmp_path: Path, file: str) -> None:
     assert len(report["errors"]) == 3, report
     words = "no space" if file == "blocks" else "durable but not applied yet"
     assert words in report["errors"][0]
+    assert words in report["troubles"][0] and report["troubles"][1] == ""
     assert report["written"] >= 1
     assert set(report["found"]) == {"VALID"}
     assert all(report["values"])

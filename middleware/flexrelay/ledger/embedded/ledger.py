@@ -72,6 +72,7 @@ class EmbeddedLedger:
         self._closing = False
         self._failed: LedgerError | None = None
         self._behind: Draft | None = None
+        self._lag = ""
         self._height: int = engine.state.height
         self._advanced = asyncio.Event()
         self._recent: deque[tuple[int, tuple[TxEvents, ...]]] = deque(maxlen=_RECENT_BLOCKS)
@@ -121,6 +122,13 @@ class EmbeddedLedger:
     @property
     def genesis(self) -> Genesis:
         return self._engine.genesis
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be ordered now, "" when it can: no room, or a device that failed."""
+        if self._failed is not None:
+            return str(self._failed)
+        return self._lag
 
     def connect(self, org: str, signer: GatewaySigner, *, clock: Callable[[], int] | None = None) -> "Connection":
         """The connection of a gateway of `org`; `clock` stamps its transactions. Raises Rejected for a key that the
@@ -198,6 +206,7 @@ class EmbeddedLedger:
             try:
                 await self._write(batch)
             except LedgerError as error:
+                self._lag = str(error)
                 _fail(batch, error)
             except Exception as error:
                 _LOG.exception("a block could not be made")
@@ -241,6 +250,7 @@ class EmbeddedLedger:
         try:
             await self._worker.call(self._engine.apply, draft)
         except LedgerUnavailable as error:
+            self._lag = str(error)
             _LOG.error("%s", error)
             _fail(list(self._waiting), error)
             self._waiting.clear()
@@ -248,7 +258,7 @@ class EmbeddedLedger:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), _CATCH_UP_S)
             return False
-        self._behind = None
+        self._behind, self._lag = None, ""
         self._recent.append((draft.number, transaction_events(draft.number, draft.bodies, draft.judgement.validations)))
         self._height = draft.number + 1
         self._wake()
