@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -298,6 +299,78 @@ async def test_a_large_put_is_not_passed_for_ever(tmp_path: Path) -> None:
         finally:
             stop.set()
             await asyncio.gather(*smalls)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_is_cancelled_nothing_is_receipted_that_is_not_stored(tmp_path: Path, seed: int) -> None:
+    """Puts are cancelled at any await, the disk fills and empties, and the sink closes under those that still wait."""
+    chance = random.Random(seed)
+    plain = [Party.new("device") for _ in range(3)]
+    receipted: dict[tuple[str, int], int] = {}
+    duplicates: set[tuple[str, int]] = set()
+    limits = Limits(queue_frames=20, batch_frames=7)
+    async with ingest_path(tmp_path, unsigned=tuple(plain), limits=limits) as path:
+        ends = {"done": 0, "cancelled": 0, "unavailable": 0}
+
+        async def sender(party: Party) -> None:
+            at = T
+            while True:
+                count = chance.randint(1, 9)
+                instants = range(at, at + count)
+                frames = [frame_of(party.did, b'{"t": %d, "power_w": 1}' % instant) for instant in instants]
+                task = asyncio.create_task(path.ingest.put(frames, PlainCodec()))
+                for _ in range(chance.randint(0, 12)):
+                    await asyncio.sleep(0)
+                if chance.random() < 0.4:
+                    task.cancel()
+                try:
+                    receipts = await task
+                except asyncio.CancelledError:
+                    ends["cancelled"] += 1
+                    continue  # the same frames come again, as from a broker
+                except SinkUnavailable as error:
+                    ends["unavailable"] += 1
+                    if "shutting down" in str(error):
+                        return
+                    await asyncio.sleep(0.001)
+                    continue
+                for instant, receipt in zip(instants, receipts, strict=True):
+                    if receipt.outcome is Outcome.STORED:
+                        assert (party.did, instant) not in receipted
+                        receipted[party.did, instant] = receipt.position
+                    else:
+                        assert receipt.outcome is Outcome.DUPLICATE
+                        duplicates.add((party.did, instant))
+                ends["done"] += 1
+                at += count
+
+        async def disk() -> None:
+            while True:
+                await asyncio.sleep(0.05)
+                pages = path.journal._writer.execute("PRAGMA page_count").fetchone()[0]
+                path.journal._writer.execute(f"PRAGMA max_page_count = {pages}")
+                await asyncio.sleep(0.02)
+                path.journal._writer.execute("PRAGMA max_page_count = 1000000")
+
+        filling = asyncio.create_task(disk())
+        senders = [asyncio.create_task(sender(party)) for party in plain for _ in range(2)]
+        await asyncio.sleep(0.6)
+        filling.cancel()
+        path.journal._writer.execute("PRAGMA max_page_count = 1000000")
+        async with asyncio.timeout(10):
+            await path.ingest.close()
+            await asyncio.gather(*senders)
+        assert path.ingest.waiting == (0, 0)
+        assert min(ends.values()) > 0, ends
+        stored = {
+            (entry.did, item.observed_at): entry.position
+            for entry in await path.journal.read(0, path.journal.end)
+            for item in entry.measurements
+        }
+        assert len(stored) == path.journal.end  # nothing twice
+        assert all(stored[key] == position for key, position in receipted.items())
+        assert duplicates <= stored.keys()
+        assert await path.journal.verify() == path.journal.end
 
 
 async def test_odd_text_in_channel_and_credential_stops_nothing(tmp_path: Path) -> None:
