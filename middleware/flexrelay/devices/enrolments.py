@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from flexrelay.ingest import Enrolment, Registry
-from flexrelay.store import Component, Migration, Store
+from flexrelay.store import Component, Migration, Store, StoreUnavailable
 from flexrelay_schemas.entities import DeviceInfo
 
 ENROLMENTS: Final = Component(
@@ -87,8 +87,8 @@ class Enrolments:
         return None if record is None else DeviceInfo(did, record.kind)
 
     async def add(self, *records: DeviceRecord) -> None:
-        """Enrol devices, or change what is enrolled. Raises ValueError when a name or a credential is another's;
-        then nothing is stored."""
+        """Enrol devices, or change what is enrolled. Raises ValueError when a name or a credential is another's,
+        StoreUnavailable where nothing can be written; then all is as it was, here and in the registry."""
         for record in records:
             holder = self.named(record.name)
             if holder is not None and holder.did != record.did:
@@ -109,9 +109,18 @@ class Enrolments:
         def write(connection: sqlite3.Connection) -> None:
             connection.executemany(_WRITE, rows)
 
-        for record in records:
-            self._registry.enrol(record.enrolment())
-        await self._store.write(write)
+        before = [(record.did, self._registry.enrolment(record.did)) for record in records]
+        try:
+            for record in records:
+                self._registry.enrol(record.enrolment())
+            await self._store.write(write)
+        except (ValueError, StoreUnavailable):
+            for did, _ in before:
+                self._registry.withdraw(did)
+            for _, enrolment in before:
+                if enrolment is not None:
+                    self._registry.enrol(enrolment)
+            raise
         for record in records:
             self._remember(record)
 

@@ -138,6 +138,19 @@ class Registry:
         if device is not None:
             self._take_over(device, enrolment)
 
+    def enrolment(self, did: str) -> Enrolment | None:
+        """What this gateway has decided about a device."""
+        return self._enrolled.get(did)
+
+    def withdraw(self, did: str) -> None:
+        """As if the device had never been enrolled here."""
+        enrolment = self._enrolled.pop(did, None)
+        for binding in enrolment.credentials if enrolment is not None else ():
+            self._bound.pop(binding, None)
+        device = self._devices.get(did)
+        if device is not None:
+            self._take_over(device, Enrolment(did))
+
     def load(self, events: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
         """Many events at once, e.g. from a projection at start."""
         for name, payload in events:
