@@ -34,6 +34,7 @@ from flexrelay.ledger.port import Ledger, LedgerError
 from flexrelay.market.activation import Activations
 from flexrelay.market.desk import Desk
 from flexrelay.market.fleet import Fleet, Unit
+from flexrelay.market.openings import Openings
 from flexrelay.market.watching import Watching
 from flexrelay.outbox import OUTBOX, Outbox
 from flexrelay.projections import PROJECTIONS, Event, Projections, Revocation, Views
@@ -197,10 +198,13 @@ async def open_gateway(
 
         plan = _FleetPlan(config.fleet, devices, clock) if config.fleet else None
         activations = Activations(views, dispatcher, desk_of, plan, days.calendar.day, market_now)
+        openings = Openings(views, connection, desk_of)
         delivery = Delivery(store, org)
         watching = Watching(org, views, connection, delivery, days.calendar.day)
-        listeners = (revocation, days.heard, activations.heard, watching.heard)
-        projections = await stack.enter_async_context(Projections(connection, store, org, listeners=listeners))
+        readers = (days.heard, activations.heard, openings.heard, watching.heard)
+        projections = await stack.enter_async_context(
+            Projections(connection, store, org, listeners=(revocation,), readers=readers)
+        )
         ingest = Ingest(registry, journal, checks, market_now, _limits(limits))
         prover = Prover(store, journal, vault, org)
         custody = Custody(
@@ -227,7 +231,7 @@ async def open_gateway(
         await stack.enter_async_context(_running([adapter.run(ingest) for adapter in adapters.values()]))
         await stack.enter_async_context(dispatcher)
         upkeep = _upkeep(journal, outbox, twin, market_now, limits.retention_days * DAY_MS)
-        await stack.enter_async_context(_running([activations.run(), watching.run(), upkeep]))
+        await stack.enter_async_context(_running([activations.run(), openings.run(), watching.run(), upkeep]))
         yield gateway
 
 
@@ -316,7 +320,7 @@ class _Days:
         self._news.set()
 
     def heard(self, events: Sequence[Event]) -> None:
-        """A listener of the projections."""
+        """A reader of the projections."""
         if any(event.name == "calendar.published" for event in events):
             self._news.set()
 

@@ -1,14 +1,15 @@
 """The day before: forecast, request, D-prognoses, sealed offers, gate, clearing, orders, nominations, local auction."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flexrelay.demo.barrier import journals_hold, market_reaches, still_before
+from flexrelay.demo.barrier import PATIENCE_S, StoryStuck, journals_hold, market_reaches, still_before
 from flexrelay.demo.cast import CONGESTION, DSO, LOCAL, POINT, SELLERS, A, B, Cast, Progress
 from flexrelay.demo.grid import DATES
-from flexrelay.market.congestion import Ask, opening, option, requested_isps, sealed_offer, updated_prognosis
+from flexrelay.market.congestion import Ask, option, requested_isps, sealed_offer, updated_prognosis
 from flexrelay.market.forecast import feed_in_room, greatest_feed_in, withdrawal_need
 from flexrelay.market.metering import metered, metered_all
 from flexrelay_contracts.market.options import Option
@@ -148,7 +149,7 @@ def _prognosis(revision: int, power_w: list[int], orders: list[str]) -> dict[str
 async def _clear(cast: Cast, told: DayAhead) -> None:
     dso = cast.desk(DSO, "dso")
     await dso.do("congestion.close_gate", {"auction": told.auction})
-    await asyncio.gather(*(_open(cast, told, org) for org in told.options))
+    await _opened(cast, told)
     done = await dso.do("congestion.clear", {"auction": told.auction})
     org_of = {cast.desk(org, "aggregator").did: org for org in (A, B)}
     for order_id in done.result["orders"]:
@@ -156,11 +157,14 @@ async def _clear(cast: Cast, told: DayAhead) -> None:
         told.orders[org_of[order["aggregator"]]] = order
 
 
-async def _open(cast: Cast, told: DayAhead, org: str) -> None:
-    """An aggregator opens its own offer, from its organisation's copy of the private contents."""
-    named = {"auction": told.auction, "offer_id": _offer_id(org)}
-    contents = await cast.site.gateways[org].ledger.evaluate("congestion.offer_contents", named)
-    await cast.desk(org, "aggregator").do("congestion.open_offer", opening(**named, contents=contents))
+async def _opened(cast: Cast, told: DayAhead) -> None:
+    """Wait until the aggregators' gateways have opened their offers, which they do by themselves."""
+    views = cast.site.gateways[DSO].views
+    deadline = time.monotonic() + PATIENCE_S
+    while len(await views.events("congestion.opened")) < len(told.options):
+        if time.monotonic() > deadline:
+            raise StoryStuck(f"the offers of {told.auction} are not opened")
+        await asyncio.sleep(0.05)
 
 
 async def _updated(cast: Cast, told: DayAhead, org: str) -> None:

@@ -85,7 +85,7 @@ class Activations:
         self._ended: set[str] = set()
 
     def heard(self, events: Sequence[Event]) -> None:
-        """A listener of the projections."""
+        """A reader of the projections."""
         if any(event.name == "congestion.ordered" for event in events):
             self._news.set()
 

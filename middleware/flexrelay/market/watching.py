@@ -14,7 +14,6 @@ from flexrelay_schemas.intervals import CalendarDay
 
 log = logging.getLogger(__name__)
 
-TICK_S: Final = 0.5
 RETRY_S: Final = 5.0
 
 
@@ -40,16 +39,15 @@ class Watching:
         self._watched: set[str] = set()
 
     def heard(self, events: Sequence[Event]) -> None:
-        """A listener of the projections."""
+        """A reader of the projections."""
         if any(event.name in ("congestion.ordered", "calendar.published") for event in events):
             self._news.set()
 
     async def run(self) -> None:
-        """Until cancelled. Events are heard before they can be read, hence the tick."""
+        """Until cancelled."""
         while True:
             await self._news.wait()
             self._news.clear()
-            await asyncio.sleep(TICK_S)
             try:
                 for document in await self._views.documents("order"):
                     if document.body["buyer_org"] == self._org and document.id not in self._watched:

@@ -19,12 +19,14 @@ logger = logging.getLogger(__name__)
 RETRY_S: Final = 0.5
 
 Listener = Callable[[Sequence[Event]], None]
-"""Called on the event loop with a block's events as soon as the block has arrived, before it is stored; at least once
-and in the chain's order."""
+"""Called on the event loop with a block's events, at least once and in the chain's order."""
 
 
 class Projections:
     """Async context manager: follows while it is open. One tenant's tables in a store with component PROJECTIONS.
+
+    `listeners` hear a block as soon as it has arrived, before it is stored (what must take effect at once); `readers`
+    hear it when the tables hold it (what reads the tables then).
 
     Raises ProjectionFailed out of the `async with` when an event cannot be projected.
     """
@@ -37,12 +39,14 @@ class Projections:
         *,
         projectors: Sequence[Projector] = PROJECTORS,
         listeners: Sequence[Listener] = (),
+        readers: Sequence[Listener] = (),
     ) -> None:
         self._ledger = ledger
         self._store = store
         self._tenant = tenant
         self._handlers = by_event(projectors)
         self._listeners = tuple(listeners)
+        self._readers = tuple(readers)
         self._group: asyncio.TaskGroup | None = None
         self._task: asyncio.Task[None] | None = None
         self._block = -1
@@ -127,6 +131,8 @@ class Projections:
         self._block = last.block
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
+        for reader in self._readers:
+            reader(arrived)
 
     def _store_block(self, connection: sqlite3.Connection, arrived: Sequence[Event], last: Checkpoint) -> None:
         scope = Scope(connection, self._tenant)

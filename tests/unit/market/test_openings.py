@@ -1,0 +1,96 @@
+"""An aggregator's gateway opens its sealed offers by itself once the gate has closed, also after a restart.
+
+The demo clears what gateways have opened on the real ledger (tests/acceptance); here are the cases around it.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flexrelay.market.openings import Openings
+from flexrelay.projections import Document, Event
+from flexrelay_contracts.refusal import Refused
+
+AUCTION = "congestion-day-ahead.point.2016-05-20"
+
+
+def offer(offer_id: str, aggregator: str, *, sealed: bool = True) -> Document:
+    body = {
+        "auction": AUCTION,
+        "offer_id": offer_id,
+        "aggregator": aggregator,
+        "contents_hash": "ab" * 32 if sealed else "",
+    }
+    return Document("offer", f"{AUCTION}/{offer_id}", "standing", body, 1, "t", 1, "t")
+
+
+@dataclass
+class Tables:
+    """What the projections hold."""
+
+    offers: list[Document]
+    events_: list[Event] = field(default_factory=list)
+
+    async def documents(self, kind: str) -> list[Document]:
+        assert kind == "offer"
+        return self.offers
+
+    async def events(self, name: str) -> list[Event]:
+        return [event for event in self.events_ if event.name == name]
+
+    def tell(self, name: str, **payload: Any) -> Event:
+        event = Event(len(self.events_) + 1, 1, "t", 0, name, {"auction": AUCTION, **payload})
+        self.events_.append(event)
+        return event
+
+
+class Contents:
+    """The ledger's one query that is asked here."""
+
+    async def evaluate(self, function: str, args: Mapping[str, Any]) -> Any:
+        assert function == "congestion.offer_contents"
+        if args["offer_id"] == "lost":
+            raise Refused("offer_unavailable", "not here")
+        return {"salt": "cd" * 32, "options": [args["offer_id"]]}
+
+
+@dataclass
+class Seat:
+    did: str = "mine"
+    sent: list[tuple[Any, ...]] = field(default_factory=list)
+
+    async def do(self, function: str, args: Mapping[str, Any], *, intent_id: str) -> None:
+        self.sent.append((function, args["offer_id"], args["options"], intent_id))
+
+
+async def run_until_idle(tables: Tables, seat: Seat, *events: Event) -> None:
+    openings = Openings(tables, Contents(), lambda did: seat if did == "mine" else None)  # type: ignore[arg-type]
+    task = asyncio.create_task(openings.run())
+    await asyncio.sleep(0)
+    openings.heard(events)
+    await asyncio.sleep(0.02)
+    task.cancel()
+
+
+async def test_only_own_sealed_offers_are_opened_and_only_after_the_gate() -> None:
+    offers = [offer("a", "mine"), offer("b", "another"), offer("lost", "mine"), offer("open", "mine", sealed=False)]
+    tables, seat = Tables(offers), Seat()
+    await run_until_idle(tables, seat)
+    assert seat.sent == []
+    await run_until_idle(tables, seat, tables.tell("congestion.gate_closed"))
+    assert [(function, name, options) for function, name, options, _ in seat.sent] == [
+        ("congestion.open_offer", "a", ["a"])
+    ]
+    assert len(seat.sent[0][3]) <= 64
+
+
+async def test_a_restart_asks_with_the_same_intent_and_not_when_it_is_open() -> None:
+    tables, seat = Tables([offer("a", "mine")]), Seat()
+    tables.tell("congestion.gate_closed")
+    await run_until_idle(tables, seat)
+    await run_until_idle(tables, seat)
+    assert len(seat.sent) == 2 and seat.sent[0] == seat.sent[1]
+    tables.tell("congestion.opened", offer_id="a")
+    await run_until_idle(tables, seat)
+    assert len(seat.sent) == 2
