@@ -62,6 +62,7 @@ def test_final_lines_are_volume_times_price(run: Run) -> None:
         found = wanted[order_id]
         for line, (delivered, deficiency, net) in zip(event["lines"], found.lines, strict=True):
             assert line["actual_j"] == found.actual[line["isp"]]
+            assert line["quality"] == found.ranks[line["isp"]]
             assert (line["delivered_j"], line["deficiency_j"]) == (delivered, deficiency)
             assert line["net_micro_eur"] == floor(net)
         assert (event["provider_micro_eur"], event["buyer_micro_eur"]) == (found.provider, found.buyer)
@@ -71,13 +72,21 @@ def test_final_lines_are_volume_times_price(run: Run) -> None:
     )
 
 
-def test_a_dispute_changed_exactly_one_line(run: Run) -> None:
+def test_a_dispute_changed_one_line_and_the_estimate_beside_it(run: Run) -> None:
+    """What one line gains the other gives up: both are then what the meter says, and their sum is what it was."""
     before, after = settlements(run.market, judged=False), settlements(run.market, judged=True)
     (won,) = [verdict for verdict in verdicts(run.market) if verdict.winner == "challenger"]
     for order_id, found in after.items():
-        pairs = zip(run.market.orders[order_id]["isps"], before[order_id].lines, found.lines, strict=True)
-        changed = [item["isp"] for item, old, new in pairs if old != new]
-        assert changed == ([won.isp] if order_id == won.order_id else [])
+        old = before[order_id]
+        changed = [isp for isp, energy in found.actual.items() if energy != old.actual[isp]]
+        assert changed == ([won.isp, won.isp + 1] if order_id == won.order_id else [])
+        assert sum(found.actual.values()) == sum(old.actual.values())
+        for isp in changed:
+            portfolio = run.market.portfolio(run.market.orders[order_id]["aggregator"])
+            assert found.actual[isp] == sum(run.market.true_j(run.market.meter[name], isp) for name in portfolio)
+    assert (before[won.order_id].ranks[won.isp], after[won.order_id].ranks[won.isp]) == (1, 3)
+    (event,) = [e for e in run.chain.events("dispute.resolved") if e["verdict"] == "challenger"]
+    assert event["neighbour"] == {"isp": won.isp + 1, "delta_j": won.defended_j - won.claimed_j, "reason": ""}
 
 
 def test_the_failed_battery_costs_b_a_penalty_and_a_nothing(run: Run) -> None:

@@ -15,9 +15,11 @@ from flexrelay.demo.day_ahead import DELIVERY, DayAhead
 from flexrelay.demo.operation import Operation
 from flexrelay.market.metering import MeteredEnergy, metered, metered_all, windows_hash
 from flexrelay.market.settling import allocation, evidence, proposal
+from flexrelay_contracts.market.corrections import estimate_beside
 from flexrelay_schemas.canonical import digest
 from flexrelay_schemas.evidence import InclusionProof
 from flexrelay_schemas.intervals import CalendarDay
+from flexrelay_schemas.quality import Provenance
 
 HOUR_MS = 3_600_000
 RUN = "initial"
@@ -162,7 +164,7 @@ async def _imbalance(cast: Cast, day: CalendarDay, settled: Settled) -> None:
     isps = range(1, day.isps + 1)
     meters = {name: cast.meters[name] for name in cast.brps}
     energies = await metered_all(gateway.twin, meters, day, isps)
-    energies |= {item: _corrected(cast, item, energies[item], settled) for item in energies}
+    energies |= {item: _corrected(item, energies[item], settled) for item in energies}
     transformer = await metered(gateway.twin, cast.meters[POINT], day, isps)
     settled.transformer_j = transformer.energy_j
     batteries = [energies[name].energy_j for names in FLEETS.values() for name in names]
@@ -176,12 +178,16 @@ async def _imbalance(cast: Cast, day: CalendarDay, settled: Settled) -> None:
     settled.imbalance = await _ask(cast, "imbalance.run", date=DELIVERY, run=1)
 
 
-def _corrected(cast: Cast, connection: str, found: MeteredEnergy, settled: Settled) -> MeteredEnergy:
-    """What a dispute has proven replaces the estimate, and the neighbouring estimate takes up the difference."""
-    energies = list(found.energy_j)
+def _corrected(connection: str, found: MeteredEnergy, settled: Settled) -> MeteredEnergy:
+    """What a dispute has proven replaces the estimate, and the estimate beside it takes up the difference: the rule of
+    the settlement, over all ISPs of the day."""
+    energies = dict(enumerate(found.energy_j, start=1))
+    ranks = dict(enumerate(found.quality, start=1))
     for dispute in settled.disputes.values():
         if dispute["verdict"] == "challenger" and dispute["connection"] == connection:
-            place = dispute["isp"] - 1
-            energies[place + 1] += energies[place] - dispute["claimed_j"]
-            energies[place] = dispute["claimed_j"]
-    return MeteredEnergy(tuple(energies), found.quality)
+            isp, claimed_j = dispute["isp"], dispute["claimed_j"]
+            beside, _ = estimate_beside(ranks, isp)
+            if beside is not None:
+                energies[beside] += energies[isp] - claimed_j
+            energies[isp], ranks[isp] = claimed_j, Provenance(dispute["findings"]["challenger"]["rank"])
+    return MeteredEnergy(tuple(energies.values()), tuple(ranks.values()))

@@ -101,21 +101,32 @@ class Settlement:
 
 def settlements(market: Market, *, judged: bool) -> dict[str, Settlement]:
     """Per order; `judged`: with the verdicts, otherwise as the DSO has to propose them."""
-    won = {(v.order_id, v.isp): v for v in verdicts(market) if v.winner == "challenger"} if judged else {}
+    won = [verdict for verdict in verdicts(market) if verdict.winner == "challenger"] if judged else []
     result = {}
     for order_id, order in market.orders.items():
-        actual, ranks = {}, {}
-        for item in order["isps"]:
-            isp = item["isp"]
-            found = [
-                market.estimated_j(market.holders[order["buyer_org"]], market.meter[name], isp)
-                for name in market.portfolio(order["aggregator"])
-            ]
-            actual[isp], ranks[isp] = sum(energy for energy, _ in found), min(rank for _, rank in found)
-            if (order_id, isp) in won:
-                actual[isp] += won[order_id, isp].claimed_j - won[order_id, isp].defended_j
+        isps = [item["isp"] for item in order["isps"]]
+        buyer = market.holders[order["buyer_org"]]
+        portfolio = market.portfolio(order["aggregator"])
+        known = {(name, isp): market.estimated_j(buyer, market.meter[name], isp) for name in portfolio for isp in isps}
+        for verdict in won:
+            if verdict.order_id == order_id:
+                _correct(known, verdict)
+        actual = {isp: sum(known[name, isp][0] for name in portfolio) for isp in isps}
+        ranks = {isp: min(known[name, isp][1] for name in portfolio) for isp in isps}
         result[order_id] = Settlement(order_id, actual, ranks, lines_of(market, order, actual))
     return result
+
+
+def _correct(known: dict[tuple[str, int], tuple[int, int]], won: Verdict) -> None:
+    """Signed registers replace the estimate; the only other estimate next to it had the same register missing, and
+    what both add up to was right."""
+    name, isp = won.connection, won.isp
+    before, rank = known[name, isp]
+    known[name, isp] = won.claimed_j, 3
+    beside = [other for other in (isp - 1, isp + 1) if known.get((name, other), (0, 3))[1] == 1]
+    if rank == 1 and len(beside) == 1:
+        energy, _ = known[name, beside[0]]
+        known[name, beside[0]] = energy - (won.claimed_j - before), 1
 
 
 def local_books(market: Market) -> dict[str, dict[str, dict[str, object]]]:
