@@ -45,7 +45,7 @@ class Anchoring:
         """Readings that their device observed after it was suspended or deactivated, as of the last step."""
 
     async def run(self) -> None:
-        """Step at every multiple of the interval, until cancelled; what the store or the outbox cannot take now is tried again."""
+        """Step at every multiple of the interval, until cancelled; what store or outbox cannot take is tried again."""
         last = -1
         while True:
             turn = self._market_now() // self._every_ms
