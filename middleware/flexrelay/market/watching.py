@@ -61,6 +61,7 @@ class Watching:
         day = self._day_of(document.body["date"])
         if day is None:
             self._news.set()  # its calendar day is on the way
+            await asyncio.sleep(RETRY_S)
             return
         try:
             meters = await self._ledger.evaluate("congestion.order_metering", {"order_id": document.id})

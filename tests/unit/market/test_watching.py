@@ -62,7 +62,6 @@ def reading(position: int, did: str, observed_at: int) -> Entry:
 
 
 async def test_the_meters_of_a_bought_order_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "TICK_S", 0.01)
     monkeypatch.setattr(watching, "RETRY_S", 0.02)
     orders = Orders([order("gone", "dso"), order("mine", "dso"), order("theirs", "other")])
     ledger = Metering({"mine": {"a": "did:m1", "b": ""}, "late": {"a": "did:m2"}}, unreachable=2)
