@@ -49,20 +49,23 @@ class Watching:
             await self._news.wait()
             self._news.clear()
             try:
-                for document in await self._views.documents("order"):
-                    if document.body["buyer_org"] == self._org and document.id not in self._watched:
-                        await self._watch(document)
+                bought = [order for order in await self._views.documents("order") if self._concerns(order)]
+                done = [await self._watch(order) for order in bought]
             except (StoreUnavailable, LedgerError) as error:
                 log.warning("orders of %s cannot be watched now: %s; trying again", self._org, error)
+                done = [False]
+            if not all(done):
                 self._news.set()
                 await asyncio.sleep(RETRY_S)
 
-    async def _watch(self, document: Document) -> None:
+    def _concerns(self, document: Document) -> bool:
+        return document.body["buyer_org"] == self._org and document.id not in self._watched
+
+    async def _watch(self, document: Document) -> bool:
+        """False while the order's calendar day is on the way."""
         day = self._day_of(document.body["date"])
         if day is None:
-            self._news.set()  # its calendar day is on the way
-            await asyncio.sleep(RETRY_S)
-            return
+            return False
         try:
             meters = await self._ledger.evaluate("congestion.order_metering", {"order_id": document.id})
         except Refused as error:
@@ -71,3 +74,4 @@ class Watching:
             order = DispatchOrder.from_event(document.body, day)
             await self._delivery.watch(order, [did for did in meters.values() if did])
         self._watched.add(document.id)
+        return True

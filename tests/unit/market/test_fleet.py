@@ -1,4 +1,4 @@
-"""Forecast, need and the fleet's arithmetic: nothing is lost in splitting, no battery is asked for what it cannot do."""
+"""Forecast, need and the fleet's arithmetic: nothing is lost in splitting, no battery gets more than it can do."""
 
 import pytest
 from hypothesis import given
