@@ -15,6 +15,7 @@ from flexrelay_contracts.market.corrections import (
     TWO_ESTIMATES_BESIDE,
     estimate_beside,
 )
+from flexrelay_schemas.canonical import canonical, parse
 from flexrelay_schemas.quality import Provenance
 
 START = 1_000_000_000
@@ -298,6 +299,22 @@ def test_a_later_run_with_the_old_estimate_can_be_disputed_again() -> None:
     case.finish()
     after = {name: value for name, value in case.market.balances().items() if not name.startswith("actor")}
     assert after == before, "both runs settle the same lines"
+
+
+def test_a_dispute_from_before_there_were_corrections_is_decided() -> None:
+    """Records that an earlier version of the contracts wrote do not have the fields, and hold nobody's money."""
+    case = Delivery((2500, 1500, 2500))
+    case.hold("agg-b", 49)
+    case.propose({49: 2000, 50: 2000})
+    case.open(49)
+    state = case.market.net.ledger.state
+    old = [name for name, data in state.items() if "corrections" in parse(data)]
+    assert len(old) == 2, "the settlement and the dispute"
+    for name in old:
+        state[name] = canonical({field: value for field, value in parse(state[name]).items() if field != "corrections"})
+    case.resolve(49)
+    assert case.energies_wh() == [2500, 1500, 2500]
+    case.finish()
 
 
 class Kept:
