@@ -6,6 +6,7 @@ implementation reads them back exactly. Money, energy and power are integers, he
 
 import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any, Final
 
 import orjson
@@ -80,7 +81,7 @@ def _plain(value: Any, depth: int) -> bool:
     JCS's order). Says False in doubt; the size of integers is left to the encoder."""
     kind = type(value)
     if kind is dict:
-        if depth > MAX_DEPTH or not all(type(key) is str and key.isascii() for key in value):
+        if depth > MAX_DEPTH or not _ascii(value):
             return False
         items = value.values()
     elif kind is list or kind is tuple:
@@ -96,6 +97,14 @@ def _plain(value: Any, depth: int) -> bool:
         if not _plain(item, depth + 1):
             return False
     return True
+
+
+def _ascii(names: Iterable[Any]) -> bool:
+    """Whether all names are text in ASCII."""
+    try:
+        return "".join(names).isascii()
+    except TypeError:
+        return False
 
 
 def _check(value: Any, path: str, depth: int) -> None:

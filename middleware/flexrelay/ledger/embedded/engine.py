@@ -1,4 +1,4 @@
-"""The ledger's core: simulate, accept, judge, apply. Synchronous; one thread uses it, nothing here waits for others."""
+"""The ledger's core: simulate, accept, judge, apply. Synchronous; one caller at a time, see `worker`."""
 
 import logging
 import secrets

@@ -1,10 +1,11 @@
 """The embedded ledger and a gateway's connection to it.
 
-Three places work: the event loop (queues, subscribers), one engine thread (contracts, signatures, state) and one
-writer thread (fsync). Envelopes that wait while a block is written make up the next block. `submit` returns when the
-envelope's block is on disk (after its fsync): what was submitted survives kill -9 and power loss.
+Three places work: the event loop (queues, subscribers, and the short jobs: contracts without private data, signatures,
+blocks), one engine thread (queries, private data, what comes while it works) and one writer thread (fsync). Envelopes
+that wait while a block is written make up the next block. `submit` returns when the envelope's block is on disk (after
+its fsync): what was submitted survives kill -9 and power loss.
 
-A slow contract call holds up the other calls and the commits, as it does on a Fabric peer; the event loop goes on.
+A slow contract call holds up the other calls and the commits, as it does on a Fabric peer.
 """
 
 import asyncio
@@ -232,7 +233,7 @@ class EmbeddedLedger:
                     await self._arrived.wait()
 
     async def _write(self, batch: list[tuple[Accepted, "asyncio.Future[None]"]]) -> None:
-        draft = await self._worker.call(self._engine.draft, [accepted for accepted, _ in batch])
+        draft = await self._worker.short(self._engine.draft, [accepted for accepted, _ in batch])
         loop = asyncio.get_running_loop()
         try:
             await loop.run_in_executor(self._writer, self._blocks.append, draft.payload)
@@ -248,7 +249,7 @@ class EmbeddedLedger:
     async def _catch_up(self, draft: Draft) -> bool:
         """Apply a durable block. While there is no room for it, refuse what waits, and try again after a moment."""
         try:
-            await self._worker.call(self._engine.apply, draft)
+            await self._worker.short(self._engine.apply, draft)
         except LedgerUnavailable as error:
             self._lag = str(error)
             _LOG.error("%s", error)
@@ -303,18 +304,19 @@ class Connection:
         return await self._worker.call(self._engine.evaluate, self._identity, function, args)
 
     async def prepare(self, call: Call) -> Prepared:
-        unsigned = await self._worker.call(self._engine.simulate, self._identity, call, self._clock())
+        run = self._worker.call if call.transient else self._worker.short  # private values wait for the disk
+        unsigned = await run(self._engine.simulate, self._identity, call, self._clock())
         signature = await self._signer.sign(signing_message(unsigned.attestation, unsigned.body))
         if len(signature) != 64:
             raise Rejected(f"the gateway's signer gave {len(signature)} bytes, not 64", unsigned.tx_id)
         return Prepared(unsigned.tx_id, join(signature, unsigned.attestation, unsigned.body), unsigned.result)
 
     async def submit(self, envelope: bytes) -> None:
-        accepted = await self._worker.call(self._engine.accept, envelope)
+        accepted = await self._worker.short(self._engine.accept, envelope)
         await self._ledger.order(accepted)
 
     async def status(self, tx_id: str) -> TxStatus:
-        return await self._worker.call(self._engine.status, tx_id)
+        return await self._worker.short(self._engine.status, tx_id)
 
     def events(self, checkpoint: Checkpoint) -> AsyncIterator[TxEvents]:
         return self._ledger.events(checkpoint)

@@ -37,13 +37,13 @@ class PrivateChange:
 
 
 class PrivateValues:
-    """One thread uses it. `height`: blocks below it have been applied here."""
+    """Used by one caller at a time. `height`: blocks below it have been applied here."""
 
     def __init__(self, path: Path | str) -> None:
         if path != ":memory:":
             own(Path(path))
         try:
-            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON"):
                 self._db.execute(f"PRAGMA {pragma}")
             self._db.executescript(_SCHEMA)

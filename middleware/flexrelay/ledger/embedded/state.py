@@ -55,14 +55,14 @@ def hash_key(collection: str, key_hash: str) -> str:
 
 
 class State:
-    """One thread uses it. `height` blocks are applied, the last one has the hash `last_hash`."""
+    """Used by one caller at a time. `height` blocks are applied, the last one has the hash `last_hash`."""
 
     def __init__(self, path: Path | str) -> None:
         """Open or create; an empty path makes a temporary one. Raises StateError."""
         try:
             if path:
                 own(Path(path))
-            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             for pragma in ("page_size=8192", "journal_mode=WAL", "synchronous=NORMAL", "cache_size=-32000"):
                 self._db.execute(f"PRAGMA {pragma}")
             self._db.executescript(_SCHEMA)
