@@ -8,16 +8,16 @@ ledger.
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
+from flexrelay.adapters import command_target, load_adapter
 from flexrelay.config import BatteryConfig, Config, ConfigError, GatewayConfig, IngestConfig
 from flexrelay.custody import Audit, Custody
 from flexrelay.devices import ENROLMENTS, Enrolments
@@ -25,7 +25,7 @@ from flexrelay.dispatch import DISPATCH, Delivery, Dispatcher, DispatchOrder, No
 from flexrelay.founding import GATEWAY, MarketClock, wall_ms, wallet_of
 from flexrelay.http import Check, Gauge, OperatorServer
 from flexrelay.identity import Signer, Wallet, sign_intent
-from flexrelay.ingest import Ingest, Limits, NativeCodec, RegisterChecks, Registry
+from flexrelay.ingest import Ingest, Limits, RegisterChecks, Registry
 from flexrelay.journal import JournalUnavailable, LetterBounds, SqliteJournal
 from flexrelay.journal.consumer import Consumer, follow
 from flexrelay.journal.port import DeadLetter
@@ -44,7 +44,7 @@ from flexrelay.twin import TWIN, Twin, TwinHistory
 from flexrelay.windows import WINDOWS, Anchoring, Calendar, Prover, Vault, Windows
 from flexrelay_schemas.did import split_did
 from flexrelay_schemas.intervals import CalendarDay
-from flexrelay_sdk import Adapter, AdapterFactory, Codec, Command, CommandState, CommandTarget, CommandUpdate
+from flexrelay_sdk import Adapter, Codec
 
 log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ async def open_gateway(
         relay = Relay(connection, outbox, sign=sign)
         if level >= Level.ACTING:
             await stack.enter_async_context(relay)
-        dispatcher = Dispatcher(store, org, _command_target(org, adapters))
+        dispatcher = Dispatcher(store, org, command_target(org, adapters))
 
         def desk_of(did: str) -> Desk | None:
             held = any(identity.did == did for identity in wallet.identities())
@@ -270,14 +270,6 @@ async def _upkeep(
             )
 
 
-def _command_target(org: str, adapters: Mapping[str, Adapter]) -> CommandTarget:
-    """The adapter that commands devices: the first one that is configured to."""
-    for adapter in adapters.values():
-        if isinstance(adapter, CommandTarget) and adapter.can_command:
-            return adapter
-    return _NoTarget(org)
-
-
 class _FleetPlan:
     """The configured batteries, as far as they are enrolled; they are looked up when an order is planned."""
 
@@ -297,17 +289,6 @@ class _FleetPlan:
             raise NoCapacity(f"order {order.order_id}: none of {len(known)} configured batteries is enrolled")
         credentials = {unit.did: split_did(unit.did)[1] for unit in units}
         return ProportionalPlan(Fleet(units), credentials, self._clock.wall).commands(order)
-
-
-class _NoTarget:
-    """Where no adapter commands devices, every command ends as failed and says why."""
-
-    def __init__(self, org: str) -> None:
-        self.can_command = False
-        self._detail = f"no adapter of {org} commands devices: give one `commands` and `results`"
-
-    async def execute(self, command: Command, on_update: Callable[[CommandUpdate], Awaitable[None]]) -> None:
-        await on_update(CommandUpdate(command.command_id, CommandState.FAILED, wall_ms(), self._detail))
 
 
 class _Days:
@@ -367,30 +348,6 @@ async def _running(works: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[
                 task.cancel()
     if failure is not None:
         raise failure
-
-
-def load_adapter(org: str, name: str, section: Mapping[str, Any], folder: Path) -> Adapter:
-    """The adapter of a configuration section, made by its entry point. Raises ConfigError naming the key."""
-    where = f"gateways.{org}.adapters.{name}"
-    values = {key: value for key, value in section.items() if key != "type"}
-    installed = {point.name: point for point in entry_points(group="flexrelay.adapters")}
-    if section["type"] not in installed:
-        raise ConfigError(
-            f"{where}.type: {section['type']!r} is not installed; there are {', '.join(sorted(installed))}"
-        )
-    secret = values.pop("password_file", None)
-    if secret is not None:
-        try:
-            values["password"] = (folder / secret).read_text().strip()
-        except OSError as error:
-            raise ConfigError(f"{where}.password_file: {folder / secret}: {error.strerror}") from None
-    make: AdapterFactory = installed[section["type"]].load()
-    try:
-        adapter = make(name, values, folder, NativeCodec())
-        adapter.validate()
-    except ValueError as error:
-        raise ConfigError(f"{where}.{error}") from None
-    return adapter
 
 
 def _limits(config: IngestConfig) -> Limits:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flexrelay.app import load_adapter
+from flexrelay.adapters import load_adapter
 from flexrelay.config import ConfigError
 from flexrelay_adapters.mqtt import MqttAdapter
 from flexrelay_sdk import CommandTarget

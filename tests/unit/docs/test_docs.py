@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import pytest
 import typer
 
-from flexrelay.app import load_adapter
+from flexrelay.adapters import load_adapter
 from flexrelay.cli.bench import BENCHES, LONG
 from flexrelay.cli.main import app
 from flexrelay.config import Config, load
