@@ -3,6 +3,7 @@
 A P-256 signature is the raw r ‖ s of 64 bytes over SHA-256 (JOSE's ES256), an Ed25519 signature is RFC 8032's.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
@@ -42,17 +43,24 @@ def public_key(text: str) -> PublicKey:
     raise ValueError("not a Multikey of Ed25519 or P-256")
 
 
+@lru_cache(maxsize=8192)
+def _check_of(text: str) -> tuple[Callable[..., None], bool]:
+    """(the key's own check, whether it is ECDSA's)."""
+    public = public_key(text)
+    return public.verify, isinstance(public, ec.EllipticCurvePublicKey)
+
+
 def verify(key: str, signature: bytes, message: bytes) -> bool:
     """Whether `signature` (64 bytes) is the Multikey `key`'s over `message`. Raises ValueError for a bad key."""
     if len(signature) != 64:
         return False
-    public = public_key(key)
+    check, ecdsa = _check_of(key)
     try:
-        if isinstance(public, ed25519.Ed25519PublicKey):
-            public.verify(signature, message)
-        else:
+        if ecdsa:
             r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-            public.verify(encode_dss_signature(r, s), message, _ECDSA)
+            check(encode_dss_signature(r, s), message, _ECDSA)
+        else:
+            check(signature, message)
     except InvalidSignature:
         return False
     return True

@@ -28,7 +28,7 @@ INTENTS = 2_000
 _NETWORK = "bench"
 _FUNCTION = "bench.put"
 _IN_FLIGHT = 512
-_ROUNDS = 4
+_ROUNDS = 8
 
 
 class Put(Model):
