@@ -92,6 +92,7 @@ async def main(folder: Path) -> dict[str, Any]:
         limit(resource.RLIM_INFINITY)
         await until(both, 20)
         await until(lambda: settled(gateway), 30)
+        await until(lambda: anchored(gateway), 30)
         outcomes = [
             type(await gateway.outbox.wait(entry.id)).__name__ for entry in await entries(gateway, paid, desk.did)
         ]
@@ -115,6 +116,11 @@ async def settled(gateway: Gateway) -> bool:
         lambda connection: connection.execute("SELECT count(*) FROM window_revision WHERE anchor IS NULL").fetchone()[0]
     )
     return not open_leaves and not await gateway.outbox.open_entries()
+
+
+async def anchored(gateway: Gateway) -> bool:
+    """An anchor stands on the ledger: the windows of what was taken have been closed by now."""
+    return len(await gateway.views.documents("anchor")) > 0
 
 
 async def entries(gateway: Gateway, names: list[str], did: str) -> list[Any]:
