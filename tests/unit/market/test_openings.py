@@ -69,7 +69,7 @@ async def run_until_idle(tables: Tables, seat: Seat, *events: Event) -> None:
     task = asyncio.create_task(openings.run())
     await asyncio.sleep(0)
     openings.heard(events)
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.2)
     task.cancel()
 
 
