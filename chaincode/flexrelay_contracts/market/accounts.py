@@ -52,10 +52,6 @@ def fees_account(did: str) -> str:
     return f"fees:{did}"
 
 
-def losses_account(did: str) -> str:
-    return f"losses:{did}"
-
-
 def imbalance_account(did: str) -> str:
     return f"imbalance:{did}"
 

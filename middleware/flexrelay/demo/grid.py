@@ -66,12 +66,6 @@ class Grid:
         return self.no_load_loss_w + self.copper_loss_w * through_w * through_w // (self.rated_va * self.rated_va)
 
 
-def day_slice(date: str) -> slice:
-    """The ISPs of a date in a series."""
-    start = DATES.index(date) * ISPS_A_DAY
-    return slice(start, start + ISPS_A_DAY)
-
-
 def copy_extract(folder: Path) -> Path:
     """Copy the extract that comes with the package, and its notice, into a folder; the extract's path there."""
     folder.mkdir(parents=True)

@@ -134,10 +134,6 @@ class SqliteJournal:
     async def truncate(self, received_before: int) -> int:
         return await self._in_writer(lambda: self._truncate(received_before))
 
-    async def consumers(self) -> dict[str, int]:
-        """Name → acknowledged position."""
-        return dict(await self._in_writer(lambda: self._writer.execute("SELECT * FROM consumer").fetchall()))
-
     async def forget(self, consumer: str) -> None:
         """This consumer is gone for good: it holds back truncation no longer."""
         await self._in_writer(lambda: self._writer.execute("DELETE FROM consumer WHERE name = ?", (consumer,)))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.contracts import NETWORK, Party, sign
+from support.chain import Signer as PartySigner
+from support.contracts import NETWORK, Party
 from support.readings import NOW, IngestPath, PlainCodec, frame_of, ingest_path, signed_payload
 
 from flexrelay.identity.signer import Signer
@@ -25,28 +26,6 @@ from flexrelay_sdk import Outcome
 ISP = 900_000
 DAY = CalendarDay(date="2023-11-14", start=NOW - 40 * ISP, isps=96, isp_seconds=900, working=True)
 GRACE = 60_000
-
-
-@dataclass
-class PartySigner:
-    """A Signer over a test party's key."""
-
-    party: Party
-
-    @property
-    def did(self) -> str:
-        return self.party.did
-
-    @property
-    def key_version(self) -> int:
-        return self.party.version
-
-    @property
-    def public_key(self) -> str:
-        return self.party.operation.key
-
-    async def sign(self, message: bytes) -> bytes:
-        return b64u_decode(sign(self.party.private, message))
 
 
 @dataclass
