@@ -1,0 +1,1 @@
+"""The Fabric gateway client: the ledger port on Hyperledger Fabric."""

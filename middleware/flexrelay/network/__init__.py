@@ -1,0 +1,1 @@
+"""Fabric networks from one description file: material, processes, channels, contracts."""
