@@ -1,6 +1,6 @@
 """The application: the only place that names implementations and wires them.
 
-A `Site` is one process: one embedded ledger, one gateway per organisation in the configuration. A `Gateway` holds its
+A `Site` is one process: one ledger, one gateway per organisation in the configuration. A `Gateway` holds its
 organisation's journal, store, keys and adapters. Stop order: adapters, ingest, consumers, projections, relay, stores,
 ledger.
 """
@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -29,8 +29,8 @@ from flexrelay.ingest import Ingest, Limits, RegisterChecks, Registry
 from flexrelay.journal import JournalUnavailable, LetterBounds, SqliteJournal
 from flexrelay.journal.consumer import Consumer, follow
 from flexrelay.journal.port import DeadLetter
-from flexrelay.ledger.embedded import EmbeddedLedger
-from flexrelay.ledger.port import Ledger, LedgerError
+from flexrelay.ledger.port import Ledger, LedgerError, LedgerHost
+from flexrelay.ledgers import open_ledger
 from flexrelay.market.activation import Activations
 from flexrelay.market.desk import Desk
 from flexrelay.market.fleet import Fleet, Unit
@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 DAY_MS = 86_400_000
 RETRY_S = 1.0
 """Before a consumer of the journal that could not store tries again."""
+CALENDAR_S = 5.0
+"""How long adapters wait for the calendar at most; without it no reading is noted as late."""
 
 
 class Level(IntEnum):
@@ -137,7 +139,7 @@ async def open_gateway(
     folder: Path,
     config: GatewayConfig,
     network: str,
-    ledger: EmbeddedLedger,
+    ledger: LedgerHost,
     clock: MarketClock,
     passphrase: SecretStr,
     level: Level = Level.SERVING,
@@ -154,7 +156,7 @@ async def open_gateway(
     signer = wallet.signer(identity.did)
     adapters = {name: load_adapter(org, name, section, folder) for name, section in config.adapters.items()}
     home = folder / config.folder
-    connection = ledger.connect(org, signer)
+    connection = await ledger.connect(org, signer)
     limits = config.ingest
     async with AsyncExitStack() as stack:
         bounds = LetterBounds(total=limits.dead_letters, total_bytes=limits.dead_letter_bytes)
@@ -205,7 +207,7 @@ async def open_gateway(
         projections = await stack.enter_async_context(
             Projections(connection, store, org, listeners=(revocation,), readers=readers)
         )
-        ingest = Ingest(registry, journal, checks, market_now, _limits(limits))
+        ingest = Ingest(registry, journal, checks, market_now, _limits(limits), windows.due_until)
         prover = Prover(store, journal, vault, org)
         custody = Custody(
             network=network, org=org, journal=journal, twin=twin, store=store, prover=prover, views=views,
@@ -228,6 +230,7 @@ async def open_gateway(
             )
         )
         stack.push_async_callback(ingest.close)
+        await days.known(CALENDAR_S)  # what has waited in the broker is late by the calendar
         await stack.enter_async_context(_running([adapter.run(ingest) for adapter in adapters.values()]))
         await stack.enter_async_context(dispatcher)
         upkeep = _upkeep(journal, outbox, twin, market_now, limits.retention_days * DAY_MS)
@@ -299,6 +302,7 @@ class _Days:
         self._ledger = ledger
         self._news = asyncio.Event()
         self._news.set()
+        self._read = asyncio.Event()
 
     def heard(self, events: Sequence[Event]) -> None:
         """A reader of the projections."""
@@ -315,13 +319,21 @@ class _Days:
                 log.warning("the calendar cannot be read: %s; trying again", error)
                 self._news.set()
                 await asyncio.sleep(1)
+            else:
+                self._read.set()
+
+    async def known(self, seconds: float) -> None:
+        """Wait until the calendar has been read once, at most so long: a ledger that is away must not keep readings
+        out."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._read.wait(), seconds)
 
     async def read(self) -> None:
         for day in await self._ledger.evaluate("calendar.days", {}):
             self.calendar.add(CalendarDay.model_validate({key: value for key, value in day.items() if key != "v"}))
 
 
-async def _caught_up(projections: Projections, ledger: EmbeddedLedger) -> None:
+async def _caught_up(projections: Projections, ledger: LedgerHost) -> None:
     """Block 0 has no events, hence nothing to wait for."""
     newest = await ledger.height() - 1
     if newest > 0:
@@ -367,7 +379,7 @@ class Site:
     folder: Path
     network: str
     clock: MarketClock
-    ledger: EmbeddedLedger
+    ledger: LedgerHost
     gateways: dict[str, Gateway]
     http_port: int = 0
 
@@ -379,16 +391,6 @@ class Site:
     def gauges(self) -> Iterable[Gauge]:
         for gateway in self.gateways.values():
             yield from gateway.gauges()
-
-
-@asynccontextmanager
-async def open_ledger(folder: Path, config: Config) -> AsyncIterator[EmbeddedLedger]:
-    """The data folder's ledger. Raises ConfigError when it was not founded, LedgerLocked when it is in use."""
-    place = folder / config.ledger.folder
-    if not place.is_dir():
-        raise ConfigError(f"{place} does not exist: `flexrelay init` founds a network there")
-    async with EmbeddedLedger.open(place) as ledger:
-        yield ledger
 
 
 @asynccontextmanager
@@ -407,7 +409,7 @@ async def open_site(
             raise ConfigError(
                 f"{folder / config.gateways[0].org / 'keys'} holds no gateway key: `flexrelay init` makes one"
             )
-        reader = ledger.connect(config.gateways[0].org, wallet.signer(identity.did))
+        reader = await ledger.connect(config.gateways[0].org, wallet.signer(identity.did))
         record = await reader.evaluate("network.show", {})
         if record["network"] != config.network:
             raise ConfigError(

@@ -28,6 +28,9 @@ from pydantic_settings import (
 
 FILE_NAME = "flexrelay.toml"
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+OrgName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,31}$")]
+"""An organisation; on Fabric its MSP id."""
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -40,10 +43,12 @@ class _Section(BaseModel):
 
 
 class LedgerConfig(_Section):
-    """`embedded`: a hash-chained file for one operator, development and tests."""
+    """`embedded`: a hash-chained file in `folder`, for one operator, development and tests. `fabric`: a Hyperledger
+    Fabric network; `profiles` maps each gateway's organisation (its MSP id) to its connection profile."""
 
-    kind: Literal["embedded"] = "embedded"
+    kind: Literal["embedded", "fabric"] = "embedded"
     folder: Path = Path("ledger")
+    profiles: dict[str, Path] = {}
 
 
 class HttpConfig(_Section):
@@ -99,7 +104,7 @@ class BatteryConfig(_Section):
 class GatewayConfig(_Section):
     """One organisation's gateway: its folder holds journal, store and keys."""
 
-    org: Name
+    org: OrgName
     folder: Path
     ingest: IngestConfig = IngestConfig()
     windows: WindowsConfig = WindowsConfig()
@@ -144,6 +149,18 @@ class Config(BaseSettings):
         if len(set(orgs)) != len(orgs):
             raise ValueError(f"an organisation stands twice: {', '.join(orgs)}")
         return value
+
+    @model_validator(mode="after")
+    def _connected(self) -> Self:
+        if self.ledger.kind == "fabric":
+            for gateway in self.gateways:
+                if gateway.org not in self.ledger.profiles:
+                    raise ValueError(
+                        f"ledger.profiles has no connection profile of {gateway.org}: kind fabric needs one"
+                    )
+        elif self.ledger.profiles:
+            raise ValueError("ledger.profiles are for the kind fabric; this ledger is embedded")
+        return self
 
 
 def load(folder: Path) -> Config:

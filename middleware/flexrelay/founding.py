@@ -1,4 +1,4 @@
-"""Founding a network on the embedded ledger: gateways' and operator's identities, the genesis, the first transaction.
+"""Founding a network: gateways' and operator's identities, the embedded ledger's genesis, the first transaction.
 
 Everything can be asked for again: what exists is used as it is, so a founding that was interrupted goes on.
 """
@@ -14,8 +14,17 @@ from typing import Any
 from pydantic import SecretStr
 
 from flexrelay.identity import Identity, Wallet, sign_intent
-from flexrelay.ledger.embedded import EmbeddedLedger, EndorsementPolicy, Genesis, Organisation, key_identifier
-from flexrelay.ledger.port import Call, Committed, Ledger, LedgerError, NotFound, OutcomeUnknown, Validation
+from flexrelay.ledger.embedded import EndorsementPolicy, Genesis, Organisation, key_identifier
+from flexrelay.ledger.port import (
+    Call,
+    Committed,
+    Ledger,
+    LedgerError,
+    LedgerHost,
+    NotFound,
+    OutcomeUnknown,
+    Validation,
+)
 from flexrelay_contracts.refusal import Refused
 
 GATEWAY = "gateway"
@@ -68,10 +77,13 @@ def identity_in(wallet: Wallet, network: str, kind: Any, label: str, controller:
 
 def private_collections(orgs: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """A private collection for each pair of organisations, one for each by itself (whose actors trade with each other),
-    and one of all when there are more than two."""
-    pairs = {"-".join(pair): pair for pair in combinations(sorted(orgs), 2)}
-    own = {f"{org}.own": (org,) for org in sorted(orgs)}
-    return pairs | own | ({"all": tuple(sorted(orgs))} if len(orgs) > 2 else {})
+    and one of all when there are more than two.
+
+    The names are good on Fabric too; as no organisation's name holds an underscore, none of them can be another's.
+    """
+    pairs = {"_".join(pair): pair for pair in combinations(sorted(orgs), 2)}
+    own = {f"{org}_on_its_own": (org,) for org in sorted(orgs)}
+    return pairs | own | ({"all_of_them": tuple(sorted(orgs))} if len(orgs) > 2 else {})
 
 
 def endorsement_policies(orgs: Sequence[str]) -> dict[str, EndorsementPolicy]:
@@ -96,11 +108,11 @@ def genesis(network: str, wallets: Mapping[str, Wallet]) -> Genesis:
 
 
 async def found(
-    ledger: EmbeddedLedger, network: str, wallets: Mapping[str, Wallet], clock: MarketClock, operator_org: str
+    ledger: LedgerHost, network: str, wallets: Mapping[str, Wallet], clock: MarketClock, operator_org: str
 ) -> str:
     """Write the network's genesis record and return the operator's DID. Does nothing on a network that has one."""
     gateway = wallets[operator_org].signer(identity_in(wallets[operator_org], network, "gateway", GATEWAY).did)
-    connection = ledger.connect(operator_org, gateway)
+    connection = await ledger.connect(operator_org, gateway)
     try:
         known: dict[str, Any] = await connection.evaluate("network.show", {})
         return str(known["operator"])

@@ -18,6 +18,7 @@ from flexrelay.devices import DeviceRecord
 from flexrelay.founding import OPERATOR, MarketClock, found, genesis, wall_ms, wallet_of
 from flexrelay.ingest import NativeCodec
 from flexrelay.ledger.embedded import EmbeddedLedger
+from flexrelay.ledgers import EmbeddedHost
 from flexrelay.market.calendar import days
 from flexrelay.market.desk import Desk
 from flexrelay_schemas.canonical import canonical
@@ -67,7 +68,7 @@ async def site(
     if not (folder / "flexrelay.toml").exists():
         write_site(folder, orgs)
         async with EmbeddedLedger.open(folder / "ledger", genesis(NETWORK, wallets)) as ledger:
-            await found(ledger, NETWORK, wallets, clock or MarketClock(), orgs[0])
+            await found(EmbeddedHost(ledger), NETWORK, wallets, clock or MarketClock(), orgs[0])
     async with open_site(folder, load(folder)) as opened:
         yield opened
 

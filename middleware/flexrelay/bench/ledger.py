@@ -13,6 +13,7 @@ from flexrelay.bench import Result, cpu_seconds
 from flexrelay.founding import GATEWAY, MarketClock, found, genesis, identity_in
 from flexrelay.identity import Wallet, sign_intent
 from flexrelay.ledger.embedded import EmbeddedLedger
+from flexrelay.ledgers import EmbeddedHost
 from flexrelay.ledger.port import Call, Checkpoint, Ledger, NotFound, Validation
 from flexrelay_contracts.catalogue import TRANSACTIONS
 from flexrelay_contracts.context import ContractContext
@@ -63,7 +64,7 @@ async def _measure(folder: Path, intents: int) -> tuple[float, list[tuple[str, b
     carried: list[bytes] = []
     opening = EmbeddedLedger.open(folder / "ledger", genesis(_NETWORK, wallets), transactions=transactions)
     async with opening as ledger:
-        await found(ledger, _NETWORK, wallets, MarketClock(), "dso")
+        await found(EmbeddedHost(ledger), _NETWORK, wallets, MarketClock(), "dso")
         connection = ledger.connect("dso", signer)
         deadline = time.time_ns() // 1_000_000 + 3_600_000
         for round_number in range(_ROUNDS):

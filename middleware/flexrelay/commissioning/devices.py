@@ -70,7 +70,7 @@ async def enrol_device(site: Site, new: NewDevice) -> Enrolled:
     Asked again with the same values it completes what an interruption left. Raises CommissioningError, Refused.
     """
     receivers = tuple(dict.fromkeys(new.receivers or (new.org,)))
-    _check(site, new, receivers)
+    await _check(site, new, receivers)
     gateway, controller = find(site, new.org, new.controller)
     operation, proof, key_file = proven_operation(
         site.folder / FOLDER / new.org, new.name, site.network, controller.did, new.key
@@ -170,13 +170,14 @@ async def declare_exchange(site: Site, named: str, exchange: Exchange, org: str 
     return [gateway.org for gateway in told]
 
 
-def _check(site: Site, new: NewDevice, receivers: Sequence[str]) -> None:
+async def _check(site: Site, new: NewDevice, receivers: Sequence[str]) -> None:
     if not _NAME.fullmatch(new.name):
         raise CommissioningError(f"device name {new.name!r}: use letters, digits, . _ and -, 64 characters at most")
     if new.kind not in DEVICE_KINDS:
         raise CommissioningError(f"device kind {new.kind!r} is unknown; there are {', '.join(DEVICE_KINDS)}")
     gateway_of(site, new.org)
-    known = site.ledger.genesis.org_names()
+    network = await site.gateways[new.org].ledger.evaluate("network.show", {})
+    known = network["organisations"]
     for org in receivers:
         if org not in known:
             raise CommissioningError(f"receiver {org!r} is not an organisation of this network")

@@ -19,6 +19,7 @@ from flexrelay.commissioning.sample import configuration
 from flexrelay.config import FILE_NAME, Config, ConfigError, load
 from flexrelay.founding import MarketClock, found, genesis, wall_ms, wallet_of
 from flexrelay.ledger.embedded import EmbeddedLedger
+from flexrelay.ledgers import EmbeddedHost
 from flexrelay.market.calendar import days
 from flexrelay.market.desk import Desk
 from flexrelay_contracts.refusal import Refused
@@ -84,7 +85,7 @@ async def found_network(folder: Path, plan: NetworkPlan, progress: Progress = la
     document = await asyncio.to_thread(genesis, plan.network, wallets)
     progress("ledger")
     async with EmbeddedLedger.open(folder / config.ledger.folder, document) as ledger:
-        operator = await found(ledger, plan.network, wallets, plan.clock or MarketClock(), plan.orgs[0])
+        operator = await found(EmbeddedHost(ledger), plan.network, wallets, plan.clock or MarketClock(), plan.orgs[0])
     async with open_site(folder, config, Level.ACTING) as site:
         progress("calendar and products")
         last = await publish(site, plan.zone, plan.holidays)

@@ -150,9 +150,36 @@ class BlockView:
     transactions: Sequence[Mapping[str, Any]]
 
 
+class GatewaySigner(Protocol):
+    """What signs a gateway's transactions: 64 bytes over the message, by the key whose Multikey is `public_key`."""
+
+    @property
+    def public_key(self) -> str: ...
+
+    async def sign(self, message: bytes, /) -> bytes: ...
+
+
 class BlockReader(Protocol):
     """Reading blocks: `flexrelay ledger show` and `verify`."""
 
     async def height(self) -> int: ...
 
     async def block(self, number: int) -> BlockView: ...
+
+
+class LedgerHost(BlockReader, Protocol):
+    """The ledger as one process holds it for its gateways."""
+
+    @property
+    def kind(self) -> str:
+        """"embedded" or "fabric"."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be ordered now, "" when it can."""
+        ...
+
+    async def connect(self, org: str, signer: GatewaySigner) -> Ledger:
+        """The connection of the organisation's gateway. Raises LedgerError."""
+        ...

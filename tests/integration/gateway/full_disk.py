@@ -26,6 +26,7 @@ from support.site import (
 from flexrelay.app import Gateway
 from flexrelay.founding import MarketClock, found, genesis, wallet_of
 from flexrelay.ledger.embedded import EmbeddedLedger
+from flexrelay.ledgers import EmbeddedHost
 from flexrelay.store import StoreUnavailable
 from flexrelay_sdk import SinkUnavailable
 
@@ -42,7 +43,7 @@ async def main(folder: Path) -> dict[str, Any]:
     wallets = {"dso": wallet_of(folder, "dso", PASSPHRASE)}
     write_site(folder, ("dso",), anchor_every_s=1)
     async with EmbeddedLedger.open(folder / "ledger", genesis(NETWORK, wallets)) as ledger:
-        await found(ledger, NETWORK, wallets, MarketClock(), "dso")
+        await found(EmbeddedHost(ledger), NETWORK, wallets, MarketClock(), "dso")
     async with site(folder) as opened:
         gateway = opened.gateways["dso"]
         await publish_today(gateway)

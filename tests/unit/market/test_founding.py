@@ -1,5 +1,7 @@
 """Which organisations share private data and how many of them endorse, by the size of a network."""
 
+import re
+
 import pytest
 
 from flexrelay.founding import endorsement_policies, private_collections
@@ -8,12 +10,18 @@ ORGS = ("agg-a", "agg-b", "dso", "operator", "tso")
 
 
 def test_every_two_organisations_and_each_alone_have_a_collection() -> None:
-    assert private_collections(["dso"]) == {"dso.own": ("dso",)}
+    assert private_collections(["dso"]) == {"dso_on_its_own": ("dso",)}
     assert private_collections(["dso", "agg"]) == {
-        "agg-dso": ("agg", "dso"), "agg.own": ("agg",), "dso.own": ("dso",),
+        "agg_dso": ("agg", "dso"), "agg_on_its_own": ("agg",), "dso_on_its_own": ("dso",),
     }  # fmt: skip
     five = private_collections(ORGS)
-    assert len(five) == 10 + 5 + 1 and five["all"] == ORGS
+    assert len(five) == 10 + 5 + 1 and five["all_of_them"] == ORGS
+    assert all(re.fullmatch(r"[a-zA-Z0-9]+([-_][a-zA-Z0-9]+)*", name) for name in five)  # Fabric's rule
+
+
+def test_no_collection_takes_the_name_of_another() -> None:
+    orgs = ("a", "a-b", "b", "b-c", "c", "all", "on")
+    assert len(private_collections(orgs)) == 21 + 7 + 1
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

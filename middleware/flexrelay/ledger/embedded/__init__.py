@@ -9,7 +9,7 @@ fsynced and crash-safe, and as strict as Fabric: reads of the committed state, v
 
 from flexrelay.ledger.embedded.errors import GenesisMismatch, LedgerCorrupt, LedgerLocked
 from flexrelay.ledger.embedded.genesis import BlockCutting, EndorsementPolicy, Genesis, Organisation
-from flexrelay.ledger.embedded.identity import GatewaySigner, key_identifier
+from flexrelay.ledger.embedded.identity import key_identifier
 from flexrelay.ledger.embedded.ledger import Connection, EmbeddedLedger
 from flexrelay.ledger.embedded.recovery import Recovery
 from flexrelay.ledger.embedded.verify import Problem, Report, verify
@@ -19,7 +19,6 @@ __all__ = [
     "Connection",
     "EmbeddedLedger",
     "EndorsementPolicy",
-    "GatewaySigner",
     "Genesis",
     "GenesisMismatch",
     "LedgerCorrupt",

@@ -1,22 +1,11 @@
 """A gateway's identity on the ledger, made from its public key."""
 
 import hashlib
-from typing import Protocol
-
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from flexrelay_schemas.canonical import canonical
 from flexrelay_schemas.keys import public_key
-
-
-class GatewaySigner(Protocol):
-    """What signs a gateway's envelopes: 64 bytes over the message, by the key whose Multikey is `public_key`."""
-
-    @property
-    def public_key(self) -> str: ...
-
-    async def sign(self, message: bytes, /) -> bytes: ...
 
 
 def key_identifier(multikey: str) -> str:

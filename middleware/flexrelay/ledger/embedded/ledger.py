@@ -27,7 +27,6 @@ from flexrelay.ledger.embedded.blockfile import BlockFile
 from flexrelay.ledger.embedded.engine import Accepted, Draft, Engine, Identity, Queries, Transactions
 from flexrelay.ledger.embedded.envelope import join, signing_message
 from flexrelay.ledger.embedded.genesis import Genesis
-from flexrelay.ledger.embedded.identity import GatewaySigner
 from flexrelay.ledger.embedded.recovery import Recovery, open_folder
 from flexrelay.ledger.embedded.views import block_view, bodies_of, transaction_events
 from flexrelay.ledger.embedded.worker import Worker
@@ -35,6 +34,7 @@ from flexrelay.ledger.port import (
     BlockView,
     Call,
     Checkpoint,
+    GatewaySigner,
     LedgerError,
     LedgerUnavailable,
     OutcomeUnknown,

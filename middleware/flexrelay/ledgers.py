@@ -1,0 +1,89 @@
+"""The ledgers that a site can hold, by the configuration's `ledger.kind`."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flexrelay.config import Config, ConfigError
+from flexrelay.ledger.embedded import EmbeddedLedger
+from flexrelay.ledger.port import BlockView, GatewaySigner, Ledger, LedgerHost, LedgerUnavailable
+
+if TYPE_CHECKING:
+    from flexrelay.ledger.fabric import FabricLedger
+
+
+class EmbeddedHost:
+    """The ledger file of this process."""
+
+    kind = "embedded"
+
+    def __init__(self, ledger: EmbeddedLedger) -> None:
+        self._ledger = ledger
+
+    @property
+    def trouble(self) -> str:
+        return self._ledger.trouble
+
+    async def connect(self, org: str, signer: GatewaySigner) -> Ledger:
+        return self._ledger.connect(org, signer)
+
+    async def height(self) -> int:
+        return await self._ledger.height()
+
+    async def block(self, number: int) -> BlockView:
+        return await self._ledger.block(number)
+
+
+class FabricHost:
+    """Connections to a Fabric network, one per organisation; blocks are read through the first."""
+
+    kind = "fabric"
+
+    def __init__(self, stack: AsyncExitStack, profiles: Mapping[str, Path]) -> None:
+        self._stack = stack
+        self._profiles = profiles
+        self._open: dict[str, FabricLedger] = {}
+
+    @property
+    def trouble(self) -> str:
+        return next((ledger.trouble for ledger in self._open.values() if ledger.trouble), "")
+
+    async def connect(self, org: str, signer: GatewaySigner) -> Ledger:
+        if org not in self._open:
+            from flexrelay.ledger.fabric import FabricLedger
+
+            opening = FabricLedger.open(self._profiles[org], signer)
+            self._open[org] = await self._stack.enter_async_context(opening)
+        return self._open[org]
+
+    async def height(self) -> int:
+        return await self._reader().height()
+
+    async def block(self, number: int) -> BlockView:
+        return await self._reader().block(number)
+
+    def _reader(self) -> "FabricLedger":
+        for ledger in self._open.values():
+            return ledger
+        raise LedgerUnavailable("no gateway is connected to the Fabric network yet")
+
+
+@asynccontextmanager
+async def open_ledger(folder: Path, config: Config) -> AsyncIterator[LedgerHost]:
+    """The ledger that the data folder's configuration names. Raises ConfigError, LedgerLocked."""
+    if config.ledger.kind == "fabric":
+        profiles = {org: folder / path for org, path in config.ledger.profiles.items()}
+        for org, path in profiles.items():
+            if not path.is_file():
+                raise ConfigError(
+                    f"ledger.profiles.{org}: {path} does not exist; it is the connection profile of {org}'s gateway"
+                )
+        async with AsyncExitStack() as stack:
+            yield FabricHost(stack, profiles)
+        return
+    place = folder / config.ledger.folder
+    if not place.is_dir():
+        raise ConfigError(f"{place} does not exist: `flexrelay init` founds a network there")
+    async with EmbeddedLedger.open(place) as ledger:
+        yield EmbeddedHost(ledger)
