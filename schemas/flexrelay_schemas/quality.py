@@ -21,7 +21,8 @@ class Notice(IntFlag):
 
     NONE = 0
     LATE = 1
-    """Arrived after its market interval had been closed: it makes a new window revision."""
+    """Came in when its market interval was over for longer than the windows' grace: where the window was closed
+    already, it makes the next revision."""
     BACKFILLED = 2
     """Older than a reading of this device that was already there."""
     GAP = 4
@@ -29,4 +30,4 @@ class Notice(IntFlag):
     ROLLOVER = 8
     """A register started anew after a declared meter exchange or roll-over."""
     DEVICE_FLAGGED = 16
-    """The device itself marked the value as doubtful."""
+    """The device itself marked the value as doubtful (a quality in the payload, e.g. OPC UA's StatusCode Uncertain)."""

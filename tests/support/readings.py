@@ -1,7 +1,7 @@
 """Devices that sign readings, a registry that knows them, and an ingest path on a real journal file."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,7 @@ async def ingest_path(
     unsigned: tuple[Party, ...] = (),
     limits: Limits | None = None,
     bounds: LetterBounds | None = None,
+    due_until: Callable[[int], int] | None = None,
 ) -> AsyncIterator[IngestPath]:
     registry = Registry(NETWORK, "a")
     registry.load(registration(party) for party in (*parties, *unsigned))
@@ -92,7 +93,7 @@ async def ingest_path(
     async with SqliteJournal(folder / "journal.db", bounds) as journal:
         checks = RegisterChecks(NoHistory(), journal.traces)
         checks.prime()
-        ingest = Ingest(registry, journal, checks, lambda: now[0], limits)
+        ingest = Ingest(registry, journal, checks, lambda: now[0], limits, due_until)
         try:
             yield IngestPath(registry, journal, checks, ingest, now)
         finally:

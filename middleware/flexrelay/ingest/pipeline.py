@@ -14,7 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from flexrelay.ingest.registers import HistoryUnavailable, Inconsistent, RegisterChecks
 from flexrelay.ingest.registry import Device, Registry
@@ -29,6 +29,7 @@ from flexrelay_sdk import Codec, Decoded, DecodeError, DeviceProof, Frame, Outco
 _LOG = logging.getLogger(__name__)
 _DUPLICATE: Final = Receipt(Outcome.DUPLICATE)
 _NOTICES: Final = tuple(Notice(bits) for bits in range(32))
+_LATE: Final = int(Notice.LATE)
 _MAX_TEXT: Final = 300
 
 
@@ -86,6 +87,19 @@ class _Batch:
         """Jobs with the number of their frames in this batch, in order."""
 
 
+class _Times(NamedTuple):
+    """What a batch's instants are held against (market time, UTC ms)."""
+
+    earliest: int
+    latest: int
+    due_until: int
+
+
+def _never(_: int) -> int:
+    """No window is due."""
+    return -1
+
+
 class Ingest:
     """See `flexrelay_sdk.Sink`. For one event loop; `close` when the adapters have stopped."""
 
@@ -96,8 +110,11 @@ class Ingest:
         checks: RegisterChecks,
         market_now: Callable[[], int],
         limits: Limits | None = None,
+        due_until: Callable[[int], int] | None = None,
     ) -> None:
-        """`market_now` gives the market clock's instant in UTC ms."""
+        """`market_now` gives the market clock's instant in UTC ms. `due_until` gives, for an instant of that clock,
+        the end of the last market interval whose window is due then: a reading of this or an earlier instant is late.
+        Without it none is."""
         self.registry = registry
         self.limits = limits or Limits()
         self.outcomes: Counter[str] = Counter()
@@ -105,6 +122,7 @@ class Ingest:
         self._journal = journal
         self._checks = checks
         self._market_now = market_now
+        self._due_until = due_until or _never
         self._jobs: deque[_Job] = deque()
         self._frames = 0
         self._bytes = 0
@@ -186,14 +204,14 @@ class Ingest:
         limits = self.limits
         until = time.monotonic() + limits.batch_ms / 1000
         now = self._market_now()
-        earliest, latest = now - limits.stale_ms, now + limits.future_ms
+        times = _Times(now - limits.stale_ms, now + limits.future_ms, self._due_until(now))
         room, bytes_left = limits.batch_frames, limits.batch_bytes
         for job in self._jobs:
             start = job.done
             frames = job.frames[start : start + room] if start or len(job.frames) > room else job.frames
             count = 0
             for frame in frames:
-                self._judge(frame, job.codec, batch, earliest, latest)
+                self._judge(frame, job.codec, batch, times)
                 count += 1
                 bytes_left -= len(frame.payload)
                 if bytes_left <= 0 or (not count & 31 and time.monotonic() > until):
@@ -204,7 +222,7 @@ class Ingest:
                 break
         return batch
 
-    def _judge(self, frame: Frame, codec: Codec, batch: _Batch, earliest: int, latest: int) -> None:
+    def _judge(self, frame: Frame, codec: Codec, batch: _Batch, times: _Times) -> None:
         device = self.registry.identify(frame.protocol, frame.credential)
         try:
             if device is None:
@@ -218,7 +236,7 @@ class Ingest:
                 raise Refusal("too_large", f"{len(frame.payload)} bytes; at most {self.limits.frame_bytes} are taken")
             decoded = codec.decode(frame)
             signed = _check_identity(device, decoded)
-            measurements, block = self._validate(device, decoded, earliest, latest)
+            measurements, block = self._validate(device, decoded, times)
         except (Refusal, DecodeError) as error:
             self._dead(batch, frame, device, error.reason, error.message, error.field)
             return
@@ -252,19 +270,17 @@ class Ingest:
             )
         )
 
-    def _validate(
-        self, device: Device, decoded: Decoded, earliest: int, latest: int
-    ) -> tuple[tuple[Measurement, ...], bytes]:
+    def _validate(self, device: Device, decoded: Decoded, times: _Times) -> tuple[tuple[Measurement, ...], bytes]:
         """The new measurements with their quality, and their bytes. Raises Refusal, Inconsistent, InvalidRegisters."""
         rank = Provenance.GATEWAY_ATTESTED if decoded.proof is None else Provenance.METER_SIGNED
         if len(decoded.measurements) == 1:  # nearly always
-            found = self._validate_one(device, decoded.measurements[0], rank, earliest, latest)
+            found = self._validate_one(device, decoded.measurements[0], rank, times)
             return ((), b"") if found is None else ((found[0],), found[1])
         mark = self._checks.mark()
         taken: list[tuple[Measurement, bytes]] = []
         try:
             for measurement in decoded.measurements:
-                found = self._validate_one(device, measurement, rank, earliest, latest)
+                found = self._validate_one(device, measurement, rank, times)
                 if found is not None:
                     taken.append(found)
         except BaseException:
@@ -273,10 +289,11 @@ class Ingest:
         return tuple([item[0] for item in taken]), b"".join([item[1] for item in taken])
 
     def _validate_one(
-        self, device: Device, measurement: Measurement, rank: Provenance, earliest: int, latest: int
+        self, device: Device, measurement: Measurement, rank: Provenance, times: _Times
     ) -> tuple[Measurement, bytes] | None:
         """The measurement with its quality and its bytes; None for a duplicate. What raises has counted nothing in."""
         observed_at, seq = measurement.observed_at, measurement.seq
+        earliest, latest, due_until = times
         if type(observed_at) is not int or not earliest <= observed_at <= latest:
             raise _wrong_time(observed_at, earliest, latest)
         if seq is not None and (type(seq) is not int or not 0 <= seq < 1 << 53):
@@ -285,8 +302,9 @@ class Ingest:
         judged = self._checks.admit(device.did, observed_at, -1 if seq is None else seq, packed)
         if judged.duplicate:
             return None
-        if judged.notice or measurement.provenance is not rank:
-            notice = measurement.notice | _NOTICES[judged.notice]
+        noticed = judged.notice | _LATE if observed_at <= due_until else judged.notice
+        if noticed or measurement.provenance is not rank:
+            notice = measurement.notice | _NOTICES[noticed]
             lower = rank if rank is Provenance.METER_SIGNED else min(measurement.provenance, rank)
             measurement = Measurement(device.did, observed_at, measurement.registers, seq, lower, notice)
         return measurement, encode_measurement(measurement, packed)

@@ -1,6 +1,6 @@
 """Instants to market intervals, from the days that the ledger publishes."""
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 
 from flexrelay_schemas.intervals import CalendarDay
@@ -32,3 +32,12 @@ class Calendar:
             return None
         day = self._days[self._ends[index]]
         return (day, day.isp_closed_by(instant)) if instant > day.start else None
+
+    def ended_by(self, instant: int) -> int:
+        """The end of the last published ISP that has ended at `instant` (UTC ms); -1 when none has."""
+        index = bisect_right(self._ends, instant)
+        if index < len(self._ends):
+            day = self._days[self._ends[index]]
+            if isps := max(instant - day.start, 0) // (day.isp_seconds * 1000):
+                return day.bounds(isps)[1]
+        return self._ends[index - 1] if index else -1

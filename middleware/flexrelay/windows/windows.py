@@ -95,6 +95,10 @@ class Windows:
     def position(self) -> int:
         return self._position
 
+    def due_until(self, now: int) -> int:
+        """The end of the last interval that is due for closing at `now` (market time, UTC ms); -1 when none is."""
+        return self._calendar.ended_by(now - self._grace_ms)
+
     async def consume(self, entries: Sequence[Entry]) -> None:
         if not entries:
             return

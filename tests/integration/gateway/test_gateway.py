@@ -11,6 +11,7 @@ from flexrelay.app import Gateway
 from flexrelay.founding import wall_ms
 from flexrelay.market.desk import Desk
 from flexrelay_contracts.refusal import Refused
+from flexrelay_schemas.quality import Notice
 from flexrelay_sdk import Outcome
 
 
@@ -42,6 +43,32 @@ async def test_a_reading_gets_from_the_sink_to_an_anchored_proof(tmp_path: Path)
         assert record.anchor is not None
         assert {check.link for check in checks} >= {"frame", "evidence", "inclusion", "signature", "journal"}
         assert all(check.holds for check in checks), checks
+
+
+async def test_a_reading_that_comes_late_says_so_everywhere(tmp_path: Path) -> None:
+    async with site(tmp_path) as opened:
+        gateway = opened.gateways["dso"]
+        await publish_today(gateway)
+
+        async def dated() -> bool:
+            return gateway.calendar.interval(gateway.market_now()) is not None
+
+        await until(dated)
+        device = await register_device(gateway, operator_desk(gateway), "m1")
+        due = gateway.windows.due_until(gateway.market_now())
+        await put(gateway, device.frame(due, 1, import_j=5))
+        assert (await gateway.journal.read(0, 1))[0].measurements[0].notice is Notice.LATE
+
+        async def consumed() -> bool:
+            return gateway.twin.position == gateway.journal.end
+
+        await until(consumed)
+        (entity,) = await gateway.twin.entities(device.did, due, due)
+        assert entity["totalActiveEnergyImport"]["quality"]["notices"]["value"] == ["late"]
+    async with site(tmp_path) as opened:  # a gateway that starts knows the calendar before its adapters do
+        gateway = opened.gateways["dso"]
+        await put(gateway, device.frame(due - 1, 0, import_j=4))
+        assert Notice.LATE in (await gateway.journal.read(1, 1))[0].measurements[0].notice
 
 
 async def test_a_revoked_device_is_refused_from_its_block_on(tmp_path: Path) -> None:

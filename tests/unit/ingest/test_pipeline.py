@@ -132,6 +132,28 @@ async def test_neighbours_equivocation_backfill_and_gaps(tmp_path: Path) -> None
         assert b'"import_j":151' in letter.payload  # the second signed value is kept as evidence
 
 
+class _Doubting(PlainCodec):
+    """A device that marks its own values as doubtful."""
+
+    def decode(self, frame: Frame) -> Decoded:
+        found = super().decode(frame).measurements
+        return Decoded(tuple(item._replace(notice=Notice.DEVICE_FLAGGED) for item in found))
+
+
+async def test_what_the_device_and_what_the_gateway_notice_stand_together(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    async with ingest_path(tmp_path, unsigned=(meter,), due_until=lambda now: now - 500) as path:
+        for at in (T + 600, T + 400):
+            payload = json.dumps({"t": at, "import_j": at}).encode()
+            (receipt,) = await path.ingest.put([frame_of(meter.did, payload)], _Doubting())
+            assert receipt.outcome is Outcome.STORED
+        entries = await path.journal.read(0, 10)
+        assert [entry.measurements[0].notice for entry in entries] == [
+            Notice.DEVICE_FLAGGED,
+            Notice.DEVICE_FLAGGED | Notice.LATE | Notice.BACKFILLED,
+        ]
+
+
 async def test_revocation_refuses_from_the_call_that_applies_it(tmp_path: Path) -> None:
     meter = Party.new("device")
     async with ingest_path(tmp_path, meter) as path:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.chain import Signer as PartySigner
 from support.contracts import NETWORK, Party
 from support.readings import NOW, IngestPath, PlainCodec, frame_of, ingest_path, signed_payload
@@ -20,6 +22,7 @@ from flexrelay_schemas.encoding import b64u_decode
 from flexrelay_schemas.evidence import InclusionProof
 from flexrelay_schemas.intervals import CalendarDay
 from flexrelay_schemas.keys import verify
+from flexrelay_schemas.quality import Notice
 from flexrelay_schemas.reading import SignedAttestation
 from flexrelay_sdk import Outcome
 
@@ -53,13 +56,16 @@ async def gateway(
     folder: Path, *parties: Party, unsigned: tuple[Party, ...] = (), windows_file: str = "store.db"
 ) -> AsyncIterator[Gateway]:
     async with AsyncExitStack() as stack:
-        path = await stack.enter_async_context(ingest_path(folder, *parties, unsigned=unsigned))
+        calendar = Calendar([DAY])
+        path = await stack.enter_async_context(
+            ingest_path(folder, *parties, unsigned=unsigned, due_until=lambda now: calendar.ended_by(now - GRACE))
+        )
         store = await stack.enter_async_context(Store(folder / windows_file, [WINDOWS]))
         vault = stack.enter_context(Vault(folder / "vault.db"))
         signer = PartySigner(Party.new("gateway"))
 
         counts = path.registry.counts
-        windows = await Windows.open(store, vault, Calendar([DAY]), signer, NETWORK, counts, GRACE)
+        windows = await Windows.open(store, vault, calendar, signer, NETWORK, counts, GRACE)
         yield Gateway(path, store, vault, windows, Prover(store, path.journal, vault, "a"), signer)
 
 
@@ -111,6 +117,44 @@ async def test_proofs_lead_to_the_anchor_and_nothing_else_does(tmp_path: Path) -
 def signed_payload_of(side: Gateway, payload: bytes) -> bytes:
     assert payload.startswith(b'{"reading":')
     return payload
+
+
+async def test_a_reading_is_late_from_the_moment_its_window_is_due(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    async with gateway(tmp_path, meter) as side:
+        end = end_of(20)
+        side.path.now[0] = end + GRACE - 1
+        assert (await side.windows.close(end + GRACE - 1)).windows == 0
+        await side.put(meter, (end - 10, 5, 5), (end, 9, 7))
+        side.path.now[0] = end + GRACE
+        assert side.windows.due_until(end + GRACE) == end
+        assert (await side.windows.close(end + GRACE)).windows == 1
+        await side.put(meter, (end - 5, 7, 6), (end + 1, 10, 8))
+        assert (await side.windows.close(end + GRACE)).leaves == 1
+        assert [window.revision for window in await side.windows.windows(meter.did, 0, NOW)] == [1, 2]
+        entries = await side.path.journal.read(0, 10)
+        assert [entry.measurements[0].notice for entry in entries] == [
+            Notice.NONE,
+            Notice.GAP,
+            Notice.LATE | Notice.BACKFILLED,
+            Notice.NONE,
+        ]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5), st.integers(4, 9)), max_size=4), st.integers(0, 400_000)
+)
+def test_the_last_ended_isp(shapes: list[tuple[int, int, int]], instant: int) -> None:
+    days, start = [], 20_000
+    for number, (gap, isps, seconds) in enumerate(shapes):
+        start += gap * 10_000
+        days.append(
+            CalendarDay(date=f"2016-05-0{number + 1}", start=start, isps=isps, isp_seconds=seconds, working=True)
+        )
+        start = days[-1].end
+    ends = [day.bounds(isp)[1] for day in days for isp in range(1, day.isps + 1)]
+    calendar = Calendar(days)
+    assert calendar.ended_by(instant) == max([end for end in ends if end <= instant], default=-1)
 
 
 async def test_a_late_reading_makes_a_revision_that_names_the_one_before(tmp_path: Path) -> None:
