@@ -1,4 +1,11 @@
-"""Commands to devices: queued → sent → acked | failed | expired."""
+"""Commands to devices, one life for all protocols.
+
+    queued → sent → acked → confirmed
+      └───────┴──→ failed | expired
+
+The adapter tells the life up to `acked`, `failed` or `expired`; that `confirmed` follows is what the gateway finds in
+the device's readings (`flexrelay_sdk.vocabulary.confirms`): the transport's word and the meter's are two things.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +17,9 @@ class CommandState(Enum):
     SENT = "sent"
     """Handed to the transport."""
     ACKED = "acked"
-    """The device answered that it does it."""
+    """The device, or the transport for it, answered that it does it."""
+    CONFIRMED = "confirmed"
+    """A reading of the device shows it. Told by the gateway, never by an adapter."""
     FAILED = "failed"
     """The device answered that it does not, or the protocol refused."""
     EXPIRED = "expired"
@@ -18,13 +27,16 @@ class CommandState(Enum):
 
     @property
     def terminal(self) -> bool:
-        return self in (CommandState.ACKED, CommandState.FAILED, CommandState.EXPIRED)
+        """Nothing is sent any more; `confirmed` may still follow."""
+        return self not in (CommandState.QUEUED, CommandState.SENT)
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """`parameters` are integers with the unit in the name (e.g. `power_w`, positive = withdrawal; `from_ms` and
-    `until_ms` in market time). `expires_at` is wall-clock UTC ms. `correlation_id` ties it to order and telemetry."""
+    """`name` and `parameters` as in `flexrelay_sdk.vocabulary`: integers with the unit in the name (e.g. `power_w`,
+    positive = withdrawal; `from_ms` and `until_ms` in market time). `expires_at` is wall-clock UTC ms; after it nothing
+    may be handed to the protocol, and what the protocol keeps for a sleeping device must end then. `correlation_id`
+    ties it to order and telemetry."""
 
     command_id: str
     did: str

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from flexrelay_sdk.command import Command, CommandUpdate
 from flexrelay_sdk.frame import Codec, Sink
@@ -65,7 +65,39 @@ class CommandTarget(Protocol):
         ...
 
 
+@runtime_checkable
 class Discoverer(Protocol):
     """Optional: the adapter can list devices that are not bound yet, by credential."""
 
     def discover(self) -> AsyncIterator[str]: ...
+
+
+@runtime_checkable
+class Backfiller(Protocol):
+    """Optional: the device or server keeps a history that can be read after an outage."""
+
+    async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
+        """Put what was observed in [from_ms, until_ms) (UTC ms) into the sink, oldest first; of all devices when none
+        is named. Returns the number of frames put. What is known already is put again: the gateway knows duplicates.
+
+        Raises ConnectionError when the source cannot be read, SinkUnavailable as the sink does.
+        """
+        ...
+
+
+class ClockState(NamedTuple):
+    """`offset_ms` is device − gateway before anything was set, None when the device does not tell its time; `set`
+    is whether its clock was set."""
+
+    offset_ms: int | None
+    set: bool
+
+
+@runtime_checkable
+class TimeSetter(Protocol):
+    """Optional: the adapter can read and set a device's clock."""
+
+    async def sync_time(self, credential: str) -> ClockState:
+        """Set the device's clock to UTC. Raises ConnectionError when the device cannot be reached, ValueError for a
+        credential that is none of this adapter's."""
+        ...

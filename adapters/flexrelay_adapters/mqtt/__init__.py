@@ -5,8 +5,8 @@ whole configuration; `JsonMapping` describes plain JSON payloads declaratively (
 """
 
 from flexrelay_adapters.mqtt.adapter import MqttAdapter
-from flexrelay_adapters.mqtt.codec import MappingCodec
-from flexrelay_adapters.mqtt.config import JsonMapping, MqttConfig
+from flexrelay_adapters.mqtt.config import MqttConfig
 from flexrelay_adapters.mqtt.factory import make_adapter
+from flexrelay_sdk.mapping import JsonMapping, MappingCodec
 
 __all__ = ["JsonMapping", "MappingCodec", "MqttAdapter", "MqttConfig", "make_adapter"]

@@ -88,7 +88,7 @@ class MqttAdapter:
         self._online = asyncio.Event()
         self._failures = 0
         mapping = config.codec
-        self._times: dict[str, int] | None = {} if mapping != "flexrelay" and mapping.observed_at is None else None
+        self._times: dict[str, int] | None = {} if mapping != "flexrelay" and mapping.may_use_receive_time else None
         """Where readings get the time of their reception: the last one of each credential in the newest batches."""
 
     def validate(self) -> None:

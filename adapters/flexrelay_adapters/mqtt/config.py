@@ -3,76 +3,19 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 
 from flexrelay_adapters.mqtt.topics import TopicPattern
-from flexrelay_schemas.reading import REGISTERS
-
-Pointer = Annotated[str, Field(pattern=r"^(/([^~/]|~0|~1)*)*$", max_length=400)]
-"""RFC 6901 JSON pointer; "" is the whole document."""
-
-Unit = Literal[
-    "J", "kJ", "MJ", "Wh", "kWh", "MWh", "W", "kW", "MW", "var", "kvar", "mV", "V", "kV", "mA", "A", "permille", "%"
-]
-
-UNITS: dict[str, dict[str, int]] = {
-    "j": {"J": 1, "kJ": 10**3, "MJ": 10**6, "Wh": 3600, "kWh": 3600 * 10**3, "MWh": 3600 * 10**6},
-    "w": {"W": 1, "kW": 10**3, "MW": 10**6},
-    "var": {"var": 1, "kvar": 10**3},
-    "mv": {"mV": 1, "V": 10**3, "kV": 10**6},
-    "ma": {"mA": 1, "A": 10**3},
-    "permille": {"permille": 1, "%": 10},
-}
-"""Last part of a register's name → units it can be given in, as multiples of the register's own."""
+from flexrelay_sdk.config import AdapterConfig, Section
+from flexrelay_sdk.mapping import JsonMapping
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FieldMapping(_Section):
-    """One register from one place: value × 10^scale × unit, rounded half to even to the register's integer unit."""
-
-    pointer: Pointer
-    unit: Unit
-    scale: Annotated[int, Field(ge=-12, le=12)] = 0
-    negate: bool = False
-    """The source counts feed-in as positive; flexrelay counts withdrawal as positive."""
-    required: bool = True
-
-
-class TimeMapping(_Section):
-    """Where the source's own time stands: `ms` or `s` since 1970 UTC, or ISO 8601 with an offset."""
-
-    pointer: Pointer
-    form: Literal["ms", "s", "iso8601"]
-
-
-class JsonMapping(_Section):
-    """How registers stand in a plain JSON payload. `items` points to a list when a payload holds many readings.
-
-    Without `observed_at` a reading gets the time of its reception.
-    """
-
-    kind: Literal["json"] = "json"
-    registers: Annotated[dict[str, FieldMapping], Field(min_length=1)]
-    observed_at: TimeMapping | None = None
-    seq: Pointer | None = None
-    items: Pointer | None = None
-
-    @field_validator("registers")
-    @classmethod
-    def _units(cls, value: dict[str, FieldMapping]) -> dict[str, FieldMapping]:
-        for name, mapping in value.items():
-            if name not in REGISTERS:
-                raise ValueError(f"unknown register {name!r}; known are {', '.join(sorted(REGISTERS))}")
-            units = UNITS[name.rsplit("_", 1)[1]]
-            if mapping.unit not in units:
-                raise ValueError(f"register {name} cannot be given in {mapping.unit}; use one of {', '.join(units)}")
-        return value
-
-
-class TlsConfig(_Section):
+class TlsConfig(Section):
     """TLS to the broker; `ca` None means the system's roots. Certificate and key are a pair (PEM files)."""
 
     ca: Path | None = None
@@ -86,7 +29,7 @@ class TlsConfig(_Section):
         return self
 
 
-class MqttConfig(_Section):
+class MqttConfig(AdapterConfig):
     """One connection to one broker, for one organisation.
 
     The window is how many readings may be unacknowledged, hence the greatest batch of one commit: `receive_maximum` on

@@ -4,21 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from flexrelay_adapters.mqtt.adapter import MqttAdapter
-from flexrelay_adapters.mqtt.codec import MappingCodec
-from flexrelay_adapters.mqtt.config import JsonMapping, MqttConfig, TlsConfig
+from flexrelay_adapters.mqtt.config import MqttConfig, TlsConfig
 from flexrelay_sdk import Codec
+from flexrelay_sdk.mapping import JsonMapping, MappingCodec
 
 
 def make_adapter(name: str, section: Mapping[str, Any], folder: Path, native: Codec) -> MqttAdapter:
     """See `flexrelay_sdk.AdapterFactory`. `codec` in the section chooses signed readings or a JSON mapping."""
-    try:
-        config = MqttConfig.model_validate({"name": name, **section})
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    config = MqttConfig.from_section(name, section)
     if config.tls is not None:
         config = config.model_copy(update={"tls": _within(config.tls, folder)})
     return MqttAdapter(config, MappingCodec(config.codec) if isinstance(config.codec, JsonMapping) else native)
