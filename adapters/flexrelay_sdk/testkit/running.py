@@ -1,0 +1,72 @@
+"""An adapter that runs for the length of a block, and is made to end as the gateway ends it."""
+
+import asyncio
+import contextvars
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from flexrelay_sdk.frame import Sink
+from flexrelay_sdk.port import Adapter
+from flexrelay_sdk.testkit.sink import until
+
+STOP_S = 5.0
+"""An adapter that was cancelled has ended within this time, whatever it was doing."""
+
+_of_adapter: contextvars.ContextVar[bool] = contextvars.ContextVar("of_adapter", default=False)
+
+
+@asynccontextmanager
+async def running(
+    adapter: Adapter, sink: Sink, *, connect_s: float = 15.0, stop_s: float = STOP_S, connected: bool = True
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Validate it, run it, wait until it is `connected`, and cancel it at the end. Yields the task of `run`.
+
+    Raises what `run` raised, and AssertionError when the adapter does not connect or does not end in time.
+    """
+    adapter.validate()
+    context = contextvars.copy_context()
+    context.run(_of_adapter.set, True)
+    task = asyncio.create_task(adapter.run(sink), name=f"run {adapter.name}", context=context)
+    try:
+        if connected:
+            await until(lambda: task.done() or adapter.connected, connect_s, f"the connection of {adapter.name}")
+            if task.done():
+                task.result()
+        yield task
+    finally:
+        await stop(task, stop_s)
+
+
+async def stop(task: asyncio.Task[None], stop_s: float = STOP_S) -> None:
+    """Cancel it; AssertionError when it does not end by its cancellation within `stop_s`."""
+    if task.done():
+        return
+    task.cancel()
+    done, _ = await asyncio.wait({task}, timeout=stop_s)
+    if not done:
+        raise AssertionError(f"{task.get_name()} goes on {stop_s:g} s after its cancellation")
+    if not task.cancelled():
+        error = task.exception()
+        raise AssertionError(f"{task.get_name()} ended with {error!r}, not with its cancellation") from error
+
+
+@contextmanager
+def tasks_of_adapters() -> Iterator[set[asyncio.Task[Any]]]:
+    """Collects the tasks that adapters of `running` make in the block, also in their protocols' callbacks."""
+    loop = asyncio.get_running_loop()
+    made: set[asyncio.Task[Any]] = set()
+
+    def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        task = asyncio.Task(coroutine, loop=loop, **options)
+        context = options.get("context")
+        if _of_adapter.get() or (context is not None and context.get(_of_adapter)):
+            made.add(task)
+        return task
+
+    before = loop.get_task_factory()
+    loop.set_task_factory(factory)  # what create_task is called with, `context` too
+    try:
+        yield made
+    finally:
+        loop.set_task_factory(before)

@@ -1,0 +1,189 @@
+"""The MQTT adapter's counterpart: a real Mosquitto, a device on aiomqtt, and a proxy that notes acknowledgements."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from support.mosquitto import mosquitto
+from support.mqtt_proxy import AckRecorder
+
+from flexrelay.demo.broker import Mosquitto, device_account, gateway_account
+from flexrelay_adapters.mqtt import MqttAdapter, make_adapter
+from flexrelay_sdk import Decoded, DecodeError, Frame
+from flexrelay_sdk.testkit import Act, Behaviour, Rig
+
+DEVICE, PASSWORD, SECRET = "meter1", "secret-1", "secret-of-the-gateway"
+READINGS, COMMANDS, RESULTS = (f"flexrelay/v1/dso/{DEVICE}/{kind}" for kind in ("readings", "commands", "results"))
+ACCOUNTS = (device_account(DEVICE, PASSWORD), gateway_account("dso", "gateway-dso", SECRET))
+
+
+class NoNative:
+    """No signed readings here."""
+
+    def decode(self, frame: Frame) -> Decoded:
+        raise DecodeError("not_expected", "this configuration has a mapping")
+
+
+class MqttRig(Rig):
+    credential = DEVICE
+    secret = SECRET
+
+    def __init__(self, broker: Mosquitto, recorder: AckRecorder, protocol: str) -> None:
+        self._broker = broker
+        self._recorder = recorder
+        self._protocol = protocol
+        self._client: aiomqtt.Client | None = None
+        self._listening: asyncio.Task[None] | None = None
+        self._behaviour: Behaviour = "obey"
+        self._acts: list[Act] = []
+        self._answers: dict[str, bytes] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, folder: Path, protocol: str) -> AsyncIterator[MqttRig]:
+        async with mosquitto(folder / "broker", ACCOUNTS) as broker:
+            recorder = AckRecorder(broker.port, mqtt5=protocol == "5")
+            async with recorder.running():
+                rig = cls(broker, recorder, protocol)
+                await rig.wake()
+                try:
+                    yield rig
+                finally:
+                    await rig.sleep()
+
+    def adapter(self, **changes: Any) -> MqttAdapter:
+        section: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "port": self._recorder.port,
+            "protocol": self._protocol,
+            "client_id": "gw",
+            "username": "gateway-dso",
+            "password": SECRET,
+            "readings": ["flexrelay/v1/dso/{device}/readings"],
+            "commands": "flexrelay/v1/dso/{device}/commands",
+            "results": "flexrelay/v1/dso/{device}/results",
+            "codec": {"registers": {"power_w": {"pointer": "/p", "unit": "W"}}},
+            "backoff_min_s": 0.05,
+            "backoff_max_s": 0.4,
+            **changes,
+        }
+        return make_adapter("plant", section, Path(), NoNative())
+
+    def bounded_adapter(self) -> MqttAdapter:
+        return self.adapter(max_pending=100, max_pending_bytes=2**18, max_payload_bytes=2**16)
+
+    def adapter_with_wrong_credentials(self) -> MqttAdapter:
+        return self.adapter(password=SECRET + "-mistyped")
+
+    async def send(self, number: int) -> None:
+        await self.send_raw(b'{"p": %d}' % number)
+
+    async def send_raw(self, payload: bytes) -> None:
+        while True:
+            if self._client is not None:
+                try:
+                    return await self._client.publish(READINGS, payload, qos=1)
+                except aiomqtt.MqttError:
+                    await self.sleep()
+            await self.wake()
+
+    async def flood(self, total_bytes: int) -> int:
+        padding = "x" * 20_000
+        count = total_bytes // len(padding)
+        for number in range(count):
+            await self.send_raw(json.dumps({"p": number, "x": padding}).encode())
+        return count
+
+    def acknowledged(self) -> set[int]:
+        numbers = set()
+        for payload in self._recorder.acknowledged:
+            try:
+                numbers.add(json.loads(payload)["p"])
+            except (ValueError, KeyError, TypeError):
+                continue
+        assert self._recorder.foreign == 0, "acknowledged what was not delivered"
+        return numbers
+
+    def bad_frames(self) -> Sequence[tuple[bytes, str]]:
+        return [
+            (b"", "not_json"),
+            (b"\xff\xfe", "not_utf8"),
+            (b'{"p": 1', "not_json"),
+            (b'{"p": NaN}', "not_a_number"),
+            (b'{"p": "12"}', "not_a_number"),
+            (b'{"q": 1}', "missing_field"),
+            (b'{"p": 1, "p": 2}', "duplicate_name"),
+            (b"[" * 50_000, "not_json"),
+            (b'{"p": 1e99}', "out_of_range"),
+            (b'{"p": 1,"x":"' + b"x" * 70_000 + b'"}', "oversized"),
+        ]
+
+    @asynccontextmanager
+    async def outage(self) -> AsyncIterator[None]:
+        await self._broker.stop()
+        try:
+            yield
+        finally:
+            await self._broker.restart()
+
+    async def behave(self, behaviour: Behaviour) -> None:
+        self._behaviour = behaviour
+
+    def acts(self) -> Sequence[Act]:
+        return self._acts
+
+    async def sleep(self) -> None:
+        client, self._client = self._client, None
+        listening, self._listening = self._listening, None
+        if listening is not None:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+        if client is not None:
+            try:
+                await client.__aexit__(None, None, None)
+            except aiomqtt.MqttError:
+                pass  # the broker was gone already
+
+    async def wake(self) -> None:
+        properties = Properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = 60
+        client = aiomqtt.Client(
+            "127.0.0.1",
+            self._broker.port,
+            identifier=DEVICE,
+            username=DEVICE,
+            password=PASSWORD,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            clean_start=False,
+            properties=properties,
+        )
+        await client.__aenter__()
+        await client.subscribe(COMMANDS, qos=1)
+        self._client = client
+        self._listening = asyncio.create_task(self._listen(client))
+
+    async def _listen(self, client: aiomqtt.Client) -> None:
+        async for message in client.messages:
+            answer = self._obey(json.loads(bytes(message.payload)))  # type: ignore[arg-type]  # bytes, as sent
+            if answer is not None:
+                await client.publish(RESULTS, answer, qos=1)
+
+    def _obey(self, command: Mapping[str, Any]) -> bytes | None:
+        name = command["command_id"]
+        if self._behaviour == "silent" or time.time_ns() // 1_000_000 >= command["expires_at"]:
+            return None
+        if name not in self._answers:
+            state = "acked" if self._behaviour == "obey" else "failed"
+            if state == "acked":
+                self._acts.append((command["name"], command["parameters"]))
+            self._answers[name] = json.dumps({"v": 1, "command_id": name, "state": state}).encode()
+        return self._answers[name]
