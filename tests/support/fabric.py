@@ -1,0 +1,76 @@
+"""Native Fabric networks for tests: real orderers and peers on loopback, ended with the test that asked for them.
+
+`from support.fabric import fabric_network` into a conftest gives a folder's tests one network for the session;
+`native` gives a test its own. FLEXRELAY_TEST_FABRIC chooses the version (3.1 without).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flexrelay.network import Network, Spec, ensure, parse
+
+ORGS = ("dso", "agga", "aggb")
+CHANNEL = "market"
+CHAINCODE = "flexrelay"
+
+
+def fabric_version() -> str:
+    return os.environ.get("FLEXRELAY_TEST_FABRIC", "3.1")
+
+
+def describe(
+    orgs: Sequence[str] = ORGS,
+    *,
+    fabric: str | None = None,
+    consensus: str = "raft",
+    orderers: int = 1,
+    module: str = "flexrelay_contracts.catalogue",
+    collections: Mapping[str, Sequence[str]] | None = None,
+    contracts: Sequence[Mapping[str, Any]] | None = None,
+    **more: Any,
+) -> Spec:
+    """A network of these organisations with one channel and, without `contracts`, one contract."""
+    base = {
+        "name": CHAINCODE,
+        "module": module,
+        "collections": {name: {"orgs": list(members)} for name, members in (collections or {}).items()},
+    }
+    return parse(
+        {
+            "name": "test",
+            "fabric": fabric or fabric_version(),
+            "consensus": consensus,
+            "orderers": orderers,
+            "organisations": [{"name": org} for org in orgs],
+            "channels": [{"name": CHANNEL, "block": {"timeout_ms": 50}}],
+            "contracts": list(contracts) if contracts is not None else [base],
+            **more,
+        },
+        "test",
+    )
+
+
+@contextmanager
+def native(folder: Path, spec: Spec | None = None, *, start_contracts: bool = True) -> Iterator[Network]:
+    """A network that is up; it is ended afterwards, its folder stays."""
+    spec = spec or describe()
+    network = Network(spec, folder, ensure(spec.fabric))
+    try:
+        network.up(start_contracts=start_contracts)
+        yield network
+    finally:
+        network.down()
+
+
+@pytest.fixture(scope="session")
+def fabric_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Network]:
+    """One orderer, three organisations with a peer and the contracts each."""
+    with native(tmp_path_factory.mktemp("fabric") / "network") as network:
+        yield network
