@@ -1,0 +1,297 @@
+"""One stream of blocks for all subscribers of a connection: verified, in order, over any peer, opened again for ever.
+
+The newest blocks are kept; whoever is further behind reads the older ones over a stream of its own. A stream that is
+silent is looked after: the peer is asked for its height, and one that does not answer or holds blocks back is left.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict, deque
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any, Final
+
+from flexrelay.ledger.fabric import deliver
+from flexrelay.ledger.fabric.blocks import Item, executed, is_config, items_of, transaction_events
+from flexrelay.ledger.fabric.channel import PeerChannel
+from flexrelay.ledger.fabric.errors import ProfileError, Untrusted
+from flexrelay.ledger.fabric.identity import Identity
+from flexrelay.ledger.fabric.msp import Trust
+from flexrelay.ledger.fabric.pool import PeerPool
+from flexrelay.ledger.fabric.proposal import check_endorsements
+from flexrelay.ledger.fabric.system import System
+from flexrelay.ledger.fabric.verification import RAFT, Consensus, consensus_of, last_config, verify_block
+from flexrelay.ledger.port import (
+    Checkpoint,
+    Committed,
+    LedgerError,
+    LedgerUnavailable,
+    TxEvents,
+    Validation,
+)
+
+_LOG = logging.getLogger(__name__)
+_KEPT_BLOCKS = 256
+_KEPT_ITEMS = 20_000
+_RETRY_S = 0.2
+_LONGEST_RETRY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Vigilance:
+    """How a silent stream is looked after, in seconds."""
+
+    silent_s: float = 5.0
+    answer_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A verified block as subscribers see it."""
+
+    number: int
+    items: tuple[TxEvents, ...]
+
+
+class Outcomes:
+    """How transactions ended, by id: the first appearance counts. Bounded; the oldest are forgotten."""
+
+    ROOM: Final = 100_000
+
+    def __init__(self, room: int = ROOM) -> None:
+        self._room = room
+        self._found: OrderedDict[str, Committed] = OrderedDict()
+
+    def add(self, number: int, items: Collection[TxEvents]) -> None:
+        for item in items:
+            known = self._found.get(item.tx_id)
+            if known is not None and (known.validation is Validation.VALID or known.block <= number):
+                continue
+            self._found[item.tx_id] = Committed(item.tx_id, number, item.validation)
+        while len(self._found) > self._room:
+            self._found.popitem(last=False)
+
+    def get(self, tx_id: str) -> Committed | None:
+        found = self._found.get(tx_id)
+        return None if found is None or found.validation is Validation.DUPLICATE_TXID else found
+
+
+class Follower:
+    """See the module's text. `run` does the work; everything else may be called while it runs."""
+
+    def __init__(
+        self,
+        channel: str,
+        chaincodes: Collection[str],
+        identity: Identity,
+        pool: PeerPool,
+        trust: Trust,
+        system: System,
+        clock: Callable[[], int],
+        vigilance: Vigilance,
+    ) -> None:
+        self._channel = channel
+        self._chaincodes = frozenset(chaincodes)
+        self._identity = identity
+        self._pool = pool
+        self._trust = trust
+        self._system = system
+        self._clock = clock
+        self._vigilance = vigilance
+        self._consensus: Consensus = RAFT
+        self._past_consensus: dict[int, Consensus] = {}
+        self._hash: bytes | None = None
+        self._next = 0
+        self._kept: deque[Followed] = deque()
+        self._kept_items = 0
+        self._advanced = asyncio.Event()
+        self._closed = False
+        self._own: set[str] = set()
+        self._heard = float("-inf")
+        self.outcomes = Outcomes()
+
+    @property
+    def consensus(self) -> Consensus:
+        """The channel's consensus at the newest followed block."""
+        return self._consensus
+
+    async def consensus_for(self, block: Any, peer: PeerChannel) -> Consensus:
+        """The consensus under which a block of the past was signed. On a channel that is Raft now it always was."""
+        if self._consensus.kind != "BFT":
+            return self._consensus
+        index = last_config(block)
+        if index == block.header.number:  # a configuration is signed under the one before
+            index = max(index - 1, 0)
+            before = await deliver.one_block(peer, self._identity, self._channel, index, self._clock())
+            index = last_config(before)
+        if index not in self._past_consensus:
+            found = await deliver.one_block(peer, self._identity, self._channel, index, self._clock())
+            verify_block(found, None, self._trust, RAFT)
+            self._past_consensus[index] = consensus_of(found)
+        return self._past_consensus[index]
+
+    @property
+    def height(self) -> int:
+        """The number of blocks that were followed so far, the older ones counted in."""
+        return self._next
+
+    def heard_within(self, seconds: float) -> bool:
+        """Whether the stream gave a sign of life so lately that nothing can have been missed."""
+        return asyncio.get_running_loop().time() - self._heard < seconds
+
+    def start(self, height: int, consensus: Consensus) -> None:
+        """Begin at the newest of `height` blocks."""
+        self._next = max(height - 1, 0)
+        self._consensus = consensus
+
+    def checked(self, tx_id: str) -> None:
+        """The endorsements of this transaction were verified when it was prepared."""
+        self._own.add(tx_id)
+        if len(self._own) > Outcomes.ROOM:
+            self._own.pop()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        failures = 0
+        while True:
+            peer = self._pool.order()[0]
+            before = self._next
+            try:
+                await self._follow(peer)
+            except Untrusted as error:
+                self._pool.lied(peer, str(error))
+            except (LedgerError, ProfileError) as error:
+                self._pool.failed(peer, str(error))
+            except asyncio.CancelledError:
+                raise
+            except Exception:
+                _LOG.exception("following the blocks of %s at peer %s failed", self._channel, peer.address)
+                self._pool.failed(peer, "defect")
+            failures = 0 if self._next > before else failures + 1
+            await asyncio.sleep(min(_RETRY_S * 2 ** min(failures, 10), _LONGEST_RETRY_S) if failures else 0)
+
+    async def _follow(self, peer: PeerChannel) -> None:
+        """Take blocks from one peer until its stream breaks or falls silent without a reason."""
+        stream = deliver.blocks(peer, self._identity, self._channel, self._next, None, self._clock())
+        async with aclosing(stream) as blocks:
+            coming: asyncio.Future[Any] | None = None
+            try:
+                while True:
+                    if coming is None:
+                        coming = asyncio.ensure_future(anext(blocks))
+                    done, _ = await asyncio.wait([coming], timeout=self._vigilance.silent_s)
+                    if not done:
+                        await self._look_after(peer)
+                        continue
+                    block, coming = coming.result(), None
+                    self._take(block)
+                    self._pool.good(peer)
+            finally:
+                if coming is not None:
+                    coming.cancel()
+                    await asyncio.gather(coming, return_exceptions=True)
+
+    async def _look_after(self, peer: PeerChannel) -> None:
+        """Raises LedgerUnavailable when the silent peer does not answer or has blocks that it does not send."""
+        height = await self._system.height(peer, timeout_s=self._vigilance.answer_s)
+        if height <= self._next:
+            self._heard = asyncio.get_running_loop().time()
+            return
+        before = self._next
+        await asyncio.sleep(self._vigilance.silent_s)
+        if self._next == before:
+            raise LedgerUnavailable(f"peer {peer.address} has {height} blocks but sends none after {before}")
+
+    def _take(self, block: Any) -> None:
+        number = block.header.number
+        if number != self._next:
+            raise Untrusted(f"block {number} came where block {self._next} was due")
+        found = verify_block(block, self._hash, self._trust, self._consensus)
+        items = items_of(block)
+        self._check_endorsements(items)
+        if is_config(block):
+            self._consensus = consensus_of(block)
+        followed = Followed(number, transaction_events(number, items, self._chaincodes))
+        self._hash = found
+        self._next = number + 1
+        self._heard = asyncio.get_running_loop().time()
+        self.outcomes.add(number, followed.items)
+        self._kept.append(followed)
+        self._kept_items += len(followed.items)
+        while len(self._kept) > 1 and (len(self._kept) > _KEPT_BLOCKS or self._kept_items > _KEPT_ITEMS):
+            self._kept_items -= len(self._kept.popleft().items)
+        self._wake()
+
+    def _check_endorsements(self, items: list[Item]) -> None:
+        """Raises Untrusted when a valid transaction with events is not endorsed by the organisations' peers."""
+        for item in items:
+            if item.tx_id in self._own:
+                self._own.discard(item.tx_id)
+            elif item.action is not None and executed(item.action).events:
+                check_endorsements(item.action.action, self._trust, item.tx_id)
+
+    async def events(self, checkpoint: Checkpoint) -> AsyncGenerator[TxEvents, None]:
+        """See the port. A checkpoint that names no transaction stands for the beginning of its block."""
+        number = max(checkpoint.block, 0)
+        skip = checkpoint.tx_id if checkpoint.block >= 0 else ""
+        if number > self._next:
+            _LOG.warning("checkpoint: block %d, but the peer has only %d so far: waiting", number, self._next)
+        while True:
+            async with aclosing(self._from(number)) as found:
+                async for followed in found:
+                    items = followed.items
+                    if skip:
+                        items, skip = _after(followed, skip), ""
+                    for item in items:
+                        yield item
+                    number = followed.number + 1
+
+    async def _from(self, number: int) -> AsyncGenerator[Followed, None]:
+        """Blocks from `number` on: a finite piece of the past, or the next kept one."""
+        while number >= self._next:
+            if self._closed:
+                raise LedgerUnavailable("the connection to the ledger was closed")
+            await self._advanced.wait()
+        first = self._kept[0].number if self._kept else self._next
+        if number < first:
+            async for followed in self._past(number, first - 1):
+                yield followed
+            return
+        yield self._kept[number - first]
+
+    async def _past(self, start: int, stop: int) -> AsyncGenerator[Followed, None]:
+        """Verified blocks from a stream of its own. Raises LedgerUnavailable when it breaks."""
+        peer = self._pool.order()[0]
+        previous: bytes | None = None
+        try:
+            stream = deliver.blocks(peer, self._identity, self._channel, start, stop, self._clock())
+            async with aclosing(stream) as blocks:
+                async for block in blocks:
+                    consensus = await self.consensus_for(block, peer)
+                    previous = verify_block(block, previous, self._trust, consensus)
+                    items = items_of(block)
+                    self._check_endorsements(items)
+                    number = block.header.number
+                    yield Followed(number, transaction_events(number, items, self._chaincodes))
+        except Untrusted as error:
+            self._pool.lied(peer, str(error))
+            raise
+        except LedgerUnavailable as error:
+            self._pool.failed(peer, str(error))
+            raise
+
+    def close(self) -> None:
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        advanced, self._advanced = self._advanced, asyncio.Event()
+        advanced.set()
+
+
+def _after(followed: Followed, tx_id: str) -> tuple[TxEvents, ...]:
+    position = next((i for i, item in enumerate(followed.items) if item.tx_id == tx_id), None)
+    if position is None:
+        raise LedgerError(f"checkpoint: block {followed.number} does not hold the transaction", tx_id)
+    return followed.items[position + 1 :]

@@ -1,0 +1,214 @@
+"""The calls of Fabric's gateway service, over the pool's peers: bounded in flight, with fail-over and deadlines."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc.aio
+
+from flexrelay.ledger.fabric.channel import PeerChannel
+from flexrelay.ledger.fabric.errors import EndorsedResult, EndorsementMismatch, Untrusted
+from flexrelay.ledger.fabric.failures import Failure, execution_error, raise_contract_failure, submit_error
+from flexrelay.ledger.fabric.identity import Identity
+from flexrelay.ledger.fabric.messages import (
+    EndorseRequest,
+    Envelope,
+    EvaluateRequest,
+    SignedProposal,
+    SubmitRequest,
+)
+from flexrelay.ledger.fabric.msp import Trust
+from flexrelay.ledger.fabric.pool import PeerPool
+from flexrelay.ledger.fabric.proposal import Endorsed, Unsigned, check_endorsed, propose
+from flexrelay.ledger.port import LedgerError, LedgerUnavailable, OutcomeUnknown
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Deadlines in seconds, and how many calls may be under way at once (a peer serves 500 for all its clients)."""
+
+    evaluate_s: float = 15.0
+    endorse_s: float = 30.0
+    submit_s: float = 20.0
+    in_flight: int = 64
+
+
+class Gateway:
+    """One gateway's calls on one channel."""
+
+    def __init__(self, channel: str, identity: Identity, pool: PeerPool, trust: Trust, limits: Limits) -> None:
+        self._channel = channel
+        self._identity = identity
+        self._pool = pool
+        self._trust = trust
+        self._limits = limits
+        self._room = asyncio.Semaphore(limits.in_flight)
+
+    async def evaluate(
+        self,
+        chaincode: str,
+        args: Sequence[bytes],
+        timestamp_ms: int,
+        *,
+        peer: PeerChannel | None = None,
+        timeout_s: float | None = None,
+    ) -> bytes:
+        """The answer of a query: from the asked peer, or from the first of the pool that can answer.
+
+        The executing organisation is always the asked peer's own, so that a dead chaincode is not hidden by another's.
+        Raises Refused, Rejected, AccessDenied, LedgerUnavailable.
+        """
+        self._identity.renew()
+        unsigned = propose(self._channel, chaincode, args, self._identity.creator, timestamp_ms)
+        signed = await self._signed(unsigned)
+        limit = self._limits.evaluate_s if timeout_s is None else timeout_s
+        error: LedgerError | None = None
+        async with self._room:
+            for candidate in [peer] if peer else self._pool.order():
+                request = EvaluateRequest(
+                    transaction_id=unsigned.tx_id,
+                    channel_id=self._channel,
+                    proposed_transaction=signed,
+                    target_organizations=[candidate.org],
+                )
+                try:
+                    response = await candidate.evaluate(request, limit)
+                except grpc.aio.AioRpcError as rpc_error:
+                    failure = Failure.of(rpc_error, candidate.address)
+                    raise_contract_failure(failure, "")
+                    found = execution_error(failure)
+                    if isinstance(found, LedgerUnavailable):
+                        if failure.peer_failed:
+                            self._pool.failed(candidate, failure.message)
+                        error = error or found
+                        continue
+                    raise found from None
+                self._pool.good(candidate)
+                result: bytes = response.result.payload
+                return result
+        raise error or LedgerUnavailable("the profile names no peer that could be asked")
+
+    async def endorse(
+        self,
+        chaincode: str,
+        args: Sequence[bytes],
+        timestamp_ms: int,
+        transient: Mapping[str, bytes],
+        orgs: Sequence[str],
+    ) -> tuple[Unsigned, bytes, Endorsed]:
+        """(proposal, payload of the envelope to be signed, what the endorsers signed).
+
+        Without `orgs` the peer plans who endorses. Transient values go to peers of the own organisation only.
+        Raises Refused, Rejected, AccessDenied, LedgerUnavailable, EndorsementMismatch, Untrusted.
+        """
+        self._identity.renew()
+        unsigned = propose(self._channel, chaincode, args, self._identity.creator, timestamp_ms, transient)
+        signed = await self._signed(unsigned)
+        error: LedgerError | None = None
+        async with self._room:
+            for peer in self._pool.order(own_only=bool(transient)):
+                try:
+                    payload, endorsed = await self._endorse_at(peer, unsigned, signed, orgs)
+                except LedgerUnavailable as found:
+                    error = error or found
+                    continue
+                except Untrusted as found:
+                    self._pool.lied(peer, str(found))
+                    error = found
+                    continue
+                self._pool.good(peer)
+                return unsigned, payload, endorsed
+        raise error or LedgerUnavailable("the profile names no peer that could be asked", unsigned.tx_id)
+
+    async def _endorse_at(
+        self, peer: PeerChannel, unsigned: Unsigned, signed: Any, orgs: Sequence[str]
+    ) -> tuple[bytes, Endorsed]:
+        request = EndorseRequest(
+            transaction_id=unsigned.tx_id,
+            channel_id=self._channel,
+            proposed_transaction=signed,
+            endorsing_organizations=orgs,
+        )
+        try:
+            response = await peer.endorse(request, self._limits.endorse_s)
+        except grpc.aio.AioRpcError as rpc_error:
+            failure = Failure.of(rpc_error, peer.address)
+            raise_contract_failure(failure, unsigned.tx_id)
+            if failure.mismatch:
+                results = await self._each(peer, unsigned, signed, orgs or self._trust.orgs("peer"))
+                raise EndorsementMismatch(
+                    f"the organisations' peers disagree on this transaction: {_disagreement(results)}",
+                    results,
+                    unsigned.tx_id,
+                ) from None
+            if failure.peer_failed:
+                self._pool.failed(peer, failure.message)
+            raise execution_error(failure, unsigned.tx_id) from None
+        payload: bytes = response.prepared_transaction.payload
+        return payload, check_endorsed(unsigned, payload, self._trust, orgs)
+
+    async def _each(
+        self, peer: PeerChannel, unsigned: Unsigned, signed: Any, orgs: Sequence[str]
+    ) -> dict[str, EndorsedResult]:
+        """What each organisation's peer gives for the proposal. Nothing of it is ordered."""
+        found: dict[str, EndorsedResult] = {}
+        for org in orgs:
+            request = EndorseRequest(
+                transaction_id=unsigned.tx_id,
+                channel_id=self._channel,
+                proposed_transaction=signed,
+                endorsing_organizations=[org],
+            )
+            try:
+                response = await peer.endorse(request, self._limits.endorse_s)
+                endorsed = check_endorsed(unsigned, response.prepared_transaction.payload, self._trust, [org])
+            except grpc.aio.AioRpcError as rpc_error:
+                found[org] = EndorsedResult("", "", Failure.of(rpc_error, peer.address).text())
+            except Untrusted as error:
+                found[org] = EndorsedResult("", "", str(error))
+            else:
+                found[org] = EndorsedResult(endorsed.result.decode(errors="replace"), endorsed.digest)
+        return found
+
+    async def submit(self, tx_id: str, envelope: Any) -> None:
+        """Order a signed envelope through any peer. Raises OutcomeUnknown, LedgerUnavailable, Rejected."""
+        request = SubmitRequest(transaction_id=tx_id, channel_id=self._channel, prepared_transaction=envelope)
+        unknown: LedgerError | None = None
+        unavailable: LedgerError | None = None
+        async with self._room:
+            for peer in self._pool.order():
+                try:
+                    await peer.submit(request, self._limits.submit_s)
+                except grpc.aio.AioRpcError as rpc_error:
+                    failure = Failure.of(rpc_error, peer.address)
+                    error = submit_error(failure, tx_id)
+                    if error is None:
+                        return
+                    if not isinstance(error, LedgerUnavailable | OutcomeUnknown):
+                        raise (unknown or error) from None
+                    if not failure.details and failure.peer_failed:
+                        self._pool.failed(peer, failure.message)
+                    if isinstance(error, OutcomeUnknown):
+                        unknown = unknown or error
+                        if failure.details:  # the orderers failed, not the peer: another peer would not help now
+                            break
+                    else:
+                        unavailable = unavailable or error
+                else:
+                    self._pool.good(peer)
+                    return
+        raise unknown or unavailable or LedgerUnavailable("the profile names no peer that could be asked", tx_id)
+
+    async def _signed(self, unsigned: Unsigned) -> Any:
+        return SignedProposal(proposal_bytes=unsigned.data, signature=await self._identity.sign(unsigned.data))
+
+    async def sign_envelope(self, payload: bytes) -> Any:
+        return Envelope(payload=payload, signature=await self._identity.sign(payload))
+
+
+def _disagreement(results: Mapping[str, EndorsedResult]) -> str:
+    return "; ".join(
+        f"{org}: {item.error}" if item.error else f"{org}: result {item.result[:200]}, digest {item.digest[:16]}…"
+        for org, item in results.items()
+    )

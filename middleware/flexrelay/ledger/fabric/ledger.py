@@ -1,0 +1,239 @@
+"""The ledger port on Hyperledger Fabric: a gateway's connection to a channel through its organisation's peers."""
+
+import asyncio
+import copy
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from google.protobuf.message import DecodeError
+
+from flexrelay.ledger.fabric import deliver, startup
+from flexrelay.ledger.fabric.blocks import items_of as items_of_block
+from flexrelay.ledger.fabric.blocks import transaction_events
+from flexrelay.ledger.fabric.channel import PeerChannel
+from flexrelay.ledger.fabric.errors import Untrusted
+from flexrelay.ledger.fabric.follower import Follower, Outcomes, Vigilance
+from flexrelay.ledger.fabric.gateway import Gateway, Limits
+from flexrelay.ledger.fabric.identity import GatewaySigner, Identity
+from flexrelay.ledger.fabric.messages import ChannelHeader, Envelope, Payload
+from flexrelay.ledger.fabric.msp import Trust
+from flexrelay.ledger.fabric.pool import PeerPool
+from flexrelay.ledger.fabric.profile import Profile, load_profile
+from flexrelay.ledger.fabric.system import System
+from flexrelay.ledger.fabric.verification import verify_block
+from flexrelay.ledger.fabric.views import block_view
+from flexrelay.ledger.port import (
+    BlockView,
+    Call,
+    Checkpoint,
+    Committed,
+    LedgerError,
+    NotFound,
+    Prepared,
+    Rejected,
+    TxEvents,
+    TxStatus,
+)
+from flexrelay_contracts.invocation import query_args, submit_args
+from flexrelay_schemas.canonical import CanonicalError, parse
+
+_LOG = logging.getLogger(__name__)
+_STATUS_S: Final = 10.0
+_FRESH_S: Final = 1.0
+
+
+def wall_ms() -> int:
+    """Wall-clock UTC milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class FabricLedger:
+    """A `Ledger` and `BlockReader`. Open it with `async with FabricLedger.open(profile, signer) as ledger`."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        identity: Identity,
+        gateway: Gateway,
+        pool: PeerPool,
+        system: System,
+        trust: Trust,
+        follower: Follower,
+        clock: Callable[[], int],
+    ) -> None:
+        self.profile = profile
+        self._identity = identity
+        self._gateway = gateway
+        self._pool = pool
+        self._system = system
+        self._trust = trust
+        self._follower = follower
+        self._clock = clock
+        self._prepared_at: dict[str, int] = {}
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls,
+        profile: Profile | Path,
+        signer: GatewaySigner | None = None,
+        clock: Callable[[], int] = wall_ms,
+        *,
+        limits: Limits | None = None,
+        vigilance: Vigilance | None = None,
+    ) -> AsyncIterator["FabricLedger"]:
+        """Connect, check that the network is what the profile says, and follow its blocks until the end.
+
+        Raises ProfileError, NetworkMismatch, AccessDenied, LedgerUnavailable, Untrusted.
+        """
+        if isinstance(profile, Path):
+            profile = await asyncio.to_thread(load_profile, profile)
+        identity = Identity(profile, signer)
+        trust = Trust.of(profile.organisations)
+        peers = [PeerChannel(peer, number, profile.tls) for number, peer in enumerate(profile.peers)]
+        pool = PeerPool(peers, profile.org)
+        try:
+            gateway = Gateway(profile.channel, identity, pool, trust, limits or Limits())
+            system = System(profile.channel, gateway, wall_ms)
+            height = await startup.check(profile, gateway, system, wall_ms)
+            follower = Follower(
+                profile.channel,
+                profile.chaincodes,
+                identity,
+                pool,
+                trust,
+                system,
+                wall_ms,
+                vigilance or Vigilance(),
+            )
+            follower.start(height, await system.consensus(trust))
+            running = asyncio.create_task(follower.run(), name=f"fabric-follower-{profile.org}")
+            try:
+                yield cls(profile, identity, gateway, pool, system, trust, follower, clock)
+            finally:
+                follower.close()
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+        finally:
+            await pool.close()
+
+    def with_clock(self, clock: Callable[[], int]) -> "FabricLedger":
+        """The same connection, its transactions stamped by another clock (UTC ms)."""
+        other = copy.copy(self)
+        other._clock = clock
+        return other
+
+    @property
+    def org(self) -> str:
+        return self._identity.org
+
+    @property
+    def identity(self) -> str:
+        """The creator's identity as contracts see it: hex SHA-256 of the gateway's public key."""
+        return self._identity.identifier
+
+    async def evaluate(self, function: str, args: Mapping[str, Any]) -> Any:
+        try:
+            query = query_args(function, args)
+        except CanonicalError as error:
+            raise Rejected(f"the arguments of {function} are no JSON of integers and texts: {error}") from None
+        return _json(await self._gateway.evaluate(self.profile.chaincode, query, self._clock()), function)
+
+    async def prepare(self, call: Call) -> Prepared:
+        """See the port. Also raises EndorsementMismatch with each organisation's result, and Untrusted."""
+        function = _function(call.intent)
+        unsigned, payload, endorsed = await self._gateway.endorse(
+            self.profile.entry_of(function),
+            submit_args(call.intent),
+            self._clock(),
+            call.transient,
+            call.endorsing_orgs,
+        )
+        result = _json(endorsed.result, function)
+        if not isinstance(result, dict):
+            raise Rejected(f"{function} gave {type(result).__name__}, not an object", unsigned.tx_id)
+        envelope = await self._gateway.sign_envelope(payload)
+        self._follower.checked(unsigned.tx_id)
+        self._prepared_at[unsigned.tx_id] = self._follower.height
+        if len(self._prepared_at) > Outcomes.ROOM:
+            del self._prepared_at[next(iter(self._prepared_at))]
+        return Prepared(unsigned.tx_id, envelope.SerializeToString(), result)
+
+    async def submit(self, envelope: bytes) -> None:
+        try:
+            message = Envelope.FromString(envelope)
+            header = ChannelHeader.FromString(Payload.FromString(message.payload).header.channel_header)
+        except DecodeError:
+            raise Rejected("this is no transaction envelope of Hyperledger Fabric") from None
+        if not message.signature or not header.tx_id:
+            raise Rejected("this envelope carries no signature or no transaction id", header.tx_id)
+        if header.channel_id != self.profile.channel:
+            raise Rejected(f"this envelope is for channel {header.channel_id!r}", header.tx_id)
+        await self._gateway.submit(header.tx_id, message)
+
+    async def status(self, tx_id: str) -> TxStatus:
+        known = self._follower.outcomes.get(tx_id)
+        if known is not None:
+            return known
+        if tx_id in self._prepared_at and self._follower.heard_within(_FRESH_S):
+            return NotFound(tx_id)  # it did not exist before the blocks that were followed since
+        block = await self._system.block_of(tx_id, timeout_s=_STATUS_S)
+        if block is None:
+            return self._follower.outcomes.get(tx_id) or NotFound(tx_id)
+        verify_block(block, None, self._trust, self._follower.consensus)
+        found = Outcomes(2)
+        number = block.header.number
+        for item in transaction_events(number, items_of_block(block), ()):
+            if item.tx_id == tx_id:
+                found.add(number, [item])
+        committed: Committed | None = found.get(tx_id)
+        if committed is None:
+            raise Untrusted(f"the peer gave block {number} for a transaction that it does not hold", tx_id)
+        return committed
+
+    def events(self, checkpoint: Checkpoint) -> AsyncIterator[TxEvents]:
+        return self._follower.events(checkpoint)
+
+    async def height(self) -> int:
+        return await self._system.height()
+
+    async def block(self, number: int) -> BlockView:
+        """Raises LedgerError for a block that does not exist, Untrusted for one that is not proved."""
+        height = await self.height()
+        if not 0 <= number < height:
+            raise LedgerError(f"there is no block {number}; the ledger has {height}")
+        error: LedgerError | None = None
+        for peer in self._pool.order():
+            try:
+                block = await deliver.one_block(peer, self._identity, self.profile.channel, number, wall_ms())
+                own_hash = verify_block(block, None, self._trust, await self._follower.consensus_for(block, peer))
+            except Untrusted as found:
+                self._pool.lied(peer, str(found))
+                error = found
+            except LedgerError as found:
+                error = error or found
+            else:
+                return block_view(block, own_hash, self._trust, self.profile.chaincodes)
+        raise error or LedgerError(f"no peer gave block {number}")
+
+
+def _json(data: bytes, function: str) -> Any:
+    try:
+        return parse(data)
+    except CanonicalError as error:
+        raise Rejected(f"the chaincode's answer to {function} is not canonical JSON: {error}") from None
+
+
+def _function(intent: bytes) -> str:
+    """The function that an intent names, "" when it cannot be read: the contract says what is wrong with it."""
+    try:
+        value = parse(intent)
+    except CanonicalError:
+        return ""
+    inner = value.get("intent") if isinstance(value, dict) else None
+    name = inner.get("function") if isinstance(inner, dict) else None
+    return name if isinstance(name, str) else ""

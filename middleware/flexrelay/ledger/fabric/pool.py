@@ -1,0 +1,56 @@
+"""The peers of a connection: who is asked first, and who rests after a failure."""
+
+import logging
+import random
+import time
+from collections.abc import Callable, Sequence
+
+from flexrelay.ledger.fabric.channel import PeerChannel
+
+_LOG = logging.getLogger(__name__)
+_FIRST_REST_S = 0.2
+_LONGEST_REST_S = 5.0
+_DISTRUST_S = 300.0
+
+
+class PeerPool:
+    """Own organisation's peers first, in the profile's order; a peer that failed rests for a while (doubling up to 5 s)
+    and is then asked again. With nobody awake the one that wakes first is asked."""
+
+    def __init__(self, peers: Sequence[PeerChannel], org: str, now: Callable[[], float] = time.monotonic) -> None:
+        self._own = [peer for peer in peers if peer.org == org]
+        self._others = [peer for peer in peers if peer.org != org]
+        self._now = now
+        self._rests: dict[str, tuple[float, float]] = {}
+
+    def order(self, *, own_only: bool = False) -> list[PeerChannel]:
+        """All peers in the order in which to try them."""
+        now = self._now()
+        peers = self._own if own_only else [*self._own, *self._others]
+        return sorted(peers, key=lambda peer: max(self._rests.get(peer.address, (0.0, 0.0))[0] - now, 0.0))
+
+    def others(self) -> list[PeerChannel]:
+        """Peers of other organisations."""
+        return [peer for peer in self.order() if peer in self._others]
+
+    def failed(self, peer: PeerChannel, why: str) -> None:
+        now = self._now()
+        until, last = self._rests.get(peer.address, (0.0, 0.0))
+        if until > now:
+            return
+        rest = min(max(last * 2, _FIRST_REST_S), _LONGEST_REST_S)
+        self._rests[peer.address] = (now + rest * random.uniform(0.75, 1.25), rest)  # noqa: S311 (jitter)
+        _LOG.warning("peer %s of %s failed and rests for %.1f s: %s", peer.address, peer.org, rest, why)
+
+    def lied(self, peer: PeerChannel, why: str) -> None:
+        """What it told is not proved by its signatures: it is the last to be asked for some minutes."""
+        self._rests[peer.address] = (self._now() + _DISTRUST_S, _LONGEST_REST_S)
+        _LOG.error("peer %s of %s is not believed for %.0f s: %s", peer.address, peer.org, _DISTRUST_S, why)
+
+    def good(self, peer: PeerChannel) -> None:
+        if self._rests and (found := self._rests.get(peer.address)) and found[0] <= self._now():
+            del self._rests[peer.address]
+
+    async def close(self) -> None:
+        for peer in [*self._own, *self._others]:
+            await peer.close()

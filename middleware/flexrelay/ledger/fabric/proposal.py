@@ -1,0 +1,159 @@
+"""Proposals: what the gateway asks peers to execute, and the check of what came back."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flexrelay.ledger.fabric.errors import Untrusted
+from flexrelay.ledger.fabric.identity import new_nonce, transaction_id
+from flexrelay.ledger.fabric.messages import (
+    DELIVER_SEEK_INFO,
+    ENDORSER_TRANSACTION,
+    ChaincodeAction,
+    ChaincodeActionPayload,
+    ChaincodeHeaderExtension,
+    ChaincodeInvocationSpec,
+    ChaincodeProposalPayload,
+    ChannelHeader,
+    Header,
+    Payload,
+    Proposal,
+    ProposalResponsePayload,
+    SeekInfo,
+    SeekPosition,
+    SignatureHeader,
+    Transaction,
+)
+from flexrelay.ledger.fabric.msp import Trust
+
+_GOLANG = 1  # the chaincode type that every client names; peers do not look at it
+_LAST_BLOCK = 2**64 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Unsigned:
+    """A proposal's bytes and the parts of it that must come back unchanged in the endorsed transaction."""
+
+    tx_id: str
+    data: bytes
+    channel_header: bytes
+    signature_header: bytes
+    public_payload: bytes
+
+    @property
+    def digest(self) -> bytes:
+        """The hash that every endorser signs: headers and arguments, without the transient inputs."""
+        return hashlib.sha256(self.channel_header + self.signature_header + self.public_payload).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Endorsed:
+    """What the endorsers signed: the contract's answer, who endorsed, and a digest of all that was read and written."""
+
+    result: bytes
+    orgs: tuple[str, ...]
+    digest: str
+
+
+def propose(
+    channel: str,
+    chaincode: str,
+    args: Sequence[bytes],
+    creator: bytes,
+    timestamp_ms: int,
+    transient: Mapping[str, bytes] | None = None,
+) -> Unsigned:
+    """A new proposal with a new transaction id."""
+    nonce = new_nonce()
+    tx_id = transaction_id(nonce, creator)
+    header = ChannelHeader(
+        type=ENDORSER_TRANSACTION,
+        channel_id=channel,
+        tx_id=tx_id,
+        extension=ChaincodeHeaderExtension(chaincode_id={"name": chaincode}).SerializeToString(),
+    )
+    _stamp(header, timestamp_ms)
+    spec = ChaincodeInvocationSpec(
+        chaincode_spec={"type": _GOLANG, "chaincode_id": {"name": chaincode}, "input": {"args": args}}
+    ).SerializeToString()
+    public = ChaincodeProposalPayload(input=spec).SerializeToString()
+    channel_header = header.SerializeToString()
+    signature_header = SignatureHeader(creator=creator, nonce=nonce).SerializeToString()
+    data = Proposal(
+        header=Header(channel_header=channel_header, signature_header=signature_header).SerializeToString(),
+        payload=ChaincodeProposalPayload(input=spec, TransientMap=transient).SerializeToString()
+        if transient
+        else public,
+    ).SerializeToString()
+    return Unsigned(tx_id, data, channel_header, signature_header, public)
+
+
+def check_endorsed(unsigned: Unsigned, payload: bytes, trust: Trust, asked: Sequence[str]) -> Endorsed:
+    """Whether the transaction that a peer assembled is the one that was proposed, endorsed as it says.
+
+    `asked` are the organisations whose endorsement was asked for. Raises Untrusted.
+    """
+    try:
+        outer = Payload.FromString(payload)
+        (item,) = Transaction.FromString(outer.data).actions
+        action = ChaincodeActionPayload.FromString(item.payload)
+        response = ProposalResponsePayload.FromString(action.action.proposal_response_payload)
+        executed = ChaincodeAction.FromString(response.extension)
+    except ValueError as error:
+        raise Untrusted(f"the peer's endorsed transaction cannot be read: {error}", unsigned.tx_id) from None
+    same = (
+        outer.header.channel_header == unsigned.channel_header
+        and outer.header.signature_header == unsigned.signature_header
+        and item.header == unsigned.signature_header
+        and action.chaincode_proposal_payload == unsigned.public_payload
+        and response.proposal_hash == unsigned.digest
+    )
+    if not same:
+        raise Untrusted("the peer assembled another transaction than the one that was proposed", unsigned.tx_id)
+    orgs = check_endorsements(action.action, trust, unsigned.tx_id)
+    missing = sorted(set(asked) - set(orgs))
+    if missing:
+        raise Untrusted(f"the endorsement of {', '.join(missing)} was asked for and is not there", unsigned.tx_id)
+    return Endorsed(executed.response.payload, orgs, hashlib.sha256(response.extension).hexdigest())
+
+
+def check_endorsements(action: Any, trust: Trust, tx_id: str) -> tuple[str, ...]:
+    """The organisations that signed an endorsed action (ChaincodeEndorsedAction), sorted. Raises Untrusted."""
+    if not action.endorsements:
+        raise Untrusted("the transaction carries no endorsement", tx_id)
+    orgs = set()
+    for endorsement in action.endorsements:
+        member = trust.member(endorsement.endorser, "peer")
+        message = action.proposal_response_payload + endorsement.endorser
+        if not member.signed(endorsement.signature, message):
+            raise Untrusted(f"the endorsement in {member.org}'s name is not signed by its peer", tx_id)
+        orgs.add(member.org)
+    return tuple(sorted(orgs))
+
+
+def seek_payload(
+    channel: str, creator: bytes, timestamp_ms: int, start: int, stop: int | None, tls_hash: bytes
+) -> bytes:
+    """The payload to sign that asks a peer for the blocks from `start` to `stop` (None: for ever)."""
+    nonce = new_nonce()
+    header = ChannelHeader(type=DELIVER_SEEK_INFO, channel_id=channel, tls_cert_hash=tls_hash)
+    _stamp(header, timestamp_ms)
+    last = _LAST_BLOCK if stop is None else stop
+    seek = SeekInfo(
+        start=SeekPosition(specified={"number": start}),
+        stop=SeekPosition(specified={"number": last}),
+    )
+    payload: bytes = Payload(
+        header=Header(
+            channel_header=header.SerializeToString(),
+            signature_header=SignatureHeader(creator=creator, nonce=nonce).SerializeToString(),
+        ),
+        data=seek.SerializeToString(),
+    ).SerializeToString()
+    return payload
+
+
+def _stamp(header: Any, timestamp_ms: int) -> None:
+    header.timestamp.seconds = timestamp_ms // 1000
+    header.timestamp.nanos = timestamp_ms % 1000 * 1_000_000

@@ -1,0 +1,80 @@
+"""The check at start: channel, chaincodes, versions, and whether the own organisation's chaincode answers.
+
+Each finding is an error whose message says what to do; nothing here waits longer than its deadline.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from flexrelay.ledger.fabric.errors import AccessDenied, NetworkMismatch
+from flexrelay.ledger.fabric.gateway import Gateway
+from flexrelay.ledger.fabric.profile import Profile
+from flexrelay.ledger.fabric.system import System
+from flexrelay.ledger.port import LedgerError, LedgerUnavailable
+from flexrelay_contracts.invocation import query_args
+from flexrelay_contracts.refusal import Refused
+
+_LOG = logging.getLogger(__name__)
+ANSWER_S: Final = 8.0
+_PROBE: Final = "flexrelay.probe"
+"""A query that no contract has: "unknown function" is an answer too."""
+
+
+async def check(profile: Profile, gateway: Gateway, system: System, clock: Callable[[], int]) -> int:
+    """The channel's height. Raises NetworkMismatch, AccessDenied, LedgerUnavailable."""
+    height = await _height(profile, system)
+    for name in profile.chaincodes:
+        await _definition(profile, system, name)
+    await _answers(profile, gateway, clock)
+    return height
+
+
+async def _height(profile: Profile, system: System) -> int:
+    try:
+        return await system.height(timeout_s=ANSWER_S)
+    except AccessDenied:
+        raise
+    except LedgerError as error:
+        if "no peers available" in str(error) or "channel" in str(error).lower():
+            raise NetworkMismatch(
+                f"channel {profile.channel!r}: the peers do not know it; check `channel` in the profile and that the "
+                f"peer has joined ({error})"
+            ) from None
+        raise LedgerUnavailable(
+            f"no peer of the profile answers; check `peers` (endpoint, tls_ca, server_name) and that they run ({error})"
+        ) from None
+
+
+async def _definition(profile: Profile, system: System, name: str) -> None:
+    try:
+        found = await system.definition(name, timeout_s=ANSWER_S)
+    except LedgerUnavailable as error:
+        if "not defined" not in str(error) and "not exist" not in str(error):
+            raise
+        raise NetworkMismatch(
+            f"chaincode {name!r} is not committed on channel {profile.channel!r}; check `chaincode` and `entries` in "
+            f"the profile, or approve and commit it ({error})"
+        ) from None
+    if profile.chaincode_version and found.version != profile.chaincode_version:
+        raise NetworkMismatch(
+            f"chaincode {name!r} has version {found.version!r} on channel {profile.channel!r}, the profile asks for "
+            f"{profile.chaincode_version!r}: upgrade the network or change `chaincode_version`"
+        )
+    if not found.approvals.get(profile.org, False):
+        raise NetworkMismatch(
+            f"{profile.org} has not approved chaincode {name!r} version {found.version} sequence {found.sequence}: "
+            "approve this definition with the package that is installed at its peer"
+        )
+
+
+async def _answers(profile: Profile, gateway: Gateway, clock: Callable[[], int]) -> None:
+    try:
+        await gateway.evaluate(profile.chaincode, query_args(_PROBE, {}), clock(), timeout_s=ANSWER_S)
+    except Refused:
+        return
+    except LedgerUnavailable as error:
+        raise LedgerUnavailable(
+            f"the chaincode {profile.chaincode!r} of {profile.org} does not answer within {ANSWER_S:.0f} s: is its "
+            f"process running, and started with the package id that is installed at the peer? ({error})"
+        ) from None
