@@ -3,14 +3,18 @@
 import hashlib
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from itertools import islice
+from typing import Any, Final
 
 from flexrelay.ledger.embedded.overlay import StateView
 from flexrelay.ledger.embedded.private import PrivateValues
-from flexrelay.ledger.embedded.state import Version, hash_key
+from flexrelay.ledger.embedded.state import Entry, Version, hash_key
 from flexrelay.ledger.port import LedgerError
 from flexrelay_contracts.context import MAX_UNICODE, Creator, Page
 from flexrelay_contracts.refusal import Refused
+
+READ_AHEAD: Final = 100
+"""Entries of a range that are fetched at once (Fabric's `maxResultLimit`), one more beside them."""
 
 
 class RangeDigest:
@@ -181,27 +185,44 @@ class Simulation:
 
 
 class _Range:
-    """Iterates a range and records exactly what was seen: an iteration that stops early covers its last key."""
+    """Iterates a range and records what was fetched for it, which may be more than was asked for.
+
+    Fabric's peer hands out a range in batches, each one only after a look at the entry behind it. Here it is the same,
+    so that a contract which stops early conflicts alike on both: what was fetched is protected, to its last key.
+    """
 
     def __init__(self, state: StateView, start: str, end: str) -> None:
         self._state = state
         self._start, self._end = start, end
-        self._seen: list[tuple[str, int, int]] = []
+        self._fetched: list[tuple[str, int, int]] = []
         self._exhausted = False
 
     def __iter__(self) -> Iterator[tuple[str, bytes]]:
-        for position, (key, entry) in enumerate(self._state.range(self._start, self._end)):
-            if position == len(self._seen):
-                self._seen.append((key, entry.block, entry.tx))
-            yield key, entry.value
-        self._exhausted = True
+        rows = self._state.range(self._start, self._end)
+        behind: list[tuple[str, Entry]] = []
+        position, more = 0, True
+        while more:
+            fresh = list(islice(rows, READ_AHEAD + 1 - len(behind)))
+            self._note(position, fresh)
+            position += len(fresh)
+            batch = behind + fresh
+            more = len(batch) > READ_AHEAD
+            self._exhausted = self._exhausted or not more
+            behind = batch[READ_AHEAD:]
+            for key, entry in batch[:READ_AHEAD]:
+                yield key, entry.value
+
+    def _note(self, position: int, fresh: list[tuple[str, Entry]]) -> None:
+        """Add what an iteration fetched, unless one before it did."""
+        known = len(self._fetched) - position
+        self._fetched += [(key, entry.block, entry.tx) for key, entry in fresh[max(known, 0) :]]
 
     def record(self) -> tuple[str, str, int, str]:
         """(start, end, count, digest) as it goes into the read set."""
-        stopped = self._seen[-1][0] + "\x00" if self._seen else self._start
+        stopped = self._fetched[-1][0] + "\x00" if self._fetched else self._start
         end = self._end if self._exhausted else stopped
         digest = RangeDigest()
-        for key, block, tx in self._seen:
+        for key, block, tx in self._fetched:
             digest.add(key, block, tx)
         return self._start, end, digest.count, digest.hex()
 
