@@ -16,7 +16,7 @@ from support.mosquitto import mosquitto
 
 from flexrelay.demo.broker import Account, Mosquitto
 from flexrelay_adapters.mqtt import MqttConfig
-from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, Inbound, MqttiumConnection
+from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, DirectConnection, Inbound, MqttiumConnection
 
 Open = Callable[[MqttConfig], Awaitable[Connection]]
 ACCOUNTS = (
@@ -27,7 +27,7 @@ ACCOUNTS = (
 pytestmark = pytest.mark.mosquitto
 
 
-@pytest.fixture(params=[MqttiumConnection.open], ids=["mqttium"])
+@pytest.fixture(params=[DirectConnection.connect, MqttiumConnection.open], ids=["direct", "mqttium"])
 def opening(request: pytest.FixtureRequest) -> Open:
     return request.param  # type: ignore[no-any-return]
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, Inbound, MqttiumConnection
+from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, DirectConnection, Inbound
 from flexrelay_adapters.mqtt.commands import OnUpdate, Waiting, command_payload, parse_result
 from flexrelay_adapters.mqtt.config import MqttConfig
 from flexrelay_adapters.mqtt.topics import TopicPattern
@@ -69,7 +69,7 @@ class MqttAdapter:
         config: MqttConfig,
         codec: Codec,
         *,
-        connect: Connect = MqttiumConnection.open,
+        connect: Connect = DirectConnection.connect,
         clock: Callable[[], int] = _wall_ms,
     ) -> None:
         self.name = config.name
