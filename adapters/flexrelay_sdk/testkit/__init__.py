@@ -1,13 +1,16 @@
 """The test kit of adapters: contract tests to subclass, a recording sink, rigs, captured frames. Needs pytest.
 
-`AdapterContract` is what an adapter must pass; a `Rig` is the real counterpart that it is tested against.
+`AdapterContract` is what an adapter must pass, against a `Rig`, its real counterpart; `CodecContract` what its codec
+must, on captured frames. `flexrelay_sdk.testkit.plugin` is the pytest plugin.
 """
 
 import pytest
 
-pytest.register_assert_rewrite("flexrelay_sdk.testkit.contract", "flexrelay_sdk.testkit.frames")
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in ("contract", "codecs", "frames")))
 
+from flexrelay_sdk.testkit.codecs import CodecContract, fuzz  # noqa: E402
 from flexrelay_sdk.testkit.contract import AdapterContract, Life, keeps  # noqa: E402  # after the registration
+from flexrelay_sdk.testkit.frames import FrameCase, load_frames  # noqa: E402
 from flexrelay_sdk.testkit.promise import Promise  # noqa: E402
 from flexrelay_sdk.testkit.rig import Act, Behaviour, Rig  # noqa: E402
 from flexrelay_sdk.testkit.running import running  # noqa: E402
@@ -17,13 +20,17 @@ __all__ = [
     "Act",
     "AdapterContract",
     "Behaviour",
+    "CodecContract",
+    "FrameCase",
     "Life",
     "Promise",
     "RecordingSink",
     "Rig",
     "SinkCrash",
     "Stored",
+    "fuzz",
     "keeps",
+    "load_frames",
     "running",
     "until",
 ]
