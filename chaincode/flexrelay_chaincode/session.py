@@ -27,7 +27,8 @@ Message = wire.ChaincodeMessage
 
 
 class Session:
-    """`receive`, `expire` and `close` are called by one thread (the event loop's); calls run in the pool's."""
+    """`receive` is called by the stream's reader, `expire` by the event loop, calls run in the pool's threads. They
+    share a dictionary, whose operations are atomic, and each call's claim."""
 
     def __init__(self, config: ChaincodeConfig, program: Program, pool: Pool, metrics: Metrics, send: Send) -> None:
         self._config = config
@@ -39,8 +40,10 @@ class Session:
         self._announced: Announced | None = None
         self._closed = False
         self.draining = False
+        self.started = time.monotonic()
         self.called = False
         """Whether the peer has ever called."""
+        self.warned = False
 
     @property
     def ready(self) -> bool:
@@ -74,7 +77,7 @@ class Session:
     def expire(self) -> None:
         """Reply for the calls whose time is over; forget those whose last answer never came."""
         now = time.monotonic()
-        for key, call in list(self._calls.items()):
+        for key, call in self._calls.copy().items():
             if now < call.deadline:
                 continue
             if call.claim():
@@ -89,14 +92,14 @@ class Session:
     def close(self) -> None:
         """The stream is gone: nobody is left to reply to."""
         self._closed = True
-        for call in list(self._calls.values()):
+        for call in self._calls.copy().values():
             call.claim()
             call.end()
         self._calls.clear()
 
     @property
     def running(self) -> int:
-        return sum(call.open for call in list(self._calls.values()))
+        return sum(call.open for call in self._calls.copy().values())
 
     def _opened(self, payload: bytes) -> None:
         try:

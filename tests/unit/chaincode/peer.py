@@ -104,6 +104,7 @@ class PeerDouble:
         self.delay_s = 0.0
         self._contexts: dict[tuple[str, str], _Context] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writing = asyncio.Lock()
 
     async def __aenter__(self) -> "PeerDouble":
         options = [("grpc.max_receive_message_length", 2**27), ("grpc.max_send_message_length", 2**27)]
@@ -137,7 +138,8 @@ class PeerDouble:
         await self.send_bytes(message.SerializeToString())
 
     async def send_bytes(self, data: bytes) -> None:
-        await self._stream.write(data)
+        async with self._writing:
+            await self._stream.write(data)
 
     async def call(
         self,
