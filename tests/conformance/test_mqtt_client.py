@@ -12,6 +12,8 @@ from pathlib import Path
 
 import aiomqtt
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 from support.mosquitto import mosquitto
 
 from flexrelay.demo.broker import Account, Mosquitto
@@ -60,6 +62,24 @@ async def connected(opening: Open, settings: MqttConfig) -> AsyncIterator[Connec
 @asynccontextmanager
 async def device(broker: Mosquitto) -> AsyncIterator[aiomqtt.Client]:
     async with aiomqtt.Client(broker.host, broker.port, username="dev", password="secret") as client:
+        yield client
+
+
+@asynccontextmanager
+async def session_of(broker: Mosquitto) -> AsyncIterator[aiomqtt.Client]:
+    """The gateway's session in other hands."""
+    properties = Properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = 3600
+    async with aiomqtt.Client(
+        broker.host,
+        broker.port,
+        identifier="gw",
+        username="gw",
+        password="secret",
+        protocol=aiomqtt.ProtocolVersion.V5,
+        clean_start=False,
+        properties=properties,
+    ) as client:
         yield client
 
 
@@ -118,6 +138,53 @@ async def test_a_full_queue_waits_and_drops_nothing(broker: Mosquitto, opening: 
                 taken += gathered
                 await connection.acknowledge(gathered)
     assert numbers(taken) == list(range(500))
+
+
+async def test_everything_that_a_device_may_publish_arrives(broker: Mosquitto, opening: Open, protocol: str) -> None:
+    """QoS 0 and 1, empty and large payloads, properties, and a retained message from before."""
+    settings = config(broker, protocol, max_payload_bytes=2_000_000)
+    large = bytes(range(256)) * 4_000
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.UserProperty = [("name", "value" * 40)]
+    properties.MessageExpiryInterval = 60
+    async with aiomqtt.Client(
+        broker.host, broker.port, username="dev", password="secret", protocol=aiomqtt.ProtocolVersion.V5
+    ) as sender:
+        await sender.publish("t/kept", b"retained", qos=1, retain=True)
+        async with connected(opening, settings) as connection:
+            await connection.subscribe(["t/+"])
+            kept = await take(connection, 1)
+            assert [(m.topic, m.payload) for m in kept] == [("t/kept", b"retained")]
+            sent = [b"", b"small", large, b"last"]
+            for qos in (0, 1):
+                for payload in sent:
+                    await sender.publish("t/ä", payload, qos=qos, properties=properties)
+            taken = await take(connection, 8)
+            assert [m.payload for m in taken] == [*sent, *sent] and {m.topic for m in taken} == {"t/ä"}
+            await connection.acknowledge(kept + taken)
+            await asyncio.sleep(0.2)
+    async with connected(opening, settings) as connection:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connection.gather(10), 0.3)
+
+
+async def test_what_an_older_session_left_with_qos_2_is_taken_too(
+    broker: Mosquitto, opening: Open, protocol: str
+) -> None:
+    async with session_of(broker) as old:
+        await old.subscribe("t/+", qos=2)
+    async with device(broker) as sender:
+        for number in range(30):
+            await sender.publish("t/a", b"%d" % number, qos=2 if number % 3 == 1 else 1)
+    settings = config(broker, protocol)
+    async with connected(opening, settings) as connection:
+        taken = await take(connection, 30)
+        assert numbers(taken) == list(range(30))
+        await connection.acknowledge(taken)
+        await asyncio.sleep(0.3)
+    async with connected(opening, settings) as connection:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(connection.gather(10), 0.3)
 
 
 async def test_publish_returns_when_the_broker_has_it(broker: Mosquitto, opening: Open, protocol: str) -> None:

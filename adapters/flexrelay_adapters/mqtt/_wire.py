@@ -133,6 +133,7 @@ class Wire(asyncio.Protocol):
         finally:
             if not self._lost.done():
                 self._transport.abort()
+        await asyncio.wait({self._lost})
 
     def _cut(self, data: bytes) -> None:
         messages, others = self._cutter.cut(data, self._max_messages - len(self._messages))
