@@ -115,6 +115,9 @@ def peer(
         "CORE_PEER_GOSSIP_BOOTSTRAP": " ".join(f"{HOST}:{ports[other]}" for other in others) or address,
         "CORE_PEER_GOSSIP_ORGLEADER": "true",
         "CORE_PEER_GOSSIP_USELEADERELECTION": "false",
+        # An anchor peer that has not joined yet is tried again after this long (default 25 s): until then gateways find
+        # no endorsers of its organisation.
+        "CORE_PEER_GOSSIP_RECONNECTINTERVAL": "1s",
         # Without it a peer waits ever longer, up to an hour, for orderers that were away.
         "CORE_PEER_DELIVERYCLIENT_RECONNECTBACKOFFTHRESHOLD": "1s",
         "CORE_OPERATIONS_LISTENADDRESS": f"{HOST}:{ports[f'{name}.operations']}",
