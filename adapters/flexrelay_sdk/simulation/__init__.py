@@ -5,6 +5,7 @@ simulator gives them a protocol: a `ProtocolSimulator`, made by an entry point o
 """
 
 from flexrelay_sdk.simulation.devices import Battery, EvCharger, HeatPump, Meter, PvInverter
+from flexrelay_sdk.simulation.identity import SimulatedIdentity
 from flexrelay_sdk.simulation.model import Model, Series
 from flexrelay_sdk.simulation.port import Plan, ProtocolSimulator, SimulatorFactory, SimulatorStats
 from flexrelay_sdk.simulation.profile import KINDS, DeviceSpec, Profile
@@ -27,6 +28,7 @@ __all__ = [
     "PvInverter",
     "Sample",
     "Series",
+    "SimulatedIdentity",
     "SimulatorFactory",
     "SimulatorStats",
     "make_devices",

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,7 +41,7 @@ class Plan:
         """Market time, UTC ms."""
         return self.start_ms + (self.wall() - self.wall_start_ms) * self.rate
 
-    async def due(self, device: int, count: int) -> AsyncIterator[int]:
+    async def due(self, device: int, count: int) -> AsyncGenerator[int, None]:
         """The instants (market time) at which device number `device` of `count` measures, each when it has come.
 
         Devices are spread evenly over the interval. A device that is behind catches up without pauses.

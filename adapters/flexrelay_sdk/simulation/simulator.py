@@ -37,6 +37,8 @@ class DeviceSimulator:
     name: str
     model: Model
     fault: Fault = "none"
+    measured_at: int = 0
+    """Instant of the last sample, UTC ms; 0 before the first."""
     _seq: int = 0
     _answers: dict[str, Answer] = field(default_factory=dict)
 
@@ -48,6 +50,7 @@ class DeviceSimulator:
         """Live on until `now_ms` and measure. Instants and counts of one device only grow."""
         self.model.advance(now_ms)
         self._seq += 1
+        self.measured_at = now_ms
         return Sample(now_ms, self._seq, self.model.registers())
 
     def obey(

@@ -1,0 +1,201 @@
+"""Simulated devices on MQTT: each an ordinary client of the broker (aiomqtt), plain JSON or signed readings.
+
+They share nothing with the adapter but the topics, so that adapter and devices do not agree on a common mistake.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from pydantic import Field, SecretStr, model_validator
+
+from flexrelay_adapters.mqtt.topics import TopicPattern
+from flexrelay_sdk.config import AdapterConfig
+from flexrelay_sdk.simulation import DeviceSimulator, Plan, SimulatedIdentity, SimulatorStats
+
+log = logging.getLogger(__name__)
+
+SESSION_S = 3600
+_TURNED_AWAY = frozenset({4, 5, 134, 135})
+"""Bad user name or password, not authorised: return codes of MQTT 3.1.1 and reason codes of 5."""
+
+
+class MqttSimulatorConfig(AdapterConfig):
+    """Where the devices send. `{device}` in `username`, topics and `password` is the device's name (with `identities`:
+    the last part of its DID)."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    protocol: Literal["5", "3.1.1"] = "5"
+    username: str | None = None
+    password: SecretStr | None = None
+    readings: Annotated[tuple[str, ...], Field(min_length=1)] = ("flexrelay/v1/sim/{device}/readings",)
+    """A reading goes to each of these topics, one a receiver."""
+    commands: str | None = "flexrelay/v1/sim/{device}/commands"
+    results: str | None = "flexrelay/v1/sim/{device}/results"
+    identities: Path | None = None
+    """Folder with <name>.pem and <name>.json as `flexrelay device add` makes them: readings are signed. Without it
+    they are plain JSON: `observed_at` (UTC ms), `seq` and the registers by name."""
+    backoff_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+
+    @model_validator(mode="after")
+    def _topics(self) -> Self:
+        for topic in (*self.readings, self.commands, self.results):
+            if topic is not None and "+" in TopicPattern(topic).pattern:
+                raise ValueError(f"topic {topic!r} must not hold +: it names one device")
+        if (self.commands is None) != (self.results is None):
+            raise ValueError("commands and results belong together: give both topics or none")
+        return self
+
+
+def make_simulator(
+    section: Mapping[str, Any], folder: Path, devices: Sequence[DeviceSimulator], plan: Plan, seed: str
+) -> "MqttSimulator":
+    """See `flexrelay_sdk.simulation.SimulatorFactory`."""
+    config = MqttSimulatorConfig.from_section("mqtt", section)
+    if config.identities is None:
+        return MqttSimulator(config, [_Device(device, device.name, None) for device in devices], plan)
+    made = []
+    for device in devices:
+        try:
+            identity = SimulatedIdentity.read(folder / config.identities, device.name)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"identities: {error}") from None
+        made.append(_Device(device, identity.scid, identity))
+    return MqttSimulator(config, made, plan)
+
+
+class _Device:
+    """A device under its transport's name."""
+
+    def __init__(self, simulator: DeviceSimulator, credential: str, identity: SimulatedIdentity | None) -> None:
+        self.simulator = simulator
+        self.credential = credential
+        self._identity = identity
+        self.unsent: bytes | None = None
+        """A reading whose acknowledgement did not come: it goes out again before the next is measured."""
+
+    def payload(self, now_ms: int) -> bytes:
+        sample = self.simulator.sample(now_ms)
+        if self._identity is not None:
+            return self._identity.signed(sample)
+        document = {"observed_at": sample.observed_at, "seq": sample.seq, **sample.registers}
+        return json.dumps(document, separators=(",", ":")).encode()
+
+    def answer(self, payload: bytes, wall_ms: int) -> bytes | None:
+        try:
+            command = json.loads(payload)
+            command_id, name, parameters = str(command["command_id"]), str(command["name"]), dict(command["parameters"])
+            expired = wall_ms >= int(command["expires_at"])
+        except (ValueError, TypeError, KeyError):
+            log.warning("%s: what came is no command", self.simulator.name)
+            return None
+        given = self.simulator.obey(command_id, name, parameters, expired=expired)
+        if given is None:
+            return None
+        document = {
+            "v": 1,
+            "command_id": command_id,
+            "state": given.state,
+            "values": given.values,
+            "detail": given.detail,
+        }
+        return json.dumps(document).encode()
+
+
+class MqttSimulator:
+    """`ProtocolSimulator`: one connection a device."""
+
+    def __init__(self, config: MqttSimulatorConfig, devices: Sequence[_Device], plan: Plan) -> None:
+        self.stats = SimulatorStats()
+        self._config = config
+        self._devices = tuple(devices)
+        self._plan = plan
+
+    async def run(self) -> None:
+        """Until cancelled. Raises ConnectionError when the broker turns a device away."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, device in enumerate(self._devices):
+                    group.create_task(self._live(number, device), name=f"device {device.simulator.name}")
+        except* ConnectionError as errors:
+            raise ConnectionError(str(errors.exceptions[0])) from None
+
+    async def _live(self, number: int, device: _Device) -> None:
+        while True:
+            try:
+                async with self._client(device) as client, asyncio.TaskGroup() as group:
+                    group.create_task(self._measure(number, device, client))
+                    if self._config.commands is not None:
+                        group.create_task(self._obey(device, client))
+            except* aiomqtt.MqttError as errors:
+                self._lost(device, errors)
+            self.stats.reconnects += 1
+            await asyncio.sleep(self._config.backoff_s)
+
+    def _lost(self, device: _Device, errors: BaseExceptionGroup[aiomqtt.MqttError]) -> None:
+        error: BaseException = errors
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        code = getattr(getattr(error, "rc", None), "value", getattr(error, "rc", None))
+        where = f"{self._config.host}:{self._config.port}"
+        if code in _TURNED_AWAY:
+            raise ConnectionError(f"{where} turns {device.credential} away: {error}; check username and password")
+        log.info("%s: connection to %s lost: %s", device.simulator.name, where, error)
+
+    async def _measure(self, number: int, device: _Device, client: aiomqtt.Client) -> None:
+        topics = [TopicPattern(topic).topic_for(device.credential) for topic in self._config.readings]
+        async with aclosing(self._plan.due(number, len(self._devices))) as instants:
+            async for instant in instants:
+                if instant <= device.simulator.measured_at:
+                    continue  # sent before the connection was lost
+                if device.unsent is not None:
+                    await self._publish(client, topics, device)
+                device.unsent = device.payload(instant)
+                await self._publish(client, topics, device)
+
+    async def _publish(self, client: aiomqtt.Client, topics: Sequence[str], device: _Device) -> None:
+        payload = device.unsent
+        for topic in topics:
+            self.stats.sent += 1
+            await client.publish(topic, payload, qos=1)
+            self.stats.confirmed += 1
+        device.unsent = None
+
+    async def _obey(self, device: _Device, client: aiomqtt.Client) -> None:
+        assert self._config.commands is not None and self._config.results is not None
+        results = TopicPattern(self._config.results).topic_for(device.credential)
+        await client.subscribe(TopicPattern(self._config.commands).topic_for(device.credential), qos=1)
+        async for message in client.messages:
+            if not isinstance(message.payload, bytes | bytearray):
+                continue
+            answer = device.answer(bytes(message.payload), self._plan.wall())
+            if answer is not None:
+                await client.publish(results, answer, qos=1)
+                self.stats.commands += 1
+
+    def _client(self, device: _Device) -> aiomqtt.Client:
+        config = self._config
+        fill: Callable[[str], str] = lambda text: text.replace("{device}", device.credential)  # noqa: E731  # one line
+        session: dict[str, Any] = {"clean_session": False}
+        if config.protocol == "5":
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho has none here
+            properties.SessionExpiryInterval = SESSION_S
+            session = {"clean_start": False, "properties": properties}
+        return aiomqtt.Client(
+            config.host,
+            config.port,
+            identifier=device.credential,
+            username=fill(config.username) if config.username is not None else None,
+            password=fill(config.password.get_secret_value()) if config.password is not None else None,
+            protocol=aiomqtt.ProtocolVersion.V5 if config.protocol == "5" else aiomqtt.ProtocolVersion.V311,
+            timeout=30,
+            **session,
+        )
