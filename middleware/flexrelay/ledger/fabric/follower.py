@@ -143,6 +143,7 @@ class Follower:
     def start(self, height: int, consensus: Consensus) -> None:
         """Begin at the newest of `height` blocks."""
         self._next = max(height - 1, 0)
+        self._heard = asyncio.get_running_loop().time()
         self._consensus = consensus
 
     def checked(self, tx_id: str) -> None:

@@ -44,6 +44,7 @@ from flexrelay_schemas.canonical import CanonicalError, parse
 _LOG = logging.getLogger(__name__)
 _STATUS_S: Final = 10.0
 _FRESH_S: Final = 1.0
+_SILENT_S: Final = 30.0
 
 
 def wall_ms() -> int:
@@ -136,6 +137,13 @@ class FabricLedger:
         """The creator's identity as contracts see it: hex SHA-256 of the gateway's public key."""
         return self._identity.identifier
 
+    @property
+    def trouble(self) -> str:
+        """Why nothing may be known of the network now, "" when its blocks are followed."""
+        if self._follower.heard_within(_SILENT_S):
+            return ""
+        return f"no peer has given {self.org}'s gateway a sign of life for {_SILENT_S:.0f} s"
+
     async def evaluate(self, function: str, args: Mapping[str, Any]) -> Any:
         try:
             query = query_args(function, args)
@@ -175,15 +183,19 @@ class FabricLedger:
             raise Rejected(f"this envelope is for channel {header.channel_id!r}", header.tx_id)
         await self._gateway.submit(header.tx_id, message)
 
+    def known(self, tx_id: str) -> Committed | None:
+        """How a transaction of the blocks that were followed so far has ended; nobody is asked."""
+        return self._follower.outcomes.get(tx_id)
+
     async def status(self, tx_id: str) -> TxStatus:
-        known = self._follower.outcomes.get(tx_id)
+        known = self.known(tx_id)
         if known is not None:
             return known
         if tx_id in self._prepared_at and self._follower.heard_within(_FRESH_S):
             return NotFound(tx_id)  # it did not exist before the blocks that were followed since
         block = await self._system.block_of(tx_id, timeout_s=_STATUS_S)
         if block is None:
-            return self._follower.outcomes.get(tx_id) or NotFound(tx_id)
+            return self.known(tx_id) or NotFound(tx_id)
         verify_block(block, None, self._trust, self._follower.consensus)
         found = Outcomes(2)
         number = block.header.number
