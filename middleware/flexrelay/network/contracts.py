@@ -18,7 +18,8 @@ PORTS = ("", ".health")
 
 
 def process_name(contract: Contract, org: str) -> str:
-    return f"{contract.name}.{org}"
+    """Each version has a process of its own: the old one serves until the new one is committed."""
+    return f"{contract.label}.{org}"
 
 
 def ensure_package(folder: Folder, material: Material, contract: Contract, port: int) -> Path:
@@ -67,14 +68,14 @@ def program(folder: Folder, spec: Spec, contract: Contract, material: Material, 
     command = (sys.executable, "-m", "flexrelay_chaincode", "--config", str(config))
     # The same packages as here, also where they are on a path that was set for this process only.
     environment = {"PYTHONPATH": ":".join(path for path in sys.path if path), "PYTHONUNBUFFERED": "1"}
-    return Program(name, command, environment, folder.data(name))
+    return Program(name, command, environment, folder.data(name), stamp=dumps(document))
 
 
-def definition_options(folder: Folder, contract: Contract, channel: str) -> list[str]:
+def definition_options(folder: Folder, contract: Contract, channel: str, sequence: int) -> list[str]:
     """The options that approve and commit share: both must name exactly the same."""
     options = [
         *("--channelID", channel, "--name", contract.name),
-        *("--version", contract.version, "--sequence", str(contract.sequence)),
+        *("--version", contract.version, "--sequence", str(sequence)),
     ]
     if contract.policy is not None:
         peers = ",".join(f"'{org}.peer'" for org in sorted(contract.policy.orgs))

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from flexrelay.network.authority import write_secret, write_whole
+from flexrelay.network.authority import write_whole
 from flexrelay.network.errors import NetworkError
 
 STATE: Final = "network.json"
@@ -37,6 +37,15 @@ class State:
     id: str
     spec: dict[str, Any]
     ports: dict[str, int] = field(default_factory=dict)
+    members: dict[str, list[str]] = field(default_factory=dict)
+    """Channel → organisations in its configuration."""
+
+    sequences: dict[str, int] = field(default_factory=dict)
+    """See `flexrelay.network.lifecycle.Sequences`."""
+
+    founded: bool = False
+    """Whether it was up once: until then another description starts it anew."""
+
     v: int = _VERSION
 
 
@@ -77,7 +86,10 @@ class Folder:
             ) from None
         if not isinstance(value, dict) or value.get("v") != _VERSION:
             raise NetworkError(f"{path} is of another version of this program; use that one")
-        return State(id=value["id"], spec=value["spec"], ports=value["ports"])
+        try:
+            return State(**value)
+        except TypeError as error:
+            raise NetworkError(f"{path} is damaged: {error}; `flexrelay network down --purge` removes it") from None
 
     def write(self, state: State) -> None:
         write_whole(self.root / STATE, json.dumps(asdict(state), indent=1).encode())
@@ -87,9 +99,6 @@ class Folder:
         if self.root.is_dir() and any(entry.name not in ("lock",) for entry in self.root.iterdir()):
             raise NetworkError(f"{self.root} is not empty and holds no network; name another folder")
         return State(id=uuid.uuid4().hex, spec=spec)
-
-    def write_secret(self, path: Path, content: bytes) -> None:
-        write_secret(path, content)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -106,10 +115,15 @@ class Folder:
             os.close(descriptor)
 
     def remove(self) -> None:
-        """Everything in the folder, the state last: an interrupted removal can be repeated."""
-        for entry in sorted(self.root.iterdir(), key=lambda entry: entry.name in (STATE, "lock")):
+        """Everything in the folder, the state last, then the folder: an interrupted removal can be repeated."""
+        self.empty()
+        (self.root / "lock").unlink(missing_ok=True)
+        self.root.rmdir()
+
+    def empty(self) -> None:
+        """Everything but the lock."""
+        for entry in sorted(self.root.iterdir(), key=lambda entry: entry.name == STATE):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
-            else:
+            elif entry.name != "lock":
                 entry.unlink()
-        self.root.rmdir()

@@ -1,10 +1,11 @@
 """The processes of one network: started detached, found again by a mark, ended by nobody else.
 
-Every process carries `FLEXRELAY_NETWORK_PROCESS=<network's id>/<name>` in its environment from its first moment on. So
-it is known without a file of pids: not one that was started just before its starter was killed is overlooked, and no
-stranger that has inherited a pid is touched.
+Every process carries `FLEXRELAY_NETWORK_PROCESS=<network's id>/<name>/<digest>` in its environment from its first
+moment on. So it is known without a file of pids: not one that was started just before its starter was killed is
+overlooked, and no stranger that has inherited a pid is touched.
 """
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -32,6 +33,20 @@ class Program:
     command: tuple[str, ...]
     environment: Mapping[str, str]
     folder: Path
+    stamp: str = ""
+    """What its configuration says: a running one with another stamp is of an older configuration."""
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.stamp.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A process with its children, itself first."""
+
+    pids: tuple[int, ...]
+    digest: str
 
 
 class Processes:
@@ -41,22 +56,22 @@ class Processes:
         self._id = network_id
         self._logs = logs
 
-    def running(self) -> dict[str, list[int]]:
-        """Name → its pids, the parent first."""
+    def running(self) -> dict[str, Running]:
+        """Those that live, by name."""
         found: dict[str, list[tuple[int, int]]] = {}
+        digests: dict[str, str] = {}
         for pid, parent, mark in _marked(f"{self._id}/"):
-            found.setdefault(mark.partition("/")[2], []).append((pid, parent))
-        return {
-            name: [pid for pid, _ in sorted(entries, key=lambda entry: _inside(entry[1], entries))]
-            for name, entries in found.items()
-        }
+            _, name, digest = mark.split("/")
+            found.setdefault(name, []).append((pid, parent))
+            digests[name] = digest
+        return {name: Running(_ordered(entries), digests[name]) for name, entries in found.items()}
 
     def start(self, program: Program) -> None:
         """Start it in a session of its own, without a parent that waits for it."""
         self._logs.mkdir(parents=True, exist_ok=True)
         program.folder.mkdir(parents=True, exist_ok=True)
         environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
-        environment |= {**program.environment, MARK: f"{self._id}/{program.name}"}
+        environment |= {**program.environment, MARK: f"{self._id}/{program.name}/{program.digest}"}
         # The shell goes at once and the program becomes init's: nothing has to reap it, and it outlives its starter.
         launch = ["/bin/sh", "-c", '"$@" &', "sh", *program.command]
         with self.log(program.name).open("ab") as log:
@@ -76,7 +91,7 @@ class Processes:
     def stop(self, names: Iterable[str] | None = None) -> list[str]:
         """End these (all without) with SIGTERM, after 10 s with SIGKILL. The names of those that ran."""
         wanted = None if names is None else set(names)
-        running = {name: pids for name, pids in self.running().items() if wanted is None or name in wanted}
+        running = [name for name in self.running() if wanted is None or name in wanted]
         for number, patience in ((signal.SIGTERM, _TERM_S), (signal.SIGKILL, _KILL_S)):
             for name in running:
                 self.signal(name, number)
@@ -88,13 +103,13 @@ class Processes:
 
     def signal(self, name: str, number: signal.Signals) -> bool:
         """Send a signal to a process and its children; whether there was one."""
-        pids = self.running().get(name, [])
-        for pid in pids:
+        found = self.running().get(name)
+        for pid in found.pids if found else ():
             try:
                 os.kill(pid, number)
             except ProcessLookupError:
                 pass
-        return bool(pids)
+        return found is not None
 
     def log(self, name: str) -> Path:
         return self._logs / f"{name}.log"
@@ -117,9 +132,10 @@ class Processes:
         return True
 
 
-def _inside(parent: int, entries: Sequence[tuple[int, int]]) -> bool:
-    """Whether this parent is itself one of them."""
-    return any(parent == pid for pid, _ in entries)
+def _ordered(entries: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """The pids of (pid, parent's pid), the one whose parent is none of them first."""
+    pids = {pid for pid, _ in entries}
+    return tuple(pid for pid, parent in sorted(entries, key=lambda entry: (entry[1] in pids, entry[0])))
 
 
 def _marked(start: str) -> list[tuple[int, int, str]]:

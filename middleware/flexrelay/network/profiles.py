@@ -65,3 +65,20 @@ def write_profiles(folder: Folder, spec: Spec, materials: dict[str, Material], h
                 write_whole(path, dumps(document).encode())
                 written.append(path)
     return written
+
+
+def write_gateway_profile(
+    folder: Folder, spec: Spec, materials: dict[str, Material], hosts: Hosts, org: str, name: str, certificate: bytes
+) -> Path:
+    """The profile, on the first channel and its first contract with state, of a gateway whose key is held elsewhere.
+
+    `profiles/<channel>/<organisation>.<name>.toml`, the certificate (PEM) beside it.
+    """
+    channel = spec.channels[0]
+    contract = next(found for found in spec.contracts_of(channel) if found.forward_to is None)
+    path = folder.profile(channel.name, f"{org}.{name}")
+    pem = path.with_suffix(".pem")
+    write_whole(pem, certificate)
+    document = profile(spec, channel, contract, org, materials, hosts, {"certificate": str(pem)})
+    write_whole(path, dumps(document).encode())
+    return path

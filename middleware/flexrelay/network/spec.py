@@ -17,7 +17,7 @@ ChannelName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9.-]{0,31}$
 ContractName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9]+([-_][a-zA-Z0-9]+)*$", max_length=64)]
 CollectionName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-][A-Za-z0-9_-]{0,63}$")]
 """What Fabric's lifecycle takes: no dot."""
-Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]{0,31}$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+([.+_-][A-Za-z0-9]+)*$", max_length=32)]
 ModuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$")]
 Share = Annotated[int, Field(ge=1, le=64)]
 
