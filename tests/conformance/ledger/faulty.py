@@ -4,7 +4,7 @@ A fault either changes the embedded ledger's parts, or stands between the promis
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
@@ -207,9 +207,9 @@ def any_collection(engine: Engine) -> None:
     _simulate_with(engine, _AnyCollection)
 
 
-def whole_ranges(engine: Engine) -> None:
-    """A range that was read in part is protected as a whole."""
-    _simulate_with(engine, _WholeRanges)
+def no_parts_of_ranges(engine: Engine) -> None:
+    """A range that was not read to its end is protected nowhere."""
+    _simulate_with(engine, _NoPartsOfRanges)
 
 
 def inclusive_ranges(engine: Engine) -> None:
@@ -286,11 +286,16 @@ class _AnyCollection(Simulation):
         return self._members.get(collection, ())
 
 
-class _WholeRanges(Simulation):
+class _NoPartsOfRanges(Simulation):
     def range(self, start: str, end: str) -> Any:
-        found = super().range(start, end)
-        list(found)
-        return found
+        found: Any = super().range(start, end)
+        self._open.remove(found)
+
+        def entries() -> Iterator[tuple[str, bytes]]:
+            yield from found
+            self._open.append(found)
+
+        return entries()
 
 
 class _InclusiveRanges(Simulation):

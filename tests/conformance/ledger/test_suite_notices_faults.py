@@ -23,7 +23,7 @@ FAULTS: dict[str, Any] = {
     "deleting_from_a_range_that_was_read_conflicts": faulty.no_ranges,
     "changing_inside_a_range_that_was_read_conflicts": faulty.no_ranges,
     "the_end_of_a_range_is_not_in_it": faulty.inclusive_ranges,
-    "a_range_read_in_part_is_protected_in_that_part": faulty.whole_ranges,
+    "a_range_read_in_part_is_protected_in_that_part": faulty.no_parts_of_ranges,
     "an_empty_range_is_protected": faulty.no_empty_ranges,
     "ranges_are_ordered_by_the_bytes_of_the_keys": faulty.UtfSixteenOrder,
     "pages_cover_a_range_once": faulty.overlapping_pages,
