@@ -1,0 +1,218 @@
+"""CoAP over DTLS: sessions by address, a cookie before anything is kept for a stranger, bounds on all of it."""
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from OpenSSL import SSL
+
+from flexrelay_adapters.lwm2m.coap.peer import Address, Peer
+from flexrelay_adapters.lwm2m.coap.udp import UdpEndpoint
+from flexrelay_adapters.lwm2m.config import CoapsConfig
+from flexrelay_adapters.lwm2m.dtls.context import server_context
+from flexrelay_adapters.lwm2m.dtls.keys import KeyFile
+from flexrelay_adapters.lwm2m.dtls.records import CHANGE_CIPHER, HANDSHAKE, is_client_hello
+from flexrelay_adapters.lwm2m.dtls.session import Session, SessionOver
+
+log = logging.getLogger(__name__)
+
+TICK_S: Final = 0.25
+HANDSHAKE_S: Final = 30.0
+COOKIE_S: Final = 60.0
+"""A cookie counts for one to two of these."""
+
+
+class DtlsTransport:
+    """`receive(peer, message)` for each message of an authenticated peer; `gone(peer)` when its session is over."""
+
+    def __init__(
+        self, config: CoapsConfig, receive: Callable[[Peer, bytes], None], gone: Callable[[Peer], None]
+    ) -> None:
+        """Raises ValueError where keys or certificates cannot be read."""
+        self._config = config
+        self._receive = receive
+        self._gone = gone
+        self._keys = KeyFile(config.psk_file) if config.psk_file is not None else None
+        key_of = self._key_of if self._keys is not None else None
+        self._context, self._kept = server_context(key_of, config.ca, config.certificate, config.key)
+        self._context.set_cookie_generate_callback(self._cookie)
+        self._context.set_cookie_verify_callback(self._verify)
+        self._secrets = (secrets.token_bytes(32), secrets.token_bytes(32))
+        self._secret_at = time.monotonic()
+        self._sessions: dict[Address, Session] = {}
+        self._shaking: dict[Address, Session] = {}
+        self._current: Session | None = None
+        self._listener = self._new_listener()
+        self._endpoint: UdpEndpoint | None = None
+        self._ticking: asyncio.TimerHandle | None = None
+        self.counts: Counter[str] = Counter()
+        """handshakes, failed, strangers (datagrams of no session), crowded (handshakes that had no place)."""
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    @property
+    def port(self) -> int:
+        return self._endpoint.address[1] if self._endpoint is not None else 0
+
+    @property
+    def endpoint(self) -> UdpEndpoint | None:
+        return self._endpoint
+
+    def open(self) -> None:
+        """Raises OSError where the address cannot be bound."""
+        self._endpoint = UdpEndpoint.open(self._config.host, self._config.port, self._datagram)
+        self._ticking = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def close(self) -> None:
+        """End all sessions, telling the peers."""
+        if self._ticking is not None:
+            self._ticking.cancel()
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        self._shaking.clear()
+        if self._endpoint is not None:
+            self._endpoint.close()
+            self._endpoint = None
+
+    def _datagram(self, address: Address, data: bytes) -> None:
+        if is_client_hello(data):
+            self._hello(address, data)
+            return
+        session = self._sessions.get(address)
+        if self._shaking and data and (session is None or data[0] in (HANDSHAKE, CHANGE_CIPHER)):
+            session = self._shaking.get(address, session)
+        if session is None:
+            self.counts["strangers"] += 1
+            return
+        self._feed(session, data)
+
+    def _feed(self, session: Session, data: bytes) -> None:
+        shaking = session.peer is None
+        self._current = session
+        try:
+            messages = session.feed(data)
+        except SessionOver as over:
+            if shaking:
+                self.counts["failed"] += 1
+                log.info("no session with %s:%d: %s", *session.address[:2], over)
+            self._forget(session)
+            return
+        finally:
+            self._current = None
+        session.seen = time.monotonic()
+        peer = session.peer
+        if peer is None:
+            return
+        if shaking:
+            self._established(session)
+        for message in messages:
+            self._receive(peer, message)
+
+    def _hello(self, address: Address, data: bytes) -> None:
+        """A ClientHello: without a cookie it is answered with one and forgotten (RFC 6347 §4.2.1)."""
+        shaking = self._shaking.get(address)
+        if shaking is not None:  # sent again; or the peer starts anew with another one
+            self._feed(shaking, data)
+            return
+        listener = self._listener
+        listener.set_app_data(address)
+        try:
+            listener.bio_write(data)
+            listener.DTLSv1_listen()
+        except SSL.WantReadError:
+            try:
+                if self._endpoint is not None:
+                    self._endpoint.send(address, listener.bio_read(2048))
+            except SSL.Error:
+                pass
+            return
+        except SSL.Error:
+            self.counts["failed"] += 1
+            self._listener = self._new_listener()
+            return
+        self._listener = self._new_listener()
+        if len(self._shaking) >= self._config.max_handshakes:
+            self.counts["crowded"] += 1
+            return
+        session = Session(listener, address, lambda record: self._send(address, record))
+        session.started = session.seen = time.monotonic()
+        self._shaking[address] = session
+        self._feed(session, b"")
+
+    def _established(self, session: Session) -> None:
+        self.counts["handshakes"] += 1
+        address = session.address
+        self._shaking.pop(address, None)
+        former = self._sessions.pop(address, None)
+        if former is not None and former.peer is not None:
+            self._gone(former.peer)
+        if len(self._sessions) >= self._config.max_sessions:
+            self._forget(min(self._sessions.values(), key=lambda other: other.seen))
+        self._sessions[address] = session
+        log.debug("session with %s: %s", session.peer, session.cipher)
+
+    def _forget(self, session: Session) -> None:
+        for table in (self._sessions, self._shaking):
+            if table.get(session.address) is session:
+                del table[session.address]
+        if session.peer is not None:
+            self._gone(session.peer)
+
+    def _send(self, address: Address, record: bytes) -> None:
+        if self._endpoint is not None:
+            self._endpoint.send(address, record)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        for session in list(self._shaking.values()):
+            try:
+                if now - session.started > HANDSHAKE_S:
+                    raise SessionOver("the handshake took too long")
+                session.retransmit()
+            except SessionOver:
+                self.counts["failed"] += 1
+                self._forget(session)
+        if now - self._secret_at > COOKIE_S:
+            self._secret_at = now
+            self._secrets = (secrets.token_bytes(32), self._secrets[0])
+            self._end_old(now)
+        self._ticking = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def _end_old(self, now: float) -> None:
+        wall = time.time()
+        for session in list(self._sessions.values()):
+            expired = session.expires_at is not None and session.expires_at < wall
+            if expired or now - session.seen > self._config.idle_s:
+                session.close()
+                self._forget(session)
+
+    def _new_listener(self) -> SSL.Connection:
+        connection = SSL.Connection(self._context, None)
+        connection.set_ciphertext_mtu(self._config.mtu)
+        connection.set_accept_state()
+        return connection
+
+    def _key_of(self, identity: str) -> bytes | None:
+        key = self._keys.find(identity) if self._keys is not None else None
+        if key is not None and self._current is not None:
+            self._current.identity = identity
+        return key
+
+    def _cookie(self, connection: SSL.Connection) -> bytes:
+        return _mac(self._secrets[0], connection.get_app_data())
+
+    def _verify(self, connection: SSL.Connection, cookie: bytes) -> bool:
+        address = connection.get_app_data()
+        return any(hmac.compare_digest(cookie, _mac(secret, address)) for secret in self._secrets)
+
+
+def _mac(secret: bytes, address: Address) -> bytes:
+    return hmac.digest(secret, f"{address[0]}|{address[1]}".encode(), hashlib.sha256)[:32]
