@@ -1,0 +1,266 @@
+"""Notifications → frames: each device's items, exactly as they came, under the device's node table.
+
+It also sees to it that no instant of a device is told twice with other registers: what a new subscription tells again
+is left out, and a change whose instant has been framed before gets a frame with a shift of some milliseconds (see
+`flexrelay_adapters.opcua.frame`).
+"""
+
+import struct
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Final, NamedTuple
+
+from flexrelay_adapters.opcua.config import OpcuaConfig
+from flexrelay_adapters.opcua.frame import CHANGES, HISTORY, head, node_table, open_frame
+from flexrelay_adapters.opcua.wire import (
+    BY_SERVER,
+    BY_SOURCE,
+    HEAD,
+    Changes,
+    Malformed,
+    item_at,
+    milliseconds,
+    scan,
+    ticks,
+)
+from flexrelay_sdk import Frame
+
+PROTOCOL: Final = "opcua"
+FRAME_BYTES: Final = 60_000
+"""A frame's greatest size; ingest takes 64 KiB."""
+_RECENT: Final = 8
+_SHAPES: Final = 32
+_SHIFTS: Final = 200
+_HANDLE: Final = struct.Struct("<I")
+
+
+class Framed(NamedTuple):
+    """Frames of one or more notifications, and what they make known once they are on disk: (handle, time in ticks)."""
+
+    frames: list[Frame]
+    times: list[tuple[int, int]]
+
+
+class _Device:
+    """What frames of one device look like, and its newest ones."""
+
+    def __init__(self, credential: str, nodes: Sequence[tuple[int, str]]) -> None:
+        self.credential = credential
+        self.table = node_table(nodes)
+        self.head = head(self.table)
+        self.handles = tuple(handle for handle, _ in nodes)
+        self.recent: deque[bytes] = deque(maxlen=_RECENT)
+
+
+class Framing:
+    """For one adapter. Handles are those of `OpcuaConfig.nodes`, from 1. Raises ValueError for node ids that do not fit
+    a frame."""
+
+    def __init__(self, config: OpcuaConfig, channel: str) -> None:
+        self._channel = channel
+        self._stamps = BY_SOURCE if config.time == "source" else BY_SERVER
+        nodes: dict[str, list[tuple[int, str]]] = {}
+        for handle, (device, _, source) in enumerate(config.nodes(), 1):
+            nodes.setdefault(device, []).append((handle, source.node))
+        self._devices = {name: _Device(config.credential(name), found) for name, found in nodes.items()}
+        self._by_credential = {device.credential: device for device in self._devices.values()}
+        self._by_handle = {handle: device for device in self._devices.values() for handle in device.handles}
+        self._newest: dict[int, int] = {}
+        self._latest = 0
+        self._shapes: dict[tuple[int, int], _Shape] = {}
+
+    def handles(self, device: str) -> tuple[int, ...]:
+        """The client handles of a device's nodes, in the configuration's order."""
+        return self._devices[device].handles
+
+    def reach_ms(self, handle: int) -> int:
+        """UTC ms of the newest value of a node that is on disk; 0 before the first."""
+        return milliseconds(self._newest.get(handle, 0))
+
+    def frames(self, changes: Changes, received_at: int) -> Framed:
+        """The frames of one notification."""
+        body, start, end, count = changes
+        channel = self._channel
+        shape = self._shapes.get((count, end - start))
+        times = shape.times(body, start, self._latest) if shape is not None else None
+        if shape is not None and times is not None:
+            frames = [
+                Frame(
+                    PROTOCOL, device.credential, device.head + body[start + first : start + last], received_at, channel
+                )
+                for device, first, last in shape.slices
+            ]
+            return Framed(frames, times)
+        try:
+            items = scan(changes, self._stamps)
+        except Malformed:
+            return Framed([self._unreadable(body[start:end], received_at)], [])
+        frames = []
+        by_device: dict[str, list[tuple[int, int, int, int]]] = {}
+        for item in items:
+            device = self._by_handle.get(item[0])
+            if device is None:
+                frames.append(self._unreadable(body[item[1] : item[2]], received_at))
+            else:
+                by_device.setdefault(device.credential, []).append(item)
+        self._learn(changes, items)
+        for credential, found in by_device.items():
+            frames += self._of_device(self._by_credential[credential], body, found, received_at)
+        return Framed(frames, [(handle, stamp) for handle, _, _, stamp in items])
+
+    def history(self, device: str, items: Sequence[tuple[int, bytes]], received_at: int) -> Framed:
+        """Frames of a device's history; `items` are (UTC ms, whole item)."""
+        found = self._devices[device]
+        start = head(found.table, HISTORY)
+        parts = _parts(items, FRAME_BYTES - len(start))
+        times = [(_HANDLE.unpack_from(item)[0], ticks(instant)) for instant, item in items]
+        return Framed([self._frame(found, start, part, received_at) for part in parts], times)
+
+    def forget(self) -> None:
+        """What was told may not be on disk: everything that comes is new."""
+        self._newest.clear()
+        self._latest = 0
+        for device in self._devices.values():
+            device.recent.clear()
+
+    @property
+    def newest(self) -> dict[int, int]:
+        """Handle → time (ticks) of its newest value."""
+        return self._newest
+
+    def resume(self, newest: Mapping[int, int]) -> None:
+        """What an earlier process had put on disk."""
+        self._newest.update({handle: stamp for handle, stamp in newest.items() if handle in self._by_handle})
+        self._latest = max(self._newest.values(), default=0)
+
+    def told(self, framed: Framed) -> None:
+        """These frames go to the disk: what they say is known from now on."""
+        newest = self._newest
+        newest.update([(handle, stamp) for handle, stamp in framed.times if stamp > newest.get(handle, 0)])
+        self._latest = max(self._latest, max([stamp for _, stamp in framed.times], default=0))
+        devices = self._by_credential
+        for frame in framed.frames:
+            device = devices.get(frame.credential)
+            if device is not None:
+                device.recent.append(frame.payload)
+
+    def _of_device(
+        self, device: _Device, body: bytes, items: Sequence[tuple[int, int, int, int]], received_at: int
+    ) -> Iterator[Frame]:
+        groups: dict[int, list[tuple[int, bytes]]] = {}
+        if all(stamp > self._latest for _, _, _, stamp in items):
+            groups[0] = [(milliseconds(stamp), body[start:end]) for _, start, end, stamp in items]
+        else:
+            told = _told(device, self._stamps)
+            for handle, start, end, stamp in items:
+                exact = body[start:end]
+                instant = milliseconds(stamp)
+                newest = self._newest.get(handle, 0)
+                if stamp and stamp <= newest:
+                    known = told.get(instant, {}).get(handle, exact if stamp == newest else None)
+                    if known == exact:
+                        continue
+                groups.setdefault(_free(instant, told), []).append((instant, exact))
+        for shift, found in sorted(groups.items()):
+            start_of = device.head if not shift else head(device.table, CHANGES, shift)
+            for part in _parts(found, FRAME_BYTES - len(start_of)):
+                yield self._frame(device, start_of, part, received_at)
+
+    def _frame(self, device: _Device, start: bytes, items: bytes, received_at: int) -> Frame:
+        return Frame(PROTOCOL, device.credential, start + items, received_at, self._channel)
+
+    def _unreadable(self, data: bytes, received_at: int) -> Frame:
+        """What belongs to nobody goes to the dead letters, in the part that a frame can hold."""
+        return Frame(PROTOCOL, "", head(b"") + data[:FRAME_BYTES], received_at, self._channel)
+
+    def _learn(self, changes: Changes, items: Sequence[tuple[int, int, int, int]]) -> None:
+        """Remember the form of a notification in which each device's items stand together: the next one may have it."""
+        body, start, end, count = changes
+        slices: list[tuple[_Device, int, int]] = []
+        codes = []
+        keys = []
+        for handle, first, last, stamp in items:
+            key = HEAD.unpack_from(body, first)[1] if last - first > HEAD.size else 0
+            device = self._by_handle.get(handle)
+            size, place = self._stamps.get(key, (0, 0))
+            if device is None or not place or not stamp:
+                return
+            keys.append(key)
+            codes.append(f"IH{place - HEAD.size}xq{size - place - 8}x")
+            if slices and slices[-1][0] is device:
+                slices[-1] = (device, slices[-1][1], last - start)
+            else:
+                slices.append((device, first - start, last - start))
+        if len({device.credential for device, _, _ in slices}) != len(slices) or not items:
+            return
+        if any(last - first + len(device.head) > FRAME_BYTES for device, first, last in slices):
+            return
+        if len(self._shapes) >= _SHAPES:
+            self._shapes.clear()
+        handles = tuple([handle for handle, _, _, _ in items])
+        self._shapes[count, end - start] = _Shape(struct.Struct("<" + "".join(codes)), handles, tuple(keys), slices)
+
+
+class _Shape(NamedTuple):
+    """What a notification of one length looked like: how to read handles, keys and times at once, and the devices'
+    slices, counted from the first item."""
+
+    fields: struct.Struct
+    handles: tuple[int, ...]
+    keys: tuple[int, ...]
+    slices: list[tuple[_Device, int, int]]
+
+    def times(self, body: bytes, start: int, latest: int) -> list[tuple[int, int]] | None:
+        """(handle, time) of the items; None when the form is another, or a time is not later than `latest`."""
+        try:
+            values = self.fields.unpack_from(body, start)
+        except struct.error:
+            return None
+        stamps = values[2::3]
+        if values[0::3] != self.handles or values[1::3] != self.keys or min(stamps) <= latest:
+            return None
+        return list(zip(self.handles, stamps, strict=True))
+
+
+def _told(device: _Device, stamps: object) -> dict[int, dict[int, bytes]]:
+    """Instant (ms) → handle → item, of the device's newest frames."""
+    told: dict[int, dict[int, bytes]] = {}
+    for payload in device.recent:
+        envelope = open_frame(payload)
+        offset = envelope.start
+        while offset < len(payload):
+            item, after = item_at(payload, offset, len(payload))
+            first, second = item.source_time, item.server_time
+            if stamps is BY_SERVER:
+                first, second = second, first
+            instant = (milliseconds(first) or milliseconds(second)) + envelope.shift_ms
+            told.setdefault(instant, {})[item.handle] = payload[offset:after]
+            offset = after
+    return told
+
+
+def _free(instant: int, told: dict[int, dict[int, bytes]]) -> int:
+    """By how many ms a change must be moved to an instant that was not told yet."""
+    shift = 0
+    while instant + shift in told and shift < _SHIFTS:
+        shift += 1
+    return shift
+
+
+def _parts(items: Sequence[tuple[int, bytes]], most: int) -> Iterator[bytes]:
+    """The items of (instant, bytes) joined, each part at most `most` bytes long, but never less than one instant."""
+    if sum([len(item) for _, item in items]) <= most:
+        yield b"".join([item for _, item in items])
+        return
+    part: list[bytes] = []
+    size = 0
+    for _, group in groupby(sorted(items, key=itemgetter(0)), key=itemgetter(0)):
+        unit = b"".join([item for _, item in group])
+        if part and size + len(unit) > most:
+            yield b"".join(part)
+            part, size = [], 0
+        part.append(unit)
+        size += len(unit)
+    yield b"".join(part)
