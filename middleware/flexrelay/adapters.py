@@ -1,6 +1,7 @@
 """Adapters of a gateway: made by the entry points of the group `flexrelay.adapters`; which of them commands devices."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -35,20 +36,53 @@ def load_adapter(org: str, name: str, section: Mapping[str, Any], folder: Path) 
     return adapter
 
 
-def command_target(org: str, adapters: Mapping[str, Adapter]) -> CommandTarget:
-    """The adapter that commands devices: the first one that is configured to."""
-    for adapter in adapters.values():
-        if isinstance(adapter, CommandTarget) and adapter.can_command:
-            return adapter
-    return _NoTarget(org)
+Credentials = Callable[[str], Sequence[tuple[str, str]]]
+"""DID → the (protocol, credential) pairs that it is bound to at this gateway, the first one first."""
 
 
-class _NoTarget:
-    """Where no adapter commands devices, every command ends as failed and says why."""
+def command_target(org: str, adapters: Mapping[str, Adapter], credentials: Credentials | None = None) -> CommandTarget:
+    """Hands each command to the adapter that speaks the device's protocol; see `CommandRouter`."""
+    return CommandRouter(org, adapters, credentials or (lambda did: ()))
 
-    def __init__(self, org: str) -> None:
-        self.can_command = False
-        self._detail = f"no adapter of {org} commands devices: give one `commands` and `results`"
+
+class CommandRouter:
+    """`CommandTarget` over a gateway's adapters.
+
+    A device that is bound to a protocol is commanded there, under the credential of that binding; one that is bound to
+    none (its name on every transport is its DID's scid) by the first adapter that commands devices. Where no adapter
+    can, the command ends as failed and says why.
+    """
+
+    def __init__(self, org: str, adapters: Mapping[str, Adapter], credentials: Credentials) -> None:
+        self._org = org
+        self._adapters = adapters
+        self._credentials = credentials
+
+    @property
+    def can_command(self) -> bool:
+        return bool(self._targets())
 
     async def execute(self, command: Command, on_update: Callable[[CommandUpdate], Awaitable[None]]) -> None:
-        await on_update(CommandUpdate(command.command_id, CommandState.FAILED, wall_ms(), self._detail))
+        targets = self._targets()
+        bindings = self._credentials(command.did)
+        if not targets:
+            detail = f"no adapter of {self._org} commands devices: give one `commands` and `results`"
+        elif not bindings:
+            return await targets[0][1].execute(command, on_update)
+        else:
+            for protocol, credential in bindings:
+                for spoken, target in targets:
+                    if spoken == protocol:
+                        return await target.execute(replace(command, credential=credential), on_update)
+            spoken_here = ", ".join(sorted({protocol for protocol, _ in targets}))
+            wanted = ", ".join(sorted({protocol for protocol, _ in bindings}))
+            detail = f"the device is bound to {wanted}; adapters of {self._org} command over {spoken_here}"
+        await on_update(CommandUpdate(command.command_id, CommandState.FAILED, wall_ms(), detail))
+        return None
+
+    def _targets(self) -> list[tuple[str, CommandTarget]]:
+        return [
+            (adapter.protocol, adapter)
+            for adapter in self._adapters.values()
+            if isinstance(adapter, CommandTarget) and adapter.can_command
+        ]

@@ -192,7 +192,7 @@ async def open_gateway(
         relay = Relay(connection, outbox, sign=sign)
         if level >= Level.ACTING:
             await stack.enter_async_context(relay)
-        dispatcher = Dispatcher(store, org, command_target(org, adapters))
+        dispatcher = Dispatcher(store, org, command_target(org, adapters, devices.credentials))
 
         def desk_of(did: str) -> Desk | None:
             held = any(identity.did == did for identity in wallet.identities())

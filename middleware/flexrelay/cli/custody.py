@@ -156,7 +156,8 @@ def _render(record: CustodyRecord) -> None:
         rows.append(("block", f"{anchor.block.block}, transaction {anchor.block.tx_id} ({anchor.block.validation})"))
     if record.order is not None:
         counts = Counter(command.state for command in record.order.commands)
-        states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none here"
+        counts["confirmed by a reading"] = sum(1 for command in record.order.commands if command.confirmed_by)
+        states = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()) if count) or "none here"
         rows.append(("order", f"{record.order.order_id}, block {record.order.block.block}; commands: {states}"))
     if record.settlement is not None:
         settled = record.settlement

@@ -210,6 +210,7 @@ class Custody:
                 did=item.command.did,
                 parameters=dict(item.command.parameters),
                 state=item.state.value,
+                confirmed_by=0 if item.confirmation is None else item.confirmation.position,
             )
             for item in records
         )

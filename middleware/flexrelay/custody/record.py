@@ -56,6 +56,9 @@ class CommandLink(Model):
     did: str
     parameters: dict[str, int]
     state: str
+    """The newest that the transport told."""
+    confirmed_by: int = 0
+    """Journal position of the reading that shows that the device does it; 0 when none does."""
 
 
 class OrderLink(Model):

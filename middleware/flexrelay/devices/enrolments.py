@@ -81,6 +81,11 @@ class Enrolments:
     def named(self, name: str) -> DeviceRecord | None:
         return self._by_name.get(name)
 
+    def credentials(self, did: str) -> tuple[tuple[str, str], ...]:
+        """The (protocol, credential) pairs that it is bound to besides its scid; none for an unknown device."""
+        record = self._records.get(did)
+        return () if record is None else record.credentials
+
     def describe(self, did: str) -> DeviceInfo | None:
         """For the twin's mapping."""
         record = self._records.get(did)

@@ -3,13 +3,14 @@
 from flexrelay.dispatch.delivery import Delivery
 from flexrelay.dispatch.dispatcher import Dispatcher
 from flexrelay.dispatch.plan import DispatchOrder, NoCapacity, OrderedIsp, Plan, Planned, ProportionalPlan
-from flexrelay.dispatch.records import CommandRecord, CommandStep, Reading
+from flexrelay.dispatch.records import CommandRecord, CommandStep, Confirmation, Reading
 from flexrelay.dispatch.schema import DISPATCH
 
 __all__ = [
     "DISPATCH",
     "CommandRecord",
     "CommandStep",
+    "Confirmation",
     "Delivery",
     "DispatchOrder",
     "Dispatcher",

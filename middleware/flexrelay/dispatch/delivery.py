@@ -1,7 +1,8 @@
 """Delivery proof: a consumer of the journal that ties readings to the orders that they show the delivery of.
 
 A reading counts when its device is watched for the order and it was observed in the delivery period, ends included
-(energy is the difference of the registers at both ends). Links and position are stored in one transaction.
+(energy is the difference of the registers at both ends). A commanded device's own reading that shows that it does what
+it was told confirms the command. Links, confirmations and position are stored in one transaction.
 """
 
 import asyncio
@@ -11,9 +12,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from flexrelay.dispatch.plan import DispatchOrder
-from flexrelay.dispatch.records import WATCH, Reading
+from flexrelay.dispatch.records import WATCH, Reading, add_step, read_commands
 from flexrelay.journal.port import Entry, Journal, JournalUnavailable
 from flexrelay.store import Store, StoreUnavailable
+from flexrelay_sdk import CommandState
+from flexrelay_sdk.vocabulary import confirms
 
 logger = logging.getLogger(__name__)
 
@@ -103,8 +106,55 @@ class Delivery:
             "VALUES (?, ?, ?, ?, ?)",
             rows,
         )
+        for order_id, did in sorted({(row[1], row[3]) for row in rows}):
+            self._confirm(connection, order_id, did, entries)
         connection.execute(
             "INSERT INTO dispatch_position (tenant, position) VALUES (?, ?) "
             "ON CONFLICT (tenant) DO UPDATE SET position = max(position, excluded.position)",
             (self._tenant, entries[-1].position),
         )
+
+    def _confirm(self, connection: sqlite3.Connection, order_id: str, did: str, entries: Sequence[Entry]) -> None:
+        """Commands that went out are confirmed by the first reading that shows them; what the device refused is not.
+
+        One that expired unanswered may have been done all the same, its answer lost: the reading says so. The state
+        stays the transport's.
+        """
+        open_ = read_commands(
+            connection,
+            self._tenant,
+            "order_id = ? AND did = ? AND confirmed_position IS NULL AND state <> ? AND EXISTS (SELECT 1 FROM "
+            "dispatch_transition AS step WHERE step.tenant = dispatch_command.tenant AND "
+            "step.command_id = dispatch_command.command_id AND step.state = ?)",
+            order_id,
+            did,
+            CommandState.FAILED.value,
+            CommandState.SENT.value,
+        )
+        for record in open_:
+            found = next(
+                (
+                    (entry, measurement.observed_at)
+                    for entry in entries
+                    if entry.did == did
+                    for measurement in entry.measurements
+                    if confirms(record.command, measurement.observed_at, measurement.registers)
+                ),
+                None,
+            )
+            if found is None:
+                continue
+            entry, observed_at = found
+            connection.execute(
+                "UPDATE dispatch_command SET confirmed_position = ?, confirmed_at = ? "
+                "WHERE tenant = ? AND command_id = ?",
+                (entry.position, observed_at, self._tenant, record.command.command_id),
+            )
+            add_step(
+                connection,
+                self._tenant,
+                record.command.command_id,
+                entry.received_at,
+                CommandState.CONFIRMED,
+                f"reading at journal position {entry.position}",
+            )

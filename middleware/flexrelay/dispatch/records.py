@@ -10,14 +10,30 @@ from flexrelay_sdk import Command, CommandState
 
 
 @dataclass(frozen=True, slots=True)
+class Confirmation:
+    """The first journalled reading of the device that shows that it does what it was told (`observed_at` in market
+    time)."""
+
+    position: int
+    observed_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class CommandRecord:
-    """A command with its newest state; `reported` are the values that the device answered with."""
+    """A command with the newest state that its transport told; `reported` are the values that the device answered
+    with. `confirmation` is what the meter says, beside the transport's word and never in its place."""
 
     command: Command
     state: CommandState
     send_at: int
     detail: str
     reported: Mapping[str, int]
+    confirmation: Confirmation | None = None
+
+    @property
+    def life(self) -> CommandState:
+        """Where it stands in the one life of all commands: confirmed when a reading shows it."""
+        return self.state if self.confirmation is None else CommandState.CONFIRMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +58,8 @@ class Reading:
 WATCH: Final = "INSERT OR IGNORE INTO dispatch_watch (tenant, order_id, did, from_ms, until_ms) VALUES (?, ?, ?, ?, ?)"
 
 _COLUMNS: Final = (
-    "command_id, order_id, did, credential, name, parameters, send_at, expires_at, state, detail, reported"
+    "command_id, order_id, did, credential, name, parameters, send_at, expires_at, state, detail, reported, "
+    "confirmed_position, confirmed_at"
 )
 
 
@@ -69,6 +86,8 @@ def read_steps(connection: sqlite3.Connection, tenant: str, command_id: str) -> 
 
 
 def _record(row: tuple[Any, ...]) -> CommandRecord:
-    command_id, order_id, did, credential, name, parameters, send_at, expires_at, state, detail, reported = row
+    command_id, order_id, did, credential, name, parameters, send_at, expires_at, state, detail, reported = row[:11]
     command = Command(command_id, did, credential, name, json.loads(parameters), expires_at, order_id)
-    return CommandRecord(command, CommandState(state), send_at, detail, json.loads(reported))
+    position, observed_at = row[11:]
+    confirmation = None if position is None else Confirmation(position, observed_at)
+    return CommandRecord(command, CommandState(state), send_at, detail, json.loads(reported), confirmation)

@@ -33,5 +33,13 @@ DISPATCH: Final = Component(
                 "STRICT, WITHOUT ROWID",
             ),
         ),
+        Migration(
+            2,
+            "confirmation by a reading",
+            (
+                "ALTER TABLE dispatch_command ADD COLUMN confirmed_position INTEGER",
+                "ALTER TABLE dispatch_command ADD COLUMN confirmed_at INTEGER",
+            ),
+        ),
     ),
 )

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from flexrelay.adapters import load_adapter
+from flexrelay.adapters import command_target, load_adapter
 from flexrelay.config import ConfigError
 from flexrelay_adapters.mqtt import MqttAdapter
-from flexrelay_sdk import CommandTarget
+from flexrelay_sdk import Command, CommandTarget, CommandUpdate
 
 SECTION: dict[str, Any] = {
     "type": "mqtt",
@@ -41,7 +41,7 @@ def test_paths_of_a_section_are_within_the_data_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"type": "telepathy"}, "gateways.dso.adapters.field.type: 'telepathy' is not installed; there are mqtt"),
+        ({"type": "telepathy"}, "gateways.dso.adapters.field.type: 'telepathy' is not installed; there are .*mqtt"),
         ({"prot": 1}, "gateways.dso.adapters.field.prot"),
         ({"port": 0}, "gateways.dso.adapters.field.port"),
         ({"password_file": "nowhere"}, "gateways.dso.adapters.field.password_file"),
@@ -52,3 +52,45 @@ def test_paths_of_a_section_are_within_the_data_folder(tmp_path: Path) -> None:
 def test_a_mistake_is_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         load_adapter("dso", "field", {**SECTION, **change}, tmp_path)
+
+
+class Commanded:
+    """An adapter as far as a command sees it."""
+
+    def __init__(self, protocol: str, able: bool = True) -> None:
+        self.protocol = protocol
+        self.can_command = able
+        self.got: list[Command] = []
+
+    async def execute(self, command: Command, on_update: Any) -> None:
+        self.got.append(command)
+
+
+@pytest.mark.parametrize(
+    ("bindings", "protocol", "credential"),
+    [
+        ((), "mqtt", "scid"),
+        ((("lwm2m", "urn:7"),), "lwm2m", "urn:7"),
+        ((("sigfox", "s"), ("opcua", "ns=2;s=7"), ("lwm2m", "urn:7")), "lwm2m", "urn:7"),
+        ((("opcua", "x"),), "", ""),
+    ],
+)
+async def test_a_command_goes_to_the_adapter_of_the_devices_protocol(
+    bindings: tuple[tuple[str, str], ...], protocol: str, credential: str
+) -> None:
+    adapters = {"a": Commanded("mqtt"), "b": Commanded("opcua", able=False), "c": Commanded("lwm2m")}
+    target = command_target("dso", adapters, lambda did: bindings)  # type: ignore[arg-type]  # see Commanded
+    assert target.can_command
+    told: list[CommandUpdate] = []
+
+    async def tell(update: CommandUpdate) -> None:
+        told.append(update)
+
+    await target.execute(Command("c1", "did:x", "scid", "set_power", {}, 9, "o"), tell)
+    assert {a.protocol: a.got[0].credential for a in adapters.values() if a.got} == (
+        {protocol: credential} if protocol else {}
+    )
+    if not protocol:
+        assert [(update.state.value, update.detail) for update in told] == [
+            ("failed", "the device is bound to opcua; adapters of dso command over lwm2m, mqtt")
+        ]
