@@ -5,10 +5,10 @@ VENV := .venv/bin
 ARGS ?=
 export UV := $(or $(shell command -v uv),$(CURDIR)/.cache/uv/bin/uv)
 
-.PHONY: help setup demo test check bench soak schemas
+.PHONY: help setup demo demo-fabric test check bench soak schemas
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/.ready: pyproject.toml uv.lock scripts/setup.sh
 	@scripts/setup.sh
@@ -18,6 +18,9 @@ setup: .venv/.ready ## the environment only (.venv from uv.lock)
 
 demo: .venv/.ready ## the main job on embedded parts; ARGS="--no-serve --report FILE"
 	@$(VENV)/flexrelay demo $(ARGS)
+
+demo-fabric: .venv/.ready ## the same on a native Hyperledger Fabric network of its organisations, same numbers
+	@$(VENV)/flexrelay demo --ledger fabric $(ARGS)
 
 test: .venv/.ready ## everything the tests need, then all tests (at most 12 minutes on 2 cores)
 	@scripts/mosquitto.sh

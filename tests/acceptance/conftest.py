@@ -51,10 +51,10 @@ class Run:
         return account
 
 
-def _tell(folder: Path) -> Run:
+def tell(folder: Path, *options: str) -> Run:
     report = folder.with_suffix(".json")
     program = Path(sys.executable).with_name("flexrelay")
-    command = [program, "demo", "--no-serve", "--report", report, "--folder", folder, "--lead", "60"]
+    command = [program, "demo", "--no-serve", "--report", report, "--folder", folder, "--lead", "60", *options]
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT_S)
     except subprocess.TimeoutExpired as late:
@@ -73,7 +73,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         yield Run(folder, json.loads((folder / "report.json").read_text()), "")
         return
     root = tmp_path_factory.mktemp("demo")
-    yield _tell(root / "run")
+    yield tell(root / "run")
     shutil.rmtree(root)
 
 

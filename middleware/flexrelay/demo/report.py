@@ -17,16 +17,17 @@ Report = dict[str, Any]
 
 
 async def compile_report(
-    cast: Cast, folder: Path, told: DayAhead, done: Operation, settled: Settled, broker: str
+    cast: Cast, folder: Path, told: DayAhead, done: Operation, settled: Settled, broker: str, fabric: str
 ) -> Report:
-    """The report's JSON value. Energies in J, powers in W, prices in n€/Wh, money in µ€."""
+    """The report's JSON value. Energies in J, powers in W, prices in n€/Wh, money in µ€. `fabric`: a Fabric ledger's
+    version."""
     gateways = cast.site.gateways
     counts = {org: await gateways[org].windows.counts() for org in ORGS}
     balances = await gateways[DSO].ledger.evaluate("accounts.balances", {})
     accounts = {item["account"]: item["micro_eur"] for item in balances["accounts"]}
     line = await _proven_line(cast, settled)
     checks = await gateways[A].custody.verify(line)
-    ledger = await _ledger(cast, folder)
+    ledger = await _ledger(cast, folder, fabric)
     names = {desk.did: f"{org}/{label}" for (org, label), desk in cast.desks.items()}
     return {
         "readings": sum(gateways[org].journal.end for org in ORGS),
@@ -77,7 +78,9 @@ async def _anchors(cast: Cast) -> int:
     return len(await cast.site.gateways[DSO].views.documents("anchor"))
 
 
-async def _ledger(cast: Cast, folder: Path) -> dict[str, Any]:
+async def _ledger(cast: Cast, folder: Path, fabric: str) -> dict[str, Any]:
+    if cast.site.ledger.kind == "fabric":
+        return {"version": fabric, **await _fabric(cast)}
     found = await asyncio.to_thread(verify, folder / "ledger")
     return {
         "kind": "embedded",
@@ -86,6 +89,27 @@ async def _ledger(cast: Cast, folder: Path) -> dict[str, Any]:
         "verified": found.ok,
         "problems": [str(problem) for problem in found.problems],
         "transactions": found.transactions,
+    }
+
+
+async def _fabric(cast: Cast) -> dict[str, Any]:
+    """The same of a Fabric channel: every block is fetched, its signatures and its place in the chain are checked."""
+    ledger = cast.site.ledger
+    height = await ledger.height()
+    transactions, before, problems = 0, "", []
+    for number in range(height):
+        view = await ledger.block(number)
+        if number and view.previous_hash != before:
+            problems.append(f"block {number} does not follow block {number - 1}")
+        before = view.hash
+        transactions += len(view.transactions)
+    return {
+        "kind": "fabric",
+        "height": height,
+        "last_hash": before,
+        "verified": not problems,
+        "problems": problems,
+        "transactions": transactions,
     }
 
 

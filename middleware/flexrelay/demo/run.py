@@ -14,6 +14,7 @@ from flexrelay.demo.barrier import StoryLate
 from flexrelay.demo.cast import Progress, calendar
 from flexrelay.demo.day_ahead import EVE
 from flexrelay.demo.grid import copy_extract, load_grid
+from flexrelay.demo.ledger import LedgerKind
 from flexrelay.demo.plots import Offer, TransformerDay
 from flexrelay.demo.report import Report, compile_report, merit_order, transformer_day, write_pictures, write_report
 from flexrelay.demo.stage import Stage, open_stage
@@ -31,13 +32,16 @@ GATE_MS = 9 * 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`folder` must not exist; `seed` makes the devices' keys; `embedded_broker`: amqtt even where Mosquitto is."""
+    """`folder` must not exist; `seed` makes the devices' keys; `embedded_broker`: amqtt even where Mosquitto is;
+    `fabric`: the version of a Fabric ledger."""
 
     folder: Path
     rate: int = RATE
     lead_s: float = LEAD_S
     seed: str = field(default_factory=lambda: secrets.token_hex(8))
     embedded_broker: bool = False
+    ledger: LedgerKind = "embedded"
+    fabric: str = "3.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +88,20 @@ async def _once(
     profiles = copy_extract(folder / "profiles")
     grid = load_grid(profiles)
     gate = next(day.start for day in calendar() if day.date == EVE) + GATE_MS
-    clock = MarketClock(wall_ms(), gate - int(lead_s * 1000) * options.rate, options.rate, 1)
-    async with open_stage(folder, grid, clock, options.seed, progress, options.embedded_broker) as stage:
+
+    def clock() -> MarketClock:
+        return MarketClock(wall_ms(), gate - int(lead_s * 1000) * options.rate, options.rate, 1)
+
+    async with open_stage(
+        folder,
+        grid,
+        clock,
+        options.seed,
+        progress,
+        embedded_broker=options.embedded_broker,
+        ledger=options.ledger,
+        fabric=options.fabric,
+    ) as stage:
         devices = asyncio.create_task(stage.fleet.follow(), name="devices")
         try:
             told = await day_ahead.tell(stage.cast, grid.limit_w, progress)
@@ -94,7 +110,7 @@ async def _once(
             settled = await settlement.tell(stage.cast, told, done, progress)
             progress("verifying the ledger from block 0")
             broker = f"{stage.broker.kind} on port {stage.broker.port}"
-            report = await compile_report(stage.cast, folder, told, done, settled, broker)
+            report = await compile_report(stage.cast, folder, told, done, settled, broker, options.fabric)
             offers, need = merit_order(told)
             day = transformer_day(stage.cast, told, settled)
             pictures = write_pictures(folder, offers, need, day, grid.attribution)

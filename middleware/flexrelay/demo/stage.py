@@ -1,10 +1,10 @@
-"""The demo's stage: a data folder, a broker, an embedded ledger and three gateways in one process.
+"""The demo's stage: a data folder, a broker, a ledger and three gateways in one process.
 
 What is written is an ordinary data folder: `flexrelay run FOLDER` goes on with it.
 """
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,11 @@ from pydantic import SecretStr
 from flexrelay.app import Site, open_site
 from flexrelay.config import FILE_NAME, load
 from flexrelay.demo.broker import TOPICS, Account, Broker, device_account, gateway_account, start_broker
-from flexrelay.demo.cast import DSO, FLEETS, ORGS, Cast, Progress, Roster, assemble, enlist
+from flexrelay.demo.cast import FLEETS, ORGS, Cast, Progress, Roster, assemble, enlist
 from flexrelay.demo.devices import Fleet
 from flexrelay.demo.grid import Grid
-from flexrelay.founding import MarketClock, found, genesis, wallet_of
-from flexrelay.ledger.embedded import EmbeddedLedger
+from flexrelay.demo.ledger import LedgerKind, founded
+from flexrelay.founding import MarketClock, wallet_of
 from flexrelay_schemas.did import split_did
 
 NETWORK = "demo"
@@ -37,7 +37,15 @@ class Stage:
 
 @asynccontextmanager
 async def open_stage(
-    folder: Path, grid: Grid, clock: MarketClock, seed: str, progress: Progress, embedded_broker: bool = False
+    folder: Path,
+    grid: Grid,
+    make_clock: Callable[[], MarketClock],
+    seed: str,
+    progress: Progress,
+    *,
+    embedded_broker: bool = False,
+    ledger: LedgerKind = "embedded",
+    fabric: str = "3.1",
 ) -> AsyncIterator[Stage]:
     """Make the data folder, start the broker and the gateways, register everybody, connect the devices."""
     (folder / "secrets").mkdir(parents=True, mode=0o700)
@@ -48,16 +56,15 @@ async def open_stage(
     passwords = {org: _secret(folder / "secrets" / f"mqtt-{org}") for org in ORGS}
     async with start_broker(folder / "broker", _accounts(roster, passwords), embedded=embedded_broker) as broker:
         progress(f"broker: {broker.kind} on port {broker.port}")
-        (folder / FILE_NAME).write_text(_configuration(broker, grid))
-        async with EmbeddedLedger.open(folder / "ledger", genesis(NETWORK, wallets)) as ledger:
-            await found(ledger, NETWORK, wallets, clock, DSO)
-        async with open_site(folder, load(folder)) as site:
-            cast = await assemble(site, grid, roster, progress)
-            devices = Fleet(
-                cast.devices.values(), host=broker.host, port=broker.port, mqtt5=broker.mqtt5, now=cast.market_now
-            )
-            async with devices as fleet:
-                yield Stage(folder, site, cast, broker, fleet)
+        async with founded(ledger, folder, NETWORK, wallets, make_clock, progress, fabric) as section:
+            (folder / FILE_NAME).write_text(_configuration(section, broker, grid))
+            async with open_site(folder, load(folder)) as site:
+                cast = await assemble(site, grid, roster, progress)
+                devices = Fleet(
+                    cast.devices.values(), host=broker.host, port=broker.port, mqtt5=broker.mqtt5, now=cast.market_now
+                )
+                async with devices as fleet:
+                    yield Stage(folder, site, cast, broker, fleet)
 
 
 def _secret(path: Path) -> str:
@@ -75,9 +82,9 @@ def _accounts(roster: Roster, passwords: dict[str, str]) -> list[Account]:
     return [*devices, *(gateway_account(org, f"gateway-{org}", passwords[org]) for org in ORGS)]
 
 
-def _configuration(broker: Broker, grid: Grid) -> str:
-    """The data folder's flexrelay.toml."""
-    sections = [f'network = "{NETWORK}"\n\n[ledger]\nkind = "embedded"\nfolder = "ledger"\n']
+def _configuration(ledger: str, broker: Broker, grid: Grid) -> str:
+    """The data folder's flexrelay.toml; `ledger` is its section of that name."""
+    sections = [f'network = "{NETWORK}"\n\n{ledger}']
     for org in ORGS:
         sections.append(
             f"""

@@ -9,7 +9,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from flexrelay.network import build, channels, health, lifecycle
+from flexrelay.network import build, channels, health, lifecycle, snapshots
 from flexrelay.network.build import Binaries
 from flexrelay.network.changes import Command, check
 from flexrelay.network.commands import PeerCommands
@@ -20,7 +20,7 @@ from flexrelay.network.material import Material
 from flexrelay.network.plan import Kind, Plan, Process, processes_of
 from flexrelay.network.ports import answers, choose, is_free
 from flexrelay.network.processes import Processes, Program, Running
-from flexrelay.network.profiles import write_profiles
+from flexrelay.network.profiles import write_gateway_profile, write_profiles
 from flexrelay.network.spec import Spec, parse
 from flexrelay.network.waiting import until
 
@@ -112,6 +112,24 @@ class Network:
         running = self.processes.running()
         return [self._status(process, running) for process in processes_of(self.spec)]
 
+    def backup(self, peer: str, to: Path) -> dict[str, int]:
+        """Write a peer's snapshots to a new folder; the peer goes on. Channel → last block that is in it."""
+        with self.folder.locked():
+            self.state  # noqa: B018  # says so when there is no network
+            return snapshots.backup(self.plan, self.peer(peer), to)
+
+    def restore(self, peer: str, source: Path) -> Path | None:
+        """Make a peer anew from a backup of its organisation. Where its former data lies now, None when it had none."""
+        with self.folder.locked():
+            process = self._known(peer)
+            commands = self.peer(process.name)
+            blocks = snapshots.read_manifest(source, self.spec.name, process.name)
+            self.processes.stop([process.name])
+            aside = snapshots.set_aside(self.folder.data(process.name) / "data")
+            self._start([self.plan.program(process)])
+            snapshots.join(self.plan, commands, source, blocks)
+            return aside
+
     # --- what others use
 
     @property
@@ -142,6 +160,11 @@ class Network:
         """A client certificate (PEM) of the organisation for a P-256 public key that is held elsewhere."""
         self.spec.organisation(org)
         return self.materials[org].enrol(name, key)
+
+    def gateway_profile(self, org: str, name: str, key: str | ec.EllipticCurvePublicKey) -> Path:
+        """The connection profile, on the first channel, of a gateway whose P-256 key is held elsewhere (a wallet)."""
+        certificate = self.enrol(org, name, key)
+        return write_gateway_profile(self.folder, self.spec, self.materials, self.hosts, org, name, certificate)
 
     def profile(self, org: str, channel: str | None = None) -> Path:
         """The connection profile of an organisation on a channel, the first without."""
