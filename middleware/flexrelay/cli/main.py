@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flexrelay.cli import actor, custody, deadletter, device, ledger, market
+from flexrelay.cli import actor, custody, deadletter, device, ledger, market, network
 from flexrelay.cli.bench import bench
 from flexrelay.cli.demo import demo
 from flexrelay.cli.init import init
@@ -28,6 +28,7 @@ for name, noun in (
     ("device", device),
     ("market", market),
     ("ledger", ledger),
+    ("network", network),
     ("custody", custody),
     ("deadletter", deadletter),
 ):
