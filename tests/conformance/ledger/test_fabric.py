@@ -1,5 +1,9 @@
-"""Hyperledger Fabric keeps every promise of the port."""
+"""Hyperledger Fabric keeps every promise of the port.
 
+FLEXRELAY_TEST_FABRIC = "3.1" | "2.5" and FLEXRELAY_TEST_CONSENSUS = "raft" | "bft" (3.1 only) choose the network.
+"""
+
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -7,8 +11,15 @@ from conformance.ledger.fabric import FabricHarness
 from conformance.ledger.promises import LedgerPromises
 
 
+CONSENSUS = os.environ.get("FLEXRELAY_TEST_CONSENSUS", "raft")
+
+
 class TestFabricLedger(LedgerPromises):
-    harness = FabricHarness()
+    harness = FabricHarness(
+        fabric=os.environ.get("FLEXRELAY_TEST_FABRIC", "3.1"),
+        consensus=CONSENSUS,
+        orderers=4 if CONSENSUS == "bft" else 1,
+    )
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod

@@ -23,7 +23,6 @@ from flexrelay.ledger.fabric.messages import (
 from flexrelay.ledger.fabric.profile import ClientTls, Peer
 
 MAX_MESSAGE_BYTES: Final = 100 * 1024 * 1024
-_LOOK_EVERY_S: Final = 1.0
 _OLD_CHANNEL_S: Final = 30.0
 
 _OPTIONS: Final = (
@@ -125,7 +124,7 @@ class PeerChannel:
         Raises ProfileError for files that do not fit together; the present channel stays then.
         """
         now = time.monotonic()
-        if now - self._looked < _LOOK_EVERY_S:
+        if now - self._looked < files.LOOK_EVERY_S:
             return False
         self._looked = now
         if not self._watched.changed():

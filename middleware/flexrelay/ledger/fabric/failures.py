@@ -20,6 +20,14 @@ MISMATCH: Final = "ProposalResponsePayloads do not match"
 _ALREADY: Final = ("request already exists", "request already processed")
 _NEVER: Final = ("status=BAD_REQUEST", "status=FORBIDDEN", "status=REQUEST_ENTITY_TOO_LARGE", "status=NOT_FOUND")
 _NOT_CONNECTED: Final = ("failed to connect to all addresses", "dns resolution failed")
+_OF_OTHERS: Final = (
+    "failed to find any endorsing peers",
+    "no orderer",
+    "no orderers",
+    "insufficient number of orderers",
+    "endorsement timeout expired",
+    "submit timeout expired",
+)
 _MAX_TEXT: Final = 400
 
 Code = grpc.StatusCode
@@ -59,7 +67,9 @@ class Failure:
 
     @property
     def peer_failed(self) -> bool:
-        """Whether another peer may do better."""
+        """Whether the peer itself is not well; what its gateway says of other nodes is not its own failure."""
+        if self.details or self.message.startswith(_OF_OTHERS):
+            return False
         return self.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.INTERNAL)
 
     @property

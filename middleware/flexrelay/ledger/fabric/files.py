@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -10,6 +11,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from flexrelay.ledger.fabric.errors import ProfileError
+
+LOOK_EVERY_S: Final = 1.0
+"""How often running connections look whether a file changed."""
 
 
 def read_file(path: str, field: str) -> bytes:

@@ -187,7 +187,7 @@ class Gateway:
                         return
                     if not isinstance(error, LedgerUnavailable | OutcomeUnknown):
                         raise (unknown or error) from None
-                    if not failure.details and failure.peer_failed:
+                    if failure.peer_failed:
                         self._pool.failed(peer, failure.message)
                     if isinstance(error, OutcomeUnknown):
                         unknown = unknown or error

@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import time
 from typing import Final, Protocol
 
 from cryptography.hazmat.primitives import hashes, serialization
@@ -84,6 +85,7 @@ class Identity:
         self._path = profile.identity.certificate
         self._signer = signer
         self._watched = files.Watched([self._path])
+        self._looked = time.monotonic()
         self._load()
 
     def _load(self) -> None:
@@ -100,6 +102,10 @@ class Identity:
 
     def renew(self) -> bool:
         """Read the certificate again when its file changed. Raises ProfileError, and the old one stays."""
+        now = time.monotonic()
+        if now - self._looked < files.LOOK_EVERY_S:
+            return False
+        self._looked = now
         if not self._watched.changed():
             return False
         self._load()

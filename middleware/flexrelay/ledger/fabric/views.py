@@ -4,6 +4,8 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf.message import DecodeError
 
 from flexrelay.ledger.fabric.blocks import Item, events_of, executed, items_of
@@ -25,6 +27,7 @@ from flexrelay.ledger.fabric.messages import (
 from flexrelay.ledger.fabric.msp import Trust
 from flexrelay.ledger.fabric.proposal import check_endorsements
 from flexrelay.ledger.port import BlockView, Validation
+from flexrelay_schemas.keys import multikey
 
 EXECUTED = "executed"
 UNPROVED = "signature not proved"
@@ -65,7 +68,7 @@ def _shown(item: Item, trust: Trust, chaincodes: Collection[str]) -> dict[str, A
 def _of_payload(item: Item, trust: Trust, chaincodes: Collection[str]) -> dict[str, Any]:
     outer = Payload.FromString(item.payload)
     creator = SerializedIdentity.FromString(SignatureHeader.FromString(outer.header.signature_header).creator)
-    found: dict[str, Any] = {"creator": [creator.mspid, creator.id_bytes.decode(errors="replace")]}
+    found: dict[str, Any] = {"creator": [creator.mspid, _key(creator.id_bytes)]}
     if item.kind != ENDORSER_TRANSACTION:
         return found
     action = ChaincodeActionPayload.FromString(Transaction.FromString(outer.data).actions[0].payload)
@@ -86,6 +89,15 @@ def _of_payload(item: Item, trust: Trust, chaincodes: Collection[str]) -> dict[s
         events = events_of(action, chaincodes, item.tx_id)
         found["events"] = [[event.name, _text(event.payload)] for event in events]
     return found
+
+
+def _key(pem: bytes) -> str:
+    """The Multikey of a certificate's key, "" when there is none."""
+    try:
+        public = x509.load_pem_x509_certificate(pem).public_key()
+        return multikey(public) if isinstance(public, ec.EllipticCurvePublicKey) else ""
+    except ValueError:
+        return ""
 
 
 def _endorsers(action: Any, trust: Trust, tx_id: str) -> list[list[str]]:
