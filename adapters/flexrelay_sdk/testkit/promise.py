@@ -30,5 +30,3 @@ class Promise(Enum):
     """queued → sent → acked | failed | expired, one end each; expiry is honoured."""
     SLEEP = "sleep"
     """A sleeping device gets its command on waking, and none that has expired."""
-    FRAMES = "frames"
-    """Captured frames decode to the expected readings."""
