@@ -75,10 +75,15 @@ class Contracts:
         _check_time(invocation.time_ms, self._clock(), self._config.guard_ms)
         ctx = self._context(invocation, peer, announced, read_only=False)
         chosen = _Chosen(self._transactions, self._config, invocation.chaincode, answer)
-        answer.payload = _guarded(invocation, answer, lambda: canonical(dict(invoke(ctx, intent, chosen))))
-        ctx.finish()
-        for kind, payload in ctx.writes.requests(announced):
-            peer.ask(kind, payload)
+
+        def run() -> bytes:
+            result = canonical(dict(invoke(ctx, intent, chosen)))
+            ctx.finish()
+            for kind, payload in ctx.writes.requests(announced):
+                peer.ask(kind, payload)
+            return result
+
+        answer.payload = _guarded(invocation, answer, run)
         if ctx.events:
             answer.event = (EVENTS, encode_events(ctx.events))
 
@@ -205,6 +210,8 @@ def _guarded(invocation: Invocation, answer: Answer, run: Callable[[], bytes]) -
         return run()
     except (Refused, Rejected):
         raise
+    except DecodeError:
+        raise Rejected("peer_error", "an answer of the peer cannot be read") from None
     except Exception as error:
         place = "".join(traceback.format_tb(error.__traceback__))
         name, kind = answer.function or "the call", type(error).__name__

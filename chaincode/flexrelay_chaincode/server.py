@@ -41,6 +41,7 @@ class ChaincodeServer:
         self._program = program or make_program(config)
         self._credentials = server_credentials(config) if config.tls else None
         self._sessions: set[Session] = set()
+        self._ends: set[Callable[[], None]] = set()
         self._listening = False
         self._draining = False
         self._pool = Pool(config.threads, config.max_calls)
@@ -87,6 +88,8 @@ class ChaincodeServer:
         await self._drain()
         self._sweeper.cancel()
         await asyncio.gather(self._sweeper, return_exceptions=True)
+        for end in self._ends.copy():
+            end()
         await asyncio.to_thread(self._server.stop(_CLOSE_S).wait, 2 * _CLOSE_S)
         self._pool.close()
 
@@ -126,12 +129,14 @@ class ChaincodeServer:
 
         def end() -> None:
             self._sessions.discard(session)
+            self._ends.discard(end)
             session.close()
             outgoing.put(None)
 
         if not context.add_callback(end):
             return iter(())
         self._sessions.add(session)
+        self._ends.add(end)
         _LOG.info("a peer connected from %s", context.peer())
         session.register()
         reader = Thread(target=_read, args=(requests, session, end), name="chaincode-reader", daemon=True)
@@ -145,7 +150,7 @@ class ChaincodeServer:
             return
         session.warned = True
         if session.ready:
-            _LOG.warning(
+            _LOG.info(  # the peer says nothing; most often nobody has called yet
                 "registered as %s and not called for %g s: if calls hang at the peer, then this is not the committed "
                 "package's id; compare with `peer lifecycle chaincode queryinstalled`",
                 self._config.id,

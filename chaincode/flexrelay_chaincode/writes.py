@@ -84,7 +84,11 @@ def _policy_entry(orgs: Sequence[str]) -> Any:
 
 def key_policy(orgs: Sequence[str]) -> bytes:
     """A policy that needs a peer of each organisation, as a marshalled SignaturePolicyEnvelope; empty bytes (no policy
-    of the key's own) for no organisation."""
+    of the key's own) for no organisation.
+
+    Validation takes empty bytes as no policy. A peer's gateway does not: it plans no endorsements for such a key, so a
+    transaction that writes it must name its endorsing organisations.
+    """
     names = sorted(set(orgs))
     if not names:
         return b""
