@@ -153,10 +153,8 @@ class _Pki:
         return signed.public_bytes(serialization.Encoding.PEM)
 
 
-def _tls(
-    folder: Path, certificate: str = "server.pem", key: str = "server.key", ca: str = "root.pem"
-) -> dict[str, str]:
-    given = {"tls_certificate": certificate, "tls_key": key, "client_ca": ca}
+def _tls(folder: Path, **changes: str) -> dict[str, str]:
+    given = {"tls_certificate": "server.pem", "tls_key": "server.key", "client_ca": "root.pem"} | changes
     return {name: str(folder / value) for name, value in given.items()}
 
 
