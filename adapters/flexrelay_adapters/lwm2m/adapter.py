@@ -12,6 +12,7 @@ from flexrelay_adapters.lwm2m.coap.blockwise import Assemblies, complete
 from flexrelay_adapters.lwm2m.coap.codes import CONTENT_FORMAT, GET
 from flexrelay_adapters.lwm2m.coap.layer import Exchange, MessageLayer, NoAnswer, Timing
 from flexrelay_adapters.lwm2m.coap.message import Option, path_options
+from flexrelay_adapters.lwm2m.coap.udp import UdpEndpoint
 from flexrelay_adapters.lwm2m.codec import Lwm2mCodec, Override, channel
 from flexrelay_adapters.lwm2m.commands import Commander
 from flexrelay_adapters.lwm2m.config import Lwm2mConfig
@@ -177,13 +178,15 @@ class Lwm2mAdapter:
         config = self.config
         if config.coap is not None:
             self.plain.open(config.coap.host, config.coap.port)
-            assert self.plain.endpoint is not None
-            log.info(
-                "%s: CoAP on %s, receive buffer %d bytes", self.name, self.endpoint, self.plain.endpoint.buffer_bytes
-            )
         if config.coaps is not None:
             self.dtls = DtlsTransport(config.coaps, self.layer.receive, gone=self.layer.forget)
             self.dtls.open()
+        buffers = [endpoint.buffer_bytes for endpoint in self._endpoints()]
+        log.info("%s: serves %s, receive buffers of %s bytes", self.name, self.endpoint, buffers)
+
+    def _endpoints(self) -> list[UdpEndpoint]:
+        found = [self.plain.endpoint, self.dtls.endpoint if self.dtls is not None else None]
+        return [endpoint for endpoint in found if endpoint is not None]
 
     def _close(self) -> None:
         self.plain.close()
