@@ -8,9 +8,11 @@ from typing import Any
 from flexrelay.network.commands import PeerCommands, patiently
 from flexrelay.network.errors import NetworkError
 from flexrelay.network.genesis import write_genesis
+from flexrelay.network.health import ask
 from flexrelay.network.plan import Plan
 from flexrelay.network.spec import Channel
 from flexrelay.network.together import together
+from flexrelay.network.waiting import until
 
 
 def write_first_blocks(plan: Plan) -> None:
@@ -34,6 +36,24 @@ def join(plan: Plan) -> None:
         for org in plan.spec.members(channel):
             steps += [partial(patiently, partial(peer.join, block)) for peer in plan.peers(org)]
         together(steps)
+
+
+def wait_for_peers(plan: Plan) -> None:
+    """Until every peer has all blocks and sees all other peers of its channels: before that it could not give them
+    private values, and would not know whom to ask for endorsements. Raises NetworkError."""
+    orderers = [plan.ports[f"{name}.operations"] for name in plan.spec.orderer_names]
+    for channel in plan.spec.channels:
+        newest = max(ask(port).heights.get(channel.name, 0) for port in orderers)
+        names = [name for org in plan.spec.members(channel) for name in plan.spec.peer_names(org)]
+        for name in names:
+            port = plan.ports[f"{name}.operations"]
+            problem = f"{name} has not the newest block of {channel.name}, or does not see its {len(names)} peers,"
+            until(partial(_arrived, port, channel.name, newest, len(names) - 1), problem)
+
+
+def _arrived(port: int, channel: str, height: int, others: int) -> bool:
+    found = ask(port)
+    return found.heights.get(channel, 0) >= height and found.known.get(channel, 0) >= others
 
 
 def admit(plan: Plan, channel: Channel, newcomers: list[str]) -> None:
@@ -68,7 +88,6 @@ def admit(plan: Plan, channel: Channel, newcomers: list[str]) -> None:
 def _effective(plan: Plan, asked: PeerCommands, channel: Channel, missing: list[str], work: Path) -> None:
     """Wait until the channel's newest configuration names them."""
     from flexrelay.network import configuration
-    from flexrelay.network.waiting import until
 
     def named() -> bool:
         current: Any = configuration.of_block(_newest(plan, asked, channel, work / "newest.block"))

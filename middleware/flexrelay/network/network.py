@@ -90,6 +90,8 @@ class Network:
             lifecycle.define(plan, self.state.sequences)
             if start_contracts:
                 self._settle(programs)
+            self._say("peers see each other and the newest block")
+            channels.wait_for_peers(plan)
             write_profiles(self.folder, self.spec, plan.materials, plan.hosts)
             self._write(replace(self.state, founded=True))
 
@@ -164,7 +166,7 @@ class Network:
     def gateway_profile(self, org: str, name: str, key: str | ec.EllipticCurvePublicKey) -> Path:
         """The connection profile, on the first channel, of a gateway whose P-256 key is held elsewhere (a wallet)."""
         certificate = self.enrol(org, name, key)
-        return write_gateway_profile(self.folder, self.spec, self.materials, self.hosts, org, name, certificate)
+        return write_gateway_profile(self.folder, self.spec, self.materials, self.plan.hosts, org, name, certificate)
 
     def profile(self, org: str, channel: str | None = None) -> Path:
         """The connection profile of an organisation on a channel, the first without."""
@@ -313,7 +315,7 @@ class Network:
         ports = self.state.ports
         operations = ports.get(f"{process.name}.{'health' if process.kind == 'contract' else 'operations'}", 0)
         pid = running[process.name].pids[0] if process.name in running else None
-        found = health.ask(operations) if pid is not None else health.Health(False, {})
+        found = health.ask(operations) if pid is not None else health.Health(False)
         return ProcessStatus(
             name=process.name,
             kind=process.kind,

@@ -118,6 +118,11 @@ def peer(
         # An anchor peer that has not joined yet is tried again after this long (default 25 s): until then gateways find
         # no endorsers of its organisation.
         "CORE_PEER_GOSSIP_RECONNECTINTERVAL": "1s",
+        # Peers that meet refuse each other's news until they have each other's certificates: ask for them more often.
+        "CORE_PEER_GOSSIP_PULLINTERVAL": "1s",
+        "CORE_PEER_GOSSIP_REQUESTSTATEINFOINTERVAL": "1s",
+        "CORE_PEER_GOSSIP_PUBLISHSTATEINFOINTERVAL": "1s",
+        "CORE_PEER_GOSSIP_MEMBERSHIPTRACKERINTERVAL": "1s",
         # Without it a peer waits ever longer, up to an hour, for orderers that were away.
         "CORE_PEER_DELIVERYCLIENT_RECONNECTBACKOFFTHRESHOLD": "1s",
         "CORE_OPERATIONS_LISTENADDRESS": f"{HOST}:{ports[f'{name}.operations']}",
