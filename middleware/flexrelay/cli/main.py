@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from flexrelay.cli import actor, custody, deadletter, device, ledger, market, network
+from flexrelay.cli import actor, adapter, custody, deadletter, device, ledger, market, network
 from flexrelay.cli.bench import bench
 from flexrelay.cli.demo import demo
 from flexrelay.cli.init import init
 from flexrelay.cli.run import run
+from flexrelay.cli.simulate import simulate
 
 app = typer.Typer(
     name="flexrelay",
@@ -23,9 +24,11 @@ app.command()(init)
 app.command()(run)
 app.command()(demo)
 app.command()(bench)
+app.command()(simulate)
 for name, noun in (
     ("actor", actor),
     ("device", device),
+    ("adapter", adapter),
     ("market", market),
     ("ledger", ledger),
     ("network", network),
