@@ -76,12 +76,14 @@ class Result:
 
 
 @dataclass
-class _Context:
-    done: "asyncio.Future[Any]"
-    result: Result
+class Served:
+    """One transaction's simulator at the peer."""
+
+    result: Result = field(default_factory=lambda: Result(0, "", b"", None))
     iterators: dict[str, tuple[Iterator[tuple[str, bytes]], list[int]]] = field(default_factory=dict)
-    busy: bool = False
     paged: bool = False
+    busy: bool = False
+    done: "asyncio.Future[Any] | None" = None
 
 
 class PeerDouble:
@@ -102,7 +104,7 @@ class PeerDouble:
         """Answers INVOKE_CHAINCODE: (name, args) → a marshalled ChaincodeMessage."""
         self.broken = ""
         self.delay_s = 0.0
-        self._contexts: dict[tuple[str, str], _Context] = {}
+        self._contexts: dict[tuple[str, str], Served] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Lock()
 
@@ -167,12 +169,13 @@ class PeerDouble:
         return result
 
     async def execute(self, message: Any, timeout_s: float = 20.0) -> Result:
-        context = _Context(asyncio.get_running_loop().create_future(), Result(0, "", b"", None))
+        context = Served(done=asyncio.get_running_loop().create_future())
         key = (message.channel_id, message.txid)
         assert key not in self._contexts, "a peer takes a transaction id once at a time"
         self._contexts[key] = context
         try:
             await self.send(message)
+            assert context.done is not None
             reply = await asyncio.wait_for(context.done, timeout_s)
         finally:
             del self._contexts[key]
@@ -203,7 +206,7 @@ class PeerDouble:
             name = Message.Type.Name(message.type)
             context = self._contexts.get((message.channel_id, message.txid))
             if message.type in (Message.COMPLETED, Message.ERROR):
-                if context is not None and not context.done.done():
+                if context is not None and context.done is not None and not context.done.done():
                     context.done.set_result(message)
                 continue
             if message.type == Message.KEEPALIVE:
@@ -228,23 +231,23 @@ class PeerDouble:
             else:
                 await self._answer(message, name, context)
 
-    async def _later(self, message: Any, name: str, context: _Context) -> None:
+    async def _later(self, message: Any, name: str, context: Served) -> None:
         await asyncio.sleep(self.delay_s)
         await self._answer(message, name, context)
 
-    async def _answer(self, message: Any, name: str, context: _Context) -> None:
+    async def _answer(self, message: Any, name: str, context: Served) -> None:
         reply = Message(type=Message.RESPONSE, txid=message.txid, channel_id=message.channel_id)
         try:
             if name in self.failing:
                 raise PeerFault(self.failing[name])
-            reply.payload = self._serve(name, message.payload, context)
+            reply.payload = self.serve(name, message.payload, context)
         except PeerFault as error:
             reply.type = Message.ERROR
             reply.payload = f"{name} failed: transaction ID: {message.txid}: {error}".encode()
         context.busy = False
         await self.send(reply)
 
-    def _serve(self, name: str, payload: bytes, context: _Context) -> bytes:
+    def serve(self, name: str, payload: bytes, context: Served) -> bytes:
         out: bytes
         match name:
             case "GET_STATE":
@@ -291,7 +294,7 @@ class PeerDouble:
                 return self.invoke(spec.chaincode_id.name, list(spec.input.args))
         raise PeerFault("not served by this double")
 
-    def _write(self, kind: str, record: Any, context: _Context) -> None:
+    def _write(self, kind: str, record: Any, context: Served) -> None:
         if context.paged:
             raise PeerFault("a write after a paged query")
         result = context.result
@@ -307,7 +310,7 @@ class PeerDouble:
         else:
             result.writes[record.key] = None
 
-    def _range(self, request: Any, context: _Context) -> bytes:
+    def _range(self, request: Any, context: Served) -> bytes:
         start, end, size = request.startKey, request.endKey, 0
         if request.metadata:
             metadata = wire.QueryMetadata.FromString(request.metadata)
@@ -323,7 +326,7 @@ class PeerDouble:
         context.iterators[name] = (iter(found[: self.query_limit]), [len(found[: self.query_limit])])
         return self._next(name, context)
 
-    def _next(self, name: str, context: _Context) -> bytes:
+    def _next(self, name: str, context: Served) -> bytes:
         if name not in context.iterators:
             raise PeerFault("query iterator not found")
         entries, left = context.iterators[name]
