@@ -30,11 +30,18 @@ def _is_table(value: Any) -> bool:
 
 def _key(text: str) -> str:
     bare = text.isascii() and text.replace("-", "").replace("_", "").isalnum()
-    return text if bare else json.dumps(text)
+    return text if bare else _text(text)
 
 
 def _value(value: Any) -> str:
-    """JSON's texts, numbers and lists of them are TOML's."""
+    """JSON's numbers and truths are TOML's."""
+    if isinstance(value, str):
+        return _text(value)
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_value(item) for item in value) + "]"
     return json.dumps(value)
+
+
+def _text(value: str) -> str:
+    """JSON's escapes are TOML's, but for pairs of surrogates; TOML wants DEL escaped too."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
