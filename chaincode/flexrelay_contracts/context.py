@@ -90,10 +90,11 @@ class ContractContext(Protocol):
 
 def composite_key(kind: str, *attributes: str) -> str:
     """Fabric's composite key: \\x00 kind \\x00 attribute \\x00 … Raises ValueError for reserved characters."""
-    for part in (kind, *attributes):
-        if MIN_UNICODE in part or MAX_UNICODE in part:
-            raise ValueError(f"a key part holds a reserved character: {part!r}")
-    return MIN_UNICODE + MIN_UNICODE.join((kind, *attributes)) + MIN_UNICODE
+    joined = MIN_UNICODE.join(("", kind, *attributes, ""))
+    if joined.count(MIN_UNICODE) != len(attributes) + 2 or MAX_UNICODE in joined:
+        wrong = next(part for part in (kind, *attributes) if MIN_UNICODE in part or MAX_UNICODE in part)
+        raise ValueError(f"a key part holds a reserved character: {wrong!r}")
+    return joined
 
 
 def prefix_range(kind: str, *attributes: str) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 A controller (an actor) grants a gateway the right to carry its own intents and those of its devices.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import StringConstraints
@@ -48,7 +49,7 @@ def gateway_record(ctx: ContractContext, gateway: str) -> Record:
     return need(ctx, key("gateway", gateway), "gateway_unknown", f"{gateway} is not a registered gateway", "gateway")
 
 
-def add_gateway(ctx: ContractContext, entry: GatewayEntry, at: Now, organisations: list[str]) -> Record:
+def add_gateway(ctx: ContractContext, entry: GatewayEntry, at: Now, organisations: Sequence[str]) -> Record:
     """Register a gateway. Refused('kind' | 'organisation' | 'identity_used' | 'did_exists' | 'proof')."""
     if entry.operation.kind != "gateway" or entry.operation.controller:
         raise Refused("kind", "the operation does not create a gateway", "operation.kind")

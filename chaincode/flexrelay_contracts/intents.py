@@ -14,10 +14,11 @@ from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import (
     REGISTER,
     Caller,
+    Carried,
     Query,
     Result,
     Transaction,
-    decode_intent,
+    carried_intent,
     intent_key,
     registering_key,
     verify_intent,
@@ -25,7 +26,7 @@ from flexrelay_contracts.runtime import (
 from flexrelay_contracts.state import Record, announce, key, load, save
 from flexrelay_schemas.did import Did
 from flexrelay_schemas.encoding import b64u_decode
-from flexrelay_schemas.intent import IntentId, SignedIntent
+from flexrelay_schemas.intent import Intent, IntentId
 from flexrelay_schemas.model import Model
 
 
@@ -43,13 +44,13 @@ class Status(Model):
 def _void(ctx: ContractContext, caller: Caller, args: Void) -> Result:
     if caller.kind != "gateway":
         raise Refused("kind", "intents are voided by gateways", "actor")
-    signed = _decode(args.intent)
-    intent = signed.intent
+    carried = _decode(args.intent)
+    intent = carried.signed.intent
     if intent.network != caller.network["network"]:
         raise Refused("wrong_network", f"this is network {caller.network['network']}", "intent")
     if ctx.tx_time <= intent.deadline:
         raise Refused("not_expired", f"the intent may still commit until {intent.deadline}", "intent")
-    verify_intent(signed, _key(ctx, caller, signed))
+    verify_intent(carried, _key(ctx, caller, intent))
     marker = intent_key(intent)
     used = load(ctx, marker)
     if used is not None:
@@ -59,20 +60,19 @@ def _void(ctx: ContractContext, caller: Caller, args: Void) -> Result:
     return {"actor": intent.actor, "intent_id": intent.intent_id, "status": "void"}
 
 
-def _decode(text: str) -> SignedIntent:
+def _decode(text: str) -> Carried:
     try:
-        return decode_intent(b64u_decode(text))
+        return carried_intent(b64u_decode(text))
     except ValueError as error:
         raise Refused("malformed", str(error), "intent") from None
 
 
-def _key(ctx: ContractContext, caller: Caller, signed: SignedIntent) -> str:
+def _key(ctx: ContractContext, caller: Caller, intent: Intent) -> str:
     """The Multikey of the named version, after checking that this gateway has, or had, the right to carry the intent.
 
     A withdrawn grant still lets a gateway close what it carried before. The registration of an actor that never came
     onto the ledger proves itself.
     """
-    intent = signed.intent
     actor = load(ctx, key("did", intent.actor))
     if actor is None:
         if intent.function != REGISTER:

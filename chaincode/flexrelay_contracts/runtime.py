@@ -4,18 +4,19 @@ Order of the checks: form and version of the intent, network, function, deadline
 first use of the intent id, the carrying gateway's identity and grant, the actor's role, the arguments.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.refusal import Refused
-from flexrelay_contracts.state import Record, key, load, load_many, save
-from flexrelay_schemas.canonical import CanonicalError, parse
+from flexrelay_contracts.state import View, key, load, save, view_many
+from flexrelay_schemas.canonical import CanonicalError, parse_exact
 from flexrelay_schemas.did import Create
-from flexrelay_schemas.intent import Intent, SignedIntent
+from flexrelay_schemas.intent import INTENT_DOMAIN, Intent, SignedIntent
 from flexrelay_schemas.keys import verify
 
 A = TypeVar("A", bound=BaseModel)
@@ -26,10 +27,13 @@ BOOTSTRAP: Final = "network.bootstrap"
 REGISTER: Final = "identity.register"
 GRANT_GATEWAY: Final = "gateways.grant"
 _UNREGISTERED: Final = frozenset({BOOTSTRAP, REGISTER})
+_NO_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType({})
+_HEAD: Final = b'{"intent":'
+_TAIL: Final = len(b',"signature":""}') + 86
+"""What stands around the intent in its canonical wire form; the signature has 86 characters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who calls, after all common checks.
 
     `gateway` is the DID of the gateway that carries the intent, `org` that gateway's organisation. `roles` maps the
@@ -41,14 +45,21 @@ class Caller:
     controller: str
     org: str
     gateway: str
-    network: Record
-    roles: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    network: View
+    roles: Mapping[str, frozenset[str]] = _NO_ROLES
 
     def require_role(self, role: str, market: str) -> None:
         """Refused('role') unless the caller holds `role` for `market`."""
         markets = self.roles.get(role, frozenset())
         if "*" not in markets and market not in markets:
             raise Refused("role", f"{self.did} does not hold the role {role} for market {market}")
+
+
+class Carried(NamedTuple):
+    """An intent as it came, and the bytes that its actor has signed."""
+
+    signed: SignedIntent
+    message: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +82,31 @@ class Query(Generic[A]):
 
 
 def decode_intent(data: bytes) -> SignedIntent:
-    """The intent in its wire form. Raises Refused('malformed' | 'unknown_version')."""
+    """The intent in its wire form. Raises Refused('malformed' | 'unknown_version' | 'too_large')."""
+    return carried_intent(data).signed
+
+
+def carried_intent(data: bytes) -> Carried:
+    """The intent out of its wire form, with what its actor has signed. Raises as `decode_intent`."""
     if len(data) > MAX_INTENT_BYTES:
         raise Refused("too_large", f"an intent has at most {MAX_INTENT_BYTES} bytes, this one {len(data)}")
     try:
-        value = parse(data)
+        value, exact = parse_exact(data)
     except CanonicalError as error:
         raise Refused("malformed", f"the intent is not canonical JSON: {error}") from None
     if isinstance(value, dict) and isinstance(value.get("intent"), dict):
         version = value["intent"].get("v")
-        if version != 1:
+        if version != 1 or version is True:
             raise Refused("unknown_version", f"intent version {version!r} is not known here; known: 1", "v")
-    return _validate(SignedIntent, value, "malformed")
+    signed = _validate(SignedIntent, value, "malformed")
+    message = INTENT_DOMAIN + data[len(_HEAD) : -_TAIL] if exact else signed.intent.message()
+    return Carried(signed, message)
 
 
 def invoke(ctx: ContractContext, data: bytes, transactions: Mapping[str, Transaction[Any]]) -> Result:
     """Run the signed intent in `data` and return the function's result. Raises Refused."""
-    signed = decode_intent(data)
-    intent = signed.intent
+    carried = carried_intent(data)
+    intent = carried.signed.intent
     transaction = transactions.get(intent.function)
     if transaction is None:
         raise Refused("unknown_function", f"there is no transaction {intent.function}", "function")
@@ -98,9 +116,9 @@ def invoke(ctx: ContractContext, data: bytes, transactions: Mapping[str, Transac
         )
     marker = intent_key(intent)
     if intent.function == BOOTSTRAP:
-        caller = _bootstrap_caller(ctx, signed)
+        caller = _bootstrap_caller(ctx, carried)
     else:
-        caller = _caller(ctx, signed, transaction, marker)
+        caller = _caller(ctx, carried, transaction, marker)
     args = _validate(transaction.args, intent.args, "invalid_argument")
     result = transaction.run(ctx, caller, args)
     save(ctx, marker, {"status": "used", "tx_id": ctx.tx_id})
@@ -125,22 +143,23 @@ def registering_key(intent: Intent) -> str:
     return _created(intent, intent.args).key
 
 
-def verify_intent(signed: SignedIntent, public_key: str) -> None:
+def verify_intent(carried: Carried, public_key: str) -> None:
     """Refused('signature') unless the intent is signed with this Multikey."""
+    signed = carried.signed
     try:
-        good = verify(public_key, signed.signature_bytes(), signed.intent.message())
+        good = verify(public_key, signed.signature_bytes(), carried.message)
     except ValueError:
         good = False
     if not good:
         raise Refused("signature", f"the signature of intent {signed.intent.intent_id} is not its actor's", "signature")
 
 
-def _bootstrap_caller(ctx: ContractContext, signed: SignedIntent) -> Caller:
+def _bootstrap_caller(ctx: ContractContext, carried: Carried) -> Caller:
     if load(ctx, key("network")) is not None:
         raise Refused("already_bootstrapped", "the network has its genesis already")
-    intent = signed.intent
+    intent = carried.signed.intent
     operation = _created(intent, intent.args.get("operator"))
-    verify_intent(signed, operation.key)
+    verify_intent(carried, operation.key)
     if intent.args.get("network") != intent.network:
         raise Refused("wrong_network", "the intent and the genesis name different networks", "network")
     return Caller(intent.actor, "actor", "", ctx.creator.org, "", {})
@@ -155,11 +174,12 @@ def _created(intent: Intent, proven: Any) -> Create:
     return create
 
 
-def _caller(ctx: ContractContext, signed: SignedIntent, transaction: Transaction[Any], marker: str) -> Caller:
-    intent = signed.intent
+def _caller(ctx: ContractContext, carried: Carried, transaction: Transaction[Any], marker: str) -> Caller:
+    intent = carried.signed.intent
     names = [key("network"), key("did", intent.actor), marker, key("gateway_identity", ctx.creator.identity)]
-    names += [key("grant", intent.actor, role) for role in transaction.roles]
-    network, actor, used, carrier, *grants = load_many(ctx, names)
+    if transaction.roles:
+        names += [key("grant", intent.actor, role) for role in transaction.roles]
+    network, actor, used, carrier, *grants = view_many(ctx, names)
     if network is None:
         raise Refused("no_network", "the network has no genesis yet")
     if network["network"] != intent.network:
@@ -171,19 +191,19 @@ def _caller(ctx: ContractContext, signed: SignedIntent, transaction: Transaction
         if intent.function not in _UNREGISTERED:
             raise Refused("unknown_did", f"{intent.actor} is not registered", "actor")
         create = _created(intent, intent.args)
-        verify_intent(signed, create.key)
+        verify_intent(carried, create.key)
         kind, controller = create.kind, create.controller
     else:
         if actor["status"] != "active":
             raise Refused("did_inactive", f"{intent.actor} is {actor['status']}", "actor")
         if intent.key_version != actor["version"]:
             raise Refused("key_version", f"the current key version is {actor['version']}", "key_version")
-        verify_intent(signed, actor["key"])
+        verify_intent(carried, actor["key"])
         kind, controller = actor["kind"], actor["controller"]
         _check_gateway(ctx, gateway, intent, controller)
     if used is not None:
         raise Refused("intent_used", f"intent {intent.intent_id} is {used['status']} in {used['tx_id']}", "intent_id")
-    roles = _roles(ctx, network, transaction.roles, grants)
+    roles = _roles(ctx, transaction.roles, grants) if grants else _NO_ROLES
     if transaction.roles and not roles:
         wanted = " or ".join(transaction.roles)
         raise Refused("role", f"{intent.actor} does not hold the role {wanted}", "actor")
@@ -198,7 +218,7 @@ def _check_gateway(ctx: ContractContext, gateway: str, intent: Intent, controlle
     """
     owner = controller or intent.actor
     names = [key("did", gateway), key("gateway_grant", gateway, owner)]
-    record, grant = load_many(ctx, names)
+    record, grant = view_many(ctx, names)
     if record is None or record["status"] != "active":
         raise Refused("gateway_inactive", f"gateway {gateway} is not active")
     granting = intent.function == GRANT_GATEWAY and intent.args.get("gateway") == gateway
@@ -206,15 +226,13 @@ def _check_gateway(ctx: ContractContext, gateway: str, intent: Intent, controlle
         raise Refused("gateway_grant", f"gateway {gateway} holds no grant from {owner}")
 
 
-def _roles(
-    ctx: ContractContext, network: Record, names: tuple[str, ...], grants: list[Record | None]
-) -> dict[str, frozenset[str]]:
+def _roles(ctx: ContractContext, names: tuple[str, ...], grants: Sequence[View | None]) -> dict[str, frozenset[str]]:
     """Roles in force now: active and within their dates (wall-clock UTC ms)."""
     held = {name: markets_in_force(grant, ctx.tx_time) for name, grant in zip(names, grants, strict=True)}
     return {name: markets for name, markets in held.items() if markets}
 
 
-def markets_in_force(grant: Record | None, wall_ms: int) -> frozenset[str]:
+def markets_in_force(grant: View | None, wall_ms: int) -> frozenset[str]:
     """The markets of a grant record's credentials (one per issuer) that are active and within their dates."""
     if grant is None:
         return frozenset()

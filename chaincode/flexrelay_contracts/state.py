@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 from flexrelay_contracts.context import ContractContext, composite_key, prefix_range, split_key
 from flexrelay_contracts.refusal import Refused
@@ -11,8 +12,13 @@ from flexrelay_schemas.canonical import canonical, parse
 VERSION = "1"
 
 Record = dict[str, Any]
+View = Mapping[str, Any]
+"""A record that nobody changes: its objects are read-only mappings, its lists tuples."""
+
+R = TypeVar("R", bound=Mapping[str, Any])
 
 _SMALL_BYTES = 1024
+_VIEWED_BYTES = 4096
 _CONTAINERS = frozenset({dict, list})
 
 
@@ -31,6 +37,12 @@ def load_many(ctx: ContractContext, record_keys: Sequence[str]) -> list[Record |
     """Like `load` for many keys at once (one round trip on Fabric)."""
     values = ctx.get_many(record_keys)
     return [None if data is None else _decode_again(name, data) for name, data in zip(record_keys, values, strict=True)]
+
+
+def view_many(ctx: ContractContext, record_keys: Sequence[str]) -> list[View | None]:
+    """Like `load_many` for records that are only looked at: frozen, all the way down, and shared between calls."""
+    values = ctx.get_many(record_keys)
+    return [None if data is None else _view(name, data) for name, data in zip(record_keys, values, strict=True)]
 
 
 def need(ctx: ContractContext, record_key: str, code: str, message: str, field: str = "") -> Record:
@@ -70,6 +82,22 @@ def _parsed(data: bytes) -> Any:
     return parse(data)
 
 
+def _view(record_key: str, data: bytes) -> View:
+    view = _frozen(data) if len(data) <= _VIEWED_BYTES else _freeze(parse(data))
+    return view if view.get("v") == 1 else _checked(record_key, view)
+
+
+@lru_cache(maxsize=2048)
+def _frozen(data: bytes) -> Any:
+    return _freeze(parse(data))
+
+
+def _freeze(value: Any) -> Any:
+    if type(value) is dict:
+        return MappingProxyType({name: _freeze(item) for name, item in value.items()})
+    return tuple([_freeze(item) for item in value]) if type(value) is list else value
+
+
 def _copy(value: Any) -> Any:
     kind = type(value)
     if kind is dict:
@@ -81,7 +109,7 @@ def _decode(record_key: str, data: bytes) -> Record:
     return _checked(record_key, parse(data))
 
 
-def _checked(record_key: str, record: Record) -> Record:
+def _checked(record_key: str, record: R) -> R:
     if record.get("v") != 1:
         raise Refused("unknown_version", f"record {split_key(record_key)} has version {record.get('v')!r}; known: 1")
     return record

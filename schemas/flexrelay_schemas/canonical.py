@@ -49,10 +49,15 @@ def parse(data: bytes | str) -> Any:
 
     What it returns has a canonical form. Raises CanonicalError (also for what is not UTF-8 or not JSON at all).
     """
+    return parse_exact(data)[0]
+
+
+def parse_exact(data: bytes | str) -> tuple[Any, bool]:
+    """`parse`, and whether `data` is known to be the canonical bytes of the value (False in doubt)."""
     try:
         value = orjson.loads(data)
         if _plain(value, 0) and orjson.dumps(value, option=_OPTIONS) == data:
-            return value  # canonical bytes hide nothing: no name stands twice, every number is as it was
+            return value, True  # canonical bytes hide nothing: no name stands twice, every number is as it was
     except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         pass  # said below, with the place
     try:
@@ -68,7 +73,7 @@ def parse(data: bytes | str) -> Any:
         raise CanonicalError(f"not JSON: {error}") from None
     if _doubtful(text):
         canonical(value)
-    return value
+    return value, False
 
 
 def _doubtful(text: str) -> bool:

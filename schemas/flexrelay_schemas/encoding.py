@@ -1,24 +1,25 @@
 """Text encodings of bytes: base64url without padding (JOSE), and multibase base58btc (DID Core)."""
 
-import base64
 import binascii
 import re
 
 import base58
 
+_TO_URL = bytes.maketrans(b"+/", b"-_")
 _BASE58 = re.compile(r"z[1-9A-HJ-NP-Za-km-z]{0,511}")
 
 
 def b64u(data: bytes) -> str:
     """base64url without padding (RFC 4648 §5)."""
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode()
 
 
 def b64u_decode(text: str) -> bytes:
     """Inverse of `b64u`: one text for each bytes. Raises ValueError for anything that `b64u` does not write: padding,
     the other alphabet, and a last character with bits that belong to no byte (RFC 4648 §3.5)."""
+    standard = text.replace("-", "+").replace("_", "/")
     try:
-        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        data = binascii.a2b_base64(standard + "=" * (-len(text) % 4), strict_mode=True)
     except (binascii.Error, ValueError) as error:
         raise ValueError(f"not base64url: {error}") from None
     if b64u(data) != text:

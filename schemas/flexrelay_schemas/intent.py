@@ -4,7 +4,7 @@ A gateway wraps an intent in its own ledger transaction. The contract verifies t
 the gateway's grant, and refuses a second use of the intent id; so a conflict can be retried in a new transaction.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -17,6 +17,10 @@ IntentId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 FunctionName = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,32}\.[a-z_]{1,48}$")]
 Signature = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{85}[AQgw]$")]
 WallMs = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
+
+
+INTENT_DOMAIN: Final = b"flexrelay-intent-v1"
+"""Stands before the canonical intent in what its actor signs."""
 
 
 class Intent(Model):
@@ -33,7 +37,7 @@ class Intent(Model):
 
     def message(self) -> bytes:
         """The bytes that the actor signs."""
-        return b"flexrelay-intent-v1" + canonical(self.model_dump())
+        return INTENT_DOMAIN + canonical(self.model_dump())
 
 
 class SignedIntent(Model):

@@ -59,7 +59,7 @@ def shared_collection(caller: Caller, *orgs: str) -> str:
     """The private collection whose members are exactly these organisations. Refused('no_collection')."""
     wanted = sorted(set(orgs))
     for name, members in sorted(caller.network["collections"].items()):
-        if members == wanted:
+        if list(members) == wanted:
             return str(name)
     raise Refused("no_collection", f"the network has no private collection of {' and '.join(wanted)}")
 

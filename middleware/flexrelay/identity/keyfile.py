@@ -61,6 +61,9 @@ class LocalSigner:
         raise TypeError("a signer is not pickled: its private key would leave the process")
 
 
+_ECDSA = ec.ECDSA(hashes.SHA256())
+
+
 def generate(algorithm: Algorithm = "p256") -> PrivateKey:
     """A new private key."""
     return ec.generate_private_key(ec.SECP256R1()) if algorithm == "p256" else ed25519.Ed25519PrivateKey.generate()
@@ -70,7 +73,7 @@ def sign_with(private: PrivateKey, message: bytes) -> bytes:
     """The signature in its wire form of 64 bytes."""
     if isinstance(private, ed25519.Ed25519PrivateKey):
         return private.sign(message)
-    r, s = decode_dss_signature(private.sign(message, ec.ECDSA(hashes.SHA256())))
+    r, s = decode_dss_signature(private.sign(message, _ECDSA))
     return r.to_bytes(32, "big") + s.to_bytes(32, "big")
 
 

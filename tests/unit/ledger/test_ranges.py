@@ -14,7 +14,7 @@ from flexrelay_contracts.context import Creator
 
 @pytest.fixture
 def state() -> Iterator[State]:
-    opened = State(":memory:")
+    opened = State("")
     yield opened
     opened.close()
 

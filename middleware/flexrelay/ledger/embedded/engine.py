@@ -4,7 +4,7 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flexrelay.ledger.embedded import envelope as wire
 from flexrelay.ledger.embedded.block import encode_block
@@ -26,6 +26,7 @@ from flexrelay_contracts.context import Creator
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Query, Transaction, invoke, query
 from flexrelay_schemas.canonical import canonical
+from flexrelay_schemas.keys import verify
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,18 +50,17 @@ class Identity:
         return cls(org, multikey, Creator(org, key_identifier(multikey)), creator_bytes(org, multikey))
 
 
-@dataclass(frozen=True, slots=True)
-class Unsigned:
-    """A prepared transaction that waits for its creator's signature."""
+class Unsigned(NamedTuple):
+    """A prepared transaction that waits for its creator's signature over `message`."""
 
     tx_id: str
     attestation: bytes
     body: bytes
+    message: bytes
     result: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """An envelope whose creator, signature, attestation, size and time are in order."""
 
     tx_id: str
@@ -116,12 +116,12 @@ class Engine:
     def evaluate(self, identity: Identity, function: str, args: Mapping[str, Any]) -> Any:
         """Run a query on the committed state. Raises Refused."""
         simulation = self._simulation(identity, "0" * 64, self.clock(), {}, (identity.org,), read_only=True)
-        return self._guarded(function, lambda: query(simulation, function, args, self._queries))
+        return self._guarded(function, query, simulation, function, args, self._queries)
 
     def simulate(self, identity: Identity, call: Call, timestamp: int) -> Unsigned:
         """Execute the intent once. Raises Refused or Rejected; nothing is left behind by either."""
         self._check_time(timestamp, "")
-        named = self._named(call.endorsing_orgs)
+        named = self._named(call.endorsing_orgs) if call.endorsing_orgs else ()
         endorsing = named or (identity.org,)
         if named and identity.org in named:
             endorsing = (identity.org, *(org for org in named if org != identity.org))
@@ -129,7 +129,7 @@ class Engine:
         tx_id = transaction_id(nonce, identity.serialised)
         simulation = self._simulation(identity, tx_id, timestamp, dict(call.transient), endorsing)
         self._transactions.name = ""
-        result = self._guarded("", lambda: invoke(simulation, call.intent, self._transactions))
+        result = self._guarded("", invoke, simulation, call.intent, self._transactions)
         function = self._transactions.name
         simulation.finish()
         orgs = endorsing if named else self._endorsers(simulation, endorsing[0], function)
@@ -141,7 +141,7 @@ class Engine:
             "creator": [identity.org, identity.multikey],
             "timestamp": timestamp,
             "function": function,
-            "intent": wire.b64(call.intent).decode(),
+            "intent": wire.b64(call.intent),
             "transient": sorted(call.transient),
             "result": canonical(result).decode(),
             "orgs": [[org, wire.ATTESTED if i else wire.EXECUTED] for i, org in enumerate(orgs)],
@@ -149,6 +149,16 @@ class Engine:
         }
         encoded = wire.encode_body(body)
         self._check_size(len(wire.MAGIC) + 96 + len(encoded), tx_id)
+        if simulation.private_writes:
+            self._stage(simulation, tx_id, timestamp)
+        attestation = wire.attest(self._secret, encoded)
+        message = wire.signing_message(attestation, encoded)
+        if len(encoded) <= _KEPT_BYTES:
+            self._prepared.add(attestation, _Kept(body, encoded, message))
+        return Unsigned(tx_id, attestation, encoded, message, result)
+
+    def _stage(self, simulation: Simulation, tx_id: str, timestamp: int) -> None:
+        """Keep the private values that the transaction would write."""
         values = [
             (name, key_hash, key, value)
             for (name, key_hash), (key, value) in sorted(simulation.private_writes.items())
@@ -157,23 +167,23 @@ class Engine:
         if values:
             self._discard()
             self.private.stage(tx_id, timestamp, values)
-        attestation = wire.attest(self._secret, encoded)
-        if len(encoded) <= _KEPT_BYTES:
-            self._prepared.add(attestation, body)
-        return Unsigned(tx_id, attestation, encoded, result)
 
     def accept(self, envelope: bytes) -> Accepted:
         """Check an envelope before it is ordered. Raises Rejected."""
         self._check_size(len(envelope), "")
         parts = wire.split(envelope)
-        if wire.attest(self._secret, parts.body) != parts.attestation:
+        kept = self._prepared.get(parts.attestation)
+        if kept is not None and kept.encoded == parts.body:  # the very bytes that were attested with this
+            body, message = kept.body, kept.message
+        elif wire.attest(self._secret, parts.body) == parts.attestation:
+            body, message = wire.decode_body(parts.body), wire.signing_message(parts.attestation, parts.body)
+        else:
             raise Rejected("the envelope was not executed by this ledger, or it was changed afterwards")
-        body = self._prepared.get(parts.attestation) or wire.decode_body(parts.body)
         tx_id: str = body["tx_id"]
         org, multikey = body["creator"]
         if self._gateways.get(multikey) != org:
             raise Rejected(f"the creator is no gateway of {org}", tx_id)
-        if not parts.signed_by_creator(body):
+        if not verify(multikey, parts.signature, message):
             raise Rejected("the envelope's signature is not its creator's", tx_id)
         try:
             self._check_time(body["timestamp"], tx_id)
@@ -231,10 +241,10 @@ class Engine:
             read_only=read_only,
         )
 
-    def _guarded(self, function: str, run: Callable[[], Any]) -> Any:
+    def _guarded(self, function: str, run: Callable[..., Any], *arguments: Any) -> Any:
         """Run contract code; a defect in it is a refusal too: the same call would fail again."""
         try:
-            return run()
+            return run(*arguments)
         except (Refused, LedgerError):
             raise
         except Exception as error:
@@ -287,30 +297,39 @@ class Engine:
             raise Rejected(f"the envelope has {size} bytes, at most {limit} are allowed", tx_id)
 
 
+class _Kept(NamedTuple):
+    """A body, its encoded form, and what its creator signs."""
+
+    body: wire.Body
+    encoded: bytes
+    message: bytes
+
+
 class _Prepared:
-    """What this process prepared last and no block has seen: saves parsing a body again and looking its id up."""
+    """What this process prepared last and no block has seen: saves attesting, hashing and parsing a body again and
+    looking its id up."""
 
     _MAX = 4096
 
     def __init__(self) -> None:
         self.fresh: dict[str, bytes] = {}
-        self._bodies: dict[bytes, wire.Body] = {}
+        self._kept: dict[bytes, _Kept] = {}
 
-    def add(self, attestation: bytes, body: wire.Body) -> None:
+    def add(self, attestation: bytes, kept: _Kept) -> None:
         if len(self.fresh) >= self._MAX:
             self.forget([next(iter(self.fresh))])
-        self.fresh[body["tx_id"]] = attestation
-        self._bodies[attestation] = body
+        self.fresh[kept.body["tx_id"]] = attestation
+        self._kept[attestation] = kept
 
-    def get(self, attestation: bytes) -> wire.Body | None:
-        """The body with this attestation. The caller has checked that the attestation is its body's."""
-        return self._bodies.get(attestation)
+    def get(self, attestation: bytes) -> _Kept | None:
+        """What was kept with this attestation; whether an envelope holds the same body is for the caller to see."""
+        return self._kept.get(attestation)
 
     def forget(self, tx_ids: Sequence[str]) -> None:
         for tx_id in tx_ids:
             attestation = self.fresh.pop(tx_id, None)
             if attestation is not None:
-                del self._bodies[attestation]
+                del self._kept[attestation]
 
 
 class _Chosen(Mapping[str, Transaction[Any]]):
@@ -322,6 +341,13 @@ class _Chosen(Mapping[str, Transaction[Any]]):
 
     def __getitem__(self, name: str) -> Transaction[Any]:
         found = self._transactions[name]
+        self.name = name
+        return found
+
+    def get(self, name: str, default: Any = None) -> Any:
+        found = self._transactions.get(name)
+        if found is None:
+            return default
         self.name = name
         return found
 

@@ -10,10 +10,9 @@ ranges [[start, end, count, SHA-256 of keys and versions]], private_reads [[coll
 base64]]. Writes and reads are sorted by key.
 """
 
-import base64
+import binascii
 import hashlib
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -29,12 +28,14 @@ ATTESTED = "attested by the operator"
 
 Body = dict[str, Any]
 
-b64 = base64.b64encode
-unb64 = base64.b64decode
+unb64 = binascii.a2b_base64
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+def b64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
+
+
+class Envelope(NamedTuple):
     """An envelope taken apart; nothing is checked yet but its outer form."""
 
     data: bytes

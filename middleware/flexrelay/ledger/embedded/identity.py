@@ -1,6 +1,7 @@
 """A gateway's identity on the ledger, made from its public key."""
 
 import hashlib
+
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 

@@ -25,7 +25,7 @@ from flexrelay.ledger.embedded import folder as place
 from flexrelay.ledger.embedded.block import decode_block
 from flexrelay.ledger.embedded.blockfile import BlockFile
 from flexrelay.ledger.embedded.engine import Accepted, Draft, Engine, Identity, Queries, Transactions
-from flexrelay.ledger.embedded.envelope import join, signing_message
+from flexrelay.ledger.embedded.envelope import join
 from flexrelay.ledger.embedded.genesis import Genesis
 from flexrelay.ledger.embedded.recovery import Recovery, open_folder
 from flexrelay.ledger.embedded.views import block_view, bodies_of, transaction_events
@@ -306,7 +306,7 @@ class Connection:
     async def prepare(self, call: Call) -> Prepared:
         run = self._worker.call if call.transient else self._worker.short  # private values wait for the disk
         unsigned = await run(self._engine.simulate, self._identity, call, self._clock())
-        signature = await self._signer.sign(signing_message(unsigned.attestation, unsigned.body))
+        signature = await self._signer.sign(unsigned.message)
         if len(signature) != 64:
             raise Rejected(f"the gateway's signer gave {len(signature)} bytes, not 64", unsigned.tx_id)
         return Prepared(unsigned.tx_id, join(signature, unsigned.attestation, unsigned.body), unsigned.result)

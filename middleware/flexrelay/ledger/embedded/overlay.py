@@ -2,9 +2,11 @@
 
 import bisect
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Final, Protocol
 
 from flexrelay.ledger.embedded.state import Entry, State
+
+_UNCHANGED: Final = object()
 
 
 class StateView(Protocol):
@@ -23,19 +25,17 @@ class Overlay:
     def __init__(self, state: State) -> None:
         self._state = state
         self.changes: dict[str, Entry | None] = {}
+        self.has_policies = state.has_policies
+        """Whether a key may have a policy."""
 
     def get(self, key: str) -> Entry | None:
-        try:
-            return self.changes[key]
-        except KeyError:
-            return self._state.get(key)
+        changed = self.changes.get(key, _UNCHANGED)
+        return self._state.get(key) if changed is _UNCHANGED else changed  # type: ignore[return-value]  # an entry or None
 
     def policy(self, key: str) -> tuple[str, ...] | None:
         """The organisations whose endorsement a write of the key needs."""
-        if key in self.changes:
-            entry = self.changes[key]
-            return None if entry is None else entry.policy
-        return self._state.policy(key)
+        entry = self.get(key) if self.has_policies else None
+        return None if entry is None else entry.policy
 
     def range(self, start: str, end: str) -> Iterator[tuple[str, Entry]]:
         """All entries in [start, end) in key order."""

@@ -1,11 +1,11 @@
 """One execution of a contract: reads the committed state, records what it read, collects what it would write."""
 
 import hashlib
-from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
+from flexrelay.ledger.embedded.envelope import b64
 from flexrelay.ledger.embedded.overlay import StateView
 from flexrelay.ledger.embedded.private import PrivateValues
 from flexrelay.ledger.embedded.state import Entry, Version, hash_key
@@ -237,24 +237,24 @@ def _name(key: str) -> str:
 def footprint(simulation: Simulation) -> dict[str, Any]:
     """What the execution read, wrote and announced, as it stands in an envelope's body. All but the events sorted."""
     return {
-        "events": [[name, _b64(payload)] for name, payload in simulation.events],
+        "events": [[name, b64(payload)] for name, payload in simulation.events],
         "policies": sorted([key, list(orgs)] for key, orgs in simulation.policies.items()),
-        "private": sorted(
-            (
-                [name, key_hash, None if value is None else _sha(value)]
-                for (name, key_hash), (_, value) in simulation.private_writes.items()
-            ),
-            key=lambda row: row[:2],
-        ),
+        "private": _private_writes(simulation) if simulation.private_writes else [],
         "private_reads": sorted([*place, *(version or ())] for place, version in simulation.private_reads.items()),
         "ranges": [list(found) for found in simulation.ranges],
-        "reads": [[key, *(version or ())] for key, version in sorted(simulation.reads.items())],
-        "writes": [[key, None if value is None else _b64(value)] for key, value in sorted(simulation.writes.items())],
+        "reads": [[key] if version is None else [key, *version] for key, version in sorted(simulation.reads.items())],
+        "writes": [[key, None if value is None else b64(value)] for key, value in sorted(simulation.writes.items())],
     }
 
 
-def _b64(data: bytes) -> str:
-    return b64encode(data).decode()
+def _private_writes(simulation: Simulation) -> list[list[str | None]]:
+    return sorted(
+        (
+            [name, key_hash, None if value is None else _sha(value)]
+            for (name, key_hash), (_, value) in simulation.private_writes.items()
+        ),
+        key=lambda row: row[:2],
+    )
 
 
 def _bound(key: str) -> str:

@@ -8,7 +8,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from flexrelay.ledger.embedded.block import CODE_OF, CODES
 from flexrelay.ledger.port import Committed, Validation
@@ -28,6 +28,8 @@ CREATE TABLE IF NOT EXISTS meta (one INTEGER PRIMARY KEY CHECK (one = 1), height
 """
 
 _GET = "SELECT value, block, tx, policy FROM state WHERE key = ?"
+
+_UNKNOWN: Final = object()
 
 Version = tuple[int, int]
 
@@ -82,10 +84,9 @@ class State:
         self._db.close()
 
     def get(self, key: str) -> Entry | None:
-        try:
-            return self._cache[key]
-        except KeyError:
-            pass
+        known = self._cache.get(key, _UNKNOWN)
+        if known is not _UNKNOWN:
+            return known  # type: ignore[return-value]  # an entry, or None for a key that is not there
         row = self._cursor.execute(_GET, (key.encode(),)).fetchone()
         entry = None if row is None else _entry(*row)
         self._remember(key, entry)

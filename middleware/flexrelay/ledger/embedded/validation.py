@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from flexrelay.ledger.embedded.envelope import Body, unb64
 from flexrelay.ledger.embedded.genesis import EndorsementPolicy, Genesis
@@ -54,6 +55,7 @@ class Judgement:
         changes, number = self.overlay.changes, self.number
         for key, text in body["writes"]:
             changes[key] = None if text is None else Entry(unb64(text), number, index, self.overlay.policy(key))
+        self.overlay.has_policies |= bool(body["policies"])
         for key, orgs in body["policies"]:
             old = self.overlay.get(key)
             if old is not None:
@@ -86,11 +88,11 @@ class Validator:
         view = judgement.overlay
         if not self._endorsed(view, body):
             return Validation.ENDORSEMENT_POLICY_FAILURE
-        for key, *version in body["reads"]:
-            if not _unchanged(view, key, version):
+        for row in body["reads"]:
+            if not _unchanged(view.get(row[0]), row, 1):
                 return Validation.MVCC_READ_CONFLICT
-        for collection, key_hash, *version in body["private_reads"]:
-            if not _unchanged(view, hash_key(collection, key_hash), version):
+        for row in body["private_reads"]:
+            if not _unchanged(view.get(hash_key(row[0], row[1])), row, 2):
                 return Validation.MVCC_READ_CONFLICT
         for start, end, count, digest in body["ranges"]:
             found = RangeDigest()
@@ -102,9 +104,11 @@ class Validator:
 
     def _endorsed(self, view: Overlay, body: Body) -> bool:
         """The contract's policy, and the policy of each key that is written."""
-        endorsing = frozenset(org for org, _ in body["orgs"])
+        endorsing = frozenset([org for org, _ in body["orgs"]])
         if not self._policies.of(body["function"]).satisfied(endorsing):
             return False
+        if not view.has_policies:
+            return True
         for key, _ in (*body["writes"], *body["policies"]):
             needed = view.policy(key)
             if needed is not None and not endorsing.issuperset(needed):
@@ -112,8 +116,8 @@ class Validator:
         return True
 
 
-def _unchanged(view: Overlay, key: str, version: Sequence[int]) -> bool:
-    entry = view.get(key)
+def _unchanged(entry: Entry | None, row: Sequence[Any], at: int) -> bool:
+    """Whether a read's row, whose version stands from `at` on (nothing: the key was absent), is true of the entry."""
     if entry is None:
-        return not version
-    return len(version) == 2 and version[0] == entry.block and version[1] == entry.tx
+        return len(row) == at
+    return len(row) == at + 2 and row[at] == entry.block and row[at + 1] == entry.tx
