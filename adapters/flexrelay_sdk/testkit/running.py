@@ -2,7 +2,7 @@
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -49,6 +49,23 @@ async def stop(task: asyncio.Task[None], stop_s: float = STOP_S) -> None:
     if not task.cancelled():
         error = task.exception()
         raise AssertionError(f"{task.get_name()} ended with {error!r}, not with its cancellation") from error
+
+
+def run_bounded(work: Coroutine[Any, Any, None]) -> None:
+    """`asyncio.run` that does not wait for ever for a task that cannot be cancelled: that is a failure, not a hang."""
+    loop = asyncio.new_event_loop()
+    try:
+        asyncio.set_event_loop(loop)
+        loop.run_until_complete(work)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left, timeout=STOP_S))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        asyncio.set_event_loop(None)
+        loop.close()
 
 
 @contextmanager
