@@ -1,0 +1,141 @@
+"""`up` killed at any moment, nodes killed, ports taken: the next `up` goes on, and nobody else is harmed."""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.fabric import describe, native
+
+from flexrelay.network import Network, NetworkError, SpecError, ensure, parse
+
+SPEC = """
+name = "interrupted"
+[[organisations]]
+name = "dso"
+[[organisations]]
+name = "agga"
+[[channels]]
+name = "market"
+[[contracts]]
+name = "flexrelay"
+[contracts.collections.agga-dso]
+orgs = ["agga", "dso"]
+"""
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    made = Network(describe(("dso", "agga")), tmp_path / "network", ensure("3.1"))
+    yield made
+    made.down()
+
+
+@pytest.mark.timeout(600)
+def test_a_start_killed_at_any_moment_can_be_repeated(tmp_path: Path) -> None:
+    ensure("3.1")
+    description = tmp_path / "net.toml"
+    description.write_text(SPEC)
+    folder = tmp_path / "network"
+    command = [sys.executable, "-c", "from flexrelay.cli import main; main()", "network"]
+    options = ["--spec", str(description), "--folder", str(folder)]
+    moments = random.Random(7)
+    try:
+        began = time.monotonic()
+        subprocess.run([*command, "up", *options], check=True, capture_output=True)
+        whole = time.monotonic() - began
+        for turn in range(6):
+            if turn % 2 == 0:  # from nothing, and on what is there
+                subprocess.run([*command, "down", "--purge", *options], check=True, capture_output=True)
+            else:
+                subprocess.run([*command, "down", *options], check=True, capture_output=True)
+            started = subprocess.Popen([*command, "up", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            time.sleep(moments.uniform(0.3, 1.0) * whole)
+            started.send_signal(signal.SIGKILL)
+            started.wait()
+            done = subprocess.run([*command, "up", "--json", *options], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, (turn, done.stderr)
+            status = Network.opened(folder).status()
+            assert all(item.healthy for item in status), status
+            assert {item.heights["market"] for item in status if item.heights} == {4}
+            assert sorted(Network.opened(folder).processes.running()) == sorted(item.name for item in status)
+    finally:
+        subprocess.run([*command, "down", "--purge", *options], check=False, capture_output=True)
+    assert not folder.exists()
+
+
+def test_what_was_killed_is_started_and_what_runs_is_left(network: Network) -> None:
+    network.up()
+    pids = {item.name: item.pid for item in network.status()}
+    network.kill("peer0.agga")
+    network.kill("flexrelay.dso")
+    assert [item.name for item in network.status() if not item.healthy] == ["peer0.agga", "flexrelay_1.dso"]
+    network.up()
+    after = {item.name: item.pid for item in network.status()}
+    changed = [name for name in pids if pids[name] != after[name]]
+    assert changed == ["peer0.agga", "flexrelay_1.dso"]
+    assert all(item.healthy for item in network.status())
+
+
+def test_a_hanging_process_is_told_and_ended(network: Network) -> None:
+    network.up()
+    network.stop("peer0.dso")
+    hanging = {item.name: item for item in network.status()}["peer0.dso"]
+    assert hanging.pid is not None
+    assert not hanging.healthy
+    network.cont("peer0.dso")
+    assert all(item.healthy for item in network.status())
+    network.stop("peer0.dso")
+    assert "peer0.dso" in network.down()
+    assert network.processes.running() == {}
+
+
+def test_a_taken_port_is_told_before_anything_starts(network: Network) -> None:
+    network.up()
+    network.down()
+    port = network.state.ports["peer0.dso"]
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with pytest.raises(NetworkError, match=rf"port {port} of peer0\.dso is taken by another program"):
+            network.up()
+        assert network.processes.running() == {}
+    network.up()
+
+
+def test_networks_do_not_touch_each_other(tmp_path: Path, network: Network) -> None:
+    network.up()
+    with native(tmp_path / "other", describe(("dso",))) as other:
+        assert not set(other.state.ports.values()) & set(network.state.ports.values())
+    assert all(item.healthy for item in network.status())
+
+
+def test_a_first_description_that_failed_may_be_replaced(tmp_path: Path) -> None:
+    wrong = describe(("dso",), contracts=[{"name": "flexrelay", "module": "no.such.module"}])
+    network = Network(wrong, tmp_path / "network", ensure("3.1"))
+    with pytest.raises(NetworkError, match=r"flexrelay_1\.dso has ended"):
+        network.up()
+    right = Network(describe(("dso",)), tmp_path / "network", ensure("3.1"))
+    try:
+        right.up()
+        assert all(item.healthy for item in right.status())
+        with pytest.raises(SpecError, match="organisations: agga is new"):
+            Network(describe(("dso", "agga")), tmp_path / "network").up()
+    finally:
+        right.down(purge=True)
+
+
+def test_a_folder_without_a_network_is_not_purged(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    network = Network(parse({**describe().model_dump(mode="json")}, "t"), tmp_path)
+    with pytest.raises(NetworkError, match="holds no network; nothing is removed"):
+        network.down(purge=True)
+    assert (tmp_path / "letter.txt").exists()
