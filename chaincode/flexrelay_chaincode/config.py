@@ -7,6 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from flexrelay_chaincode.package import package_id
 from flexrelay_schemas.model import Items, Model
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+([-_][A-Za-z0-9]+)*$", max_length=64)]
@@ -14,6 +15,7 @@ PackageId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]+([.+\-_][A-Z
 Address = Annotated[str, StringConstraints(pattern=r"^[^\s]+:\d{1,5}$")]
 
 _FILES = ("tls_certificate", "tls_key", "client_ca")
+_PATHS = (*_FILES, "package")
 
 
 class ConfigError(ValueError):
@@ -29,6 +31,7 @@ class ChaincodeConfig(Model):
     `contract`: a module with TRANSACTIONS and QUERIES. `entries`: contract (the function's name before the dot) → the
     chaincode through which it must be called; not named: `name`. `forward_to`: this process is an entry only and passes
     every call on to that chaincode of the channel. `call_timeout_s` stays below the peer's `executetimeout`.
+    `package`: the installed package's file; when given, its id must be `id` (a peer answers a wrong id with silence).
     `max_message_bytes`: the peer's gRPC limit. `health`: host:port of /healthz and /metrics.
     """
 
@@ -47,6 +50,7 @@ class ChaincodeConfig(Model):
     max_calls: int = Field(default=512, ge=1, le=10_000)
     threads: int = Field(default=16, ge=1, le=256)
     call_timeout_s: float = Field(default=4.0, gt=0, le=300, strict=False)
+    package: str = ""
     max_message_bytes: int = Field(default=100 * 1024 * 1024, ge=64 * 1024, le=2**31 - 1)
     health: Address | None = None
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$")
@@ -76,17 +80,30 @@ def load(path: Path) -> ChaincodeConfig:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from None
-    for name in _FILES:
+    for name in _PATHS:
         if isinstance(values.get(name), str) and values[name]:
             values[name] = str(path.parent / values[name])
     try:
-        return ChaincodeConfig.model_validate(values)
+        return _checked(ChaincodeConfig.model_validate(values), path)
     except ValidationError as error:
         lines = [
             f"{path}: {'.'.join(str(part) for part in row['loc']) or 'file'}: {row['msg']}"
             for row in error.errors(include_url=False, include_input=False)
         ]
         raise ConfigError("\n".join(lines)) from None
+
+
+def _checked(config: ChaincodeConfig, path: Path) -> ChaincodeConfig:
+    """Raises ConfigError when the package that is named has another id."""
+    if config.package:
+        try:
+            content = Path(config.package).read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{path}: package: {config.package} cannot be read: {error.strerror}") from None
+        found = package_id(config.id.rpartition(":")[0], content)
+        if found != config.id:
+            raise ConfigError(f"{path}: id: {config.id} is not the id of {config.package}; write {found}")
+    return config
 
 
 def split_address(text: str) -> tuple[str, int]:

@@ -94,6 +94,21 @@ def _files(content: bytes) -> dict[str, bytes]:
         return {entry.name: archive.extractfile(entry).read() for entry in entries}  # type: ignore[union-attr]
 
 
+def test_an_id_that_is_not_the_packages_is_told_at_start(tmp_path: Path) -> None:
+    content = package("flexrelay_1", connection("a:1"))
+    (tmp_path / "p.tar.gz").write_bytes(content)
+    path = tmp_path / "chaincode.toml"
+    path.write_text(MINIMAL + 'package = "p.tar.gz"\n')
+    right = package_id("flexrelay_1", content)
+    with pytest.raises(ConfigError, match=f"id: {PACKAGE} is not the id of .*; write {right}"):
+        load(path)
+    path.write_text(MINIMAL.replace(PACKAGE, right) + 'package = "p.tar.gz"\n')
+    assert load(path).id == right
+    path.write_text(MINIMAL + 'package = "q.tar.gz"\n')
+    with pytest.raises(ConfigError, match=r"package: .* cannot be read"):
+        load(path)
+
+
 def test_the_package_command_prints_the_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "p.tar.gz"
     assert main(["--label", "a_1", "--address", "127.0.0.1:1", "--out", str(out)]) == 0
