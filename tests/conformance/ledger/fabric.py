@@ -143,11 +143,18 @@ class FabricHarness(LedgerHarness):
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._native: native.Network | None = None
         self._first: FabricNetwork | None = None
+        self._failure: native.NetworkError | None = None
 
     @asynccontextmanager
     async def open(self, spec: Spec) -> AsyncIterator[Network]:
+        if self._failure is not None:
+            raise self._failure  # every promise would wait for the same network again
         if self._first is None:
-            self._first = await asyncio.to_thread(self._start, spec)
+            try:
+                self._first = await asyncio.to_thread(self._start, spec)
+            except native.NetworkError as error:
+                self._failure = error
+                raise
         network = FabricNetwork(spec, self._first.profiles)
         network.operator, network.gateways = self._first.operator, self._first.gateways
         async with AsyncExitStack() as stack:

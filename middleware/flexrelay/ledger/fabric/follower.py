@@ -12,6 +12,8 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
+
 from flexrelay.ledger.fabric import deliver
 from flexrelay.ledger.fabric.blocks import Item, executed, is_config, items_of, transaction_events
 from flexrelay.ledger.fabric.channel import PeerChannel
@@ -229,7 +231,7 @@ class Follower:
         for item in items:
             if item.tx_id in self._own:
                 self._own.discard(item.tx_id)
-            elif item.action is not None and executed(item.action).events:
+            elif item.action is not None and _has_event(item):
                 check_endorsements(item.action.action, self._trust, item.tx_id)
 
     async def events(self, checkpoint: Checkpoint) -> AsyncGenerator[TxEvents, None]:
@@ -289,6 +291,13 @@ class Follower:
     def _wake(self) -> None:
         advanced, self._advanced = self._advanced, asyncio.Event()
         advanced.set()
+
+
+def _has_event(item: Item) -> bool:
+    try:
+        return bool(executed(item.action).events)
+    except DecodeError:
+        raise Untrusted("a transaction that the peer calls valid cannot be read", item.tx_id) from None
 
 
 def _after(followed: Followed, tx_id: str) -> tuple[TxEvents, ...]:

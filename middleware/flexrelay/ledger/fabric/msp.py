@@ -10,6 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from google.protobuf.message import DecodeError
 
 from flexrelay.ledger.fabric.errors import Untrusted
 from flexrelay.ledger.fabric.files import read_certificates
@@ -74,7 +75,7 @@ class Trust:
             return known
         try:
             identity = SerializedIdentity.FromString(serialized)
-        except ValueError:
+        except DecodeError:
             raise Untrusted("a signer's identity cannot be read") from None
         member = self._check(identity.mspid, identity.id_bytes, kind)
         if len(self._members) >= _MAX_KNOWN:

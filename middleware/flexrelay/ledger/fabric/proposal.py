@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from flexrelay.ledger.fabric.errors import Untrusted
 from flexrelay.ledger.fabric.identity import new_nonce, transaction_id
 from flexrelay.ledger.fabric.messages import (
@@ -100,7 +102,7 @@ def check_endorsed(unsigned: Unsigned, payload: bytes, trust: Trust, asked: Sequ
         action = ChaincodeActionPayload.FromString(item.payload)
         response = ProposalResponsePayload.FromString(action.action.proposal_response_payload)
         executed = ChaincodeAction.FromString(response.extension)
-    except ValueError as error:
+    except (DecodeError, ValueError) as error:
         raise Untrusted(f"the peer's endorsed transaction cannot be read: {error}", unsigned.tx_id) from None
     same = (
         outer.header.channel_header == unsigned.channel_header
