@@ -7,10 +7,15 @@ notification, "/dp?ct=112" for a Send. So a dead letter can be read again from w
 import math
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
+
+import cbor2
 
 from flexrelay_adapters.lwm2m import formats
+from flexrelay_adapters.lwm2m.coap.codes import SENML_CBOR
 from flexrelay_adapters.lwm2m.formats import FormatError, Path, Record, Value, parse_path
+from flexrelay_adapters.lwm2m.formats.record import MAX_RECORDS
+from flexrelay_adapters.lwm2m.formats.senml import ABSOLUTE_S
 from flexrelay_adapters.lwm2m.formats.tlv import integer, number
 from flexrelay_adapters.lwm2m.objects import FLOAT, QUANTITIES, SENSOR_UNITS, TEXTS, UNITS, Quantity
 from flexrelay_schemas.canonical import MAX_INTEGER
@@ -21,6 +26,10 @@ from flexrelay_sdk import Decoded, DecodeError, Frame
 SEND: Final = "/dp"
 _CHANNELS: Final = 4096
 _MAX_TEXT: Final = 40
+_USUAL: Final = frozenset({-2, -3, 0, 2, 6})
+"""Labels of base name, base time, name, value and time."""
+_FAST_MOST: Final = 2**50
+"""Up to here a product of floats is exact enough for the quick way."""
 
 
 class Override(NamedTuple):
@@ -64,14 +73,22 @@ class Lwm2mCodec:
         for text, override in (overrides or {}).items():
             self._fixed[parse_path(text)] = _overriding(text, override) if override.register else None
         self._channels: dict[str, tuple[int, Path]] = {}
+        self._names: dict[str, _Target | Literal[False] | None] = {}
 
     def decode(self, frame: Frame) -> Decoded:
         """Raises DecodeError: not_cbor, not_senml, not_tlv, bad_path, not_a_number, out_of_range, no_measurement, …"""
         content_format, base = self._of_channel(frame.channel)
         received_at = frame.received_at
+        if content_format == SENML_CBOR:
+            quick = self._quick(frame.payload, received_at)
+            if quick is not None:
+                return Decoded(quick)
         try:
             records = formats.decode(content_format, frame.payload, base, received_at / 1000)
-            return Decoded(tuple(self._measurements(records, received_at)))
+            decoded = Decoded(tuple(self._measurements(records, received_at)))
+            if content_format == SENML_CBOR:
+                self._learn(records)
+            return decoded
         except FormatError as error:
             raise DecodeError(error.reason, error.message) from None
 
@@ -97,6 +114,78 @@ class Lwm2mCodec:
                 self._channels.clear()
             self._channels[text] = found
         return found
+
+    def _quick(self, payload: bytes, received_at: int) -> tuple[Measurement, ...] | None:
+        """The usual SenML CBOR in one go: numbers without units, each register once. None: take the long way, which
+        does the same (a test holds the two together) and says what is wrong."""
+        try:
+            pack = cbor2.loads(payload)
+        except Exception:
+            return None
+        if type(pack) is not list or len(pack) > MAX_RECORDS:
+            return None
+        names = self._names
+        at = base_at = received_at
+        base_time: int | float = 0
+        base = ""
+        group: dict[str, int] = {}
+        groups = {at: group}
+        try:
+            for item in pack:
+                if len(item) == 2:
+                    name, value = item[0], item[2]  # KeyError: something else than a name and a number
+                else:
+                    if not _USUAL.issuperset(item):
+                        return None
+                    value = item[2]
+                    base = item.get(-2, base)
+                    if -3 in item:
+                        base_time = item[-3]
+                        base_at = round(base_time * 1000)
+                    name = item.get(0, "")
+                    time_s = item.get(6)
+                    now = round((base_time + time_s) * 1000) if time_s is not None else base_at
+                    if now != at:
+                        if not (ABSOLUTE_S * 1000 <= now <= MAX_INTEGER) and now != received_at:
+                            return None
+                        at = now
+                        group = groups.setdefault(at, {})
+                target = names.get(base + name, self)
+                if target is None:
+                    if (type(value) is float or type(value) is int) and -1e15 < value < 1e15:
+                        continue
+                    return None
+                if not isinstance(target, _Target):
+                    return None  # not seen before, or only the long way knows what to do with it
+                kind = type(value)
+                if kind is float:
+                    product = value * target.numerator
+                    amount = round(product)
+                    if abs(product - amount) > 0.499 and target.numerator != 1:  # near a tie
+                        amount = _scaled(value, target.numerator, 1, target, ())
+                elif kind is int:
+                    amount = value * target.numerator
+                else:
+                    return None
+                register = target.register
+                if register in group or not target.low <= amount <= _FAST_MOST:
+                    return None
+                group[register] = amount
+        except (KeyError, TypeError, ValueError, OverflowError):
+            return None
+        found = tuple([Measurement("", instant, registers) for instant, registers in groups.items() if registers])
+        return found or None
+
+    def _learn(self, records: list[Record]) -> None:
+        """Names for the quick way, after the long one has taken them."""
+        names = self._names
+        if len(names) > _CHANNELS:
+            names.clear()
+        for path, _, _, _ in records:
+            target = self._targets.get(path)
+            simple = target is not None and not target.export and target.denominator == 1 and not target.is_text
+            unit = len(path) == 3 and path[2] == SENSOR_UNITS
+            names[formats.path_text(path)] = target if simple or (target is None and not unit) else False
 
     def _measurements(self, records: list[Record], received_at: int) -> list[Measurement]:
         groups: dict[int, dict[str, tuple[int, int]]] = {}

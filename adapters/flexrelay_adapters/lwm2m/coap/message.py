@@ -1,6 +1,6 @@
 """CoAP messages as bytes (RFC 7252 §3): pure, and written for speed, since every datagram passes here."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from flexrelay_adapters.lwm2m.coap.codes import URI_PATH, URI_QUERY
@@ -115,9 +115,11 @@ def _extended(data: bytes, at: int, delta: int, extent: int, kind: int, mid: int
 
 
 def serialise(
-    kind: int, code: int, mid: int, token: bytes = b"", options: Iterable[Option] = (), payload: bytes = b""
+    kind: int, code: int, mid: int, token: bytes = b"", options: Sequence[Option] = (), payload: bytes = b""
 ) -> bytes:
     """The bytes of a message; options are put in order, those of one number stay in theirs."""
+    if not options and not payload:  # most answers
+        return bytes((0x40 | kind << 4 | len(token), code, mid >> 8, mid & 255)) + token
     out = bytearray((0x40 | kind << 4 | len(token), code, mid >> 8, mid & 255))
     out += token
     before = 0

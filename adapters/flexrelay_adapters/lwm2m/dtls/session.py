@@ -20,13 +20,32 @@ class SessionOver(Exception):
 class Session:
     """`send_datagram` gives bytes to the socket; `identity` is set by whoever looks up the PSK."""
 
-    __slots__ = ("_connection", "_send_datagram", "address", "expires_at", "identity", "peer", "seen", "started")
+    __slots__ = (
+        "_connection",
+        "_credential",
+        "_send_datagram",
+        "address",
+        "expires_at",
+        "identity",
+        "peer",
+        "seen",
+        "started",
+    )
 
-    def __init__(self, connection: SSL.Connection, address: Address, send_datagram: Callable[[bytes], None]) -> None:
+    def __init__(
+        self,
+        connection: SSL.Connection,
+        address: Address,
+        send_datagram: Callable[[bytes], None],
+        *,
+        credential: str | None = None,
+    ) -> None:
+        """`credential` names the peer whatever it proves (a device's server); None: what it proves."""
         self._connection = connection
         self._send_datagram = send_datagram
         self.address = address
         self.identity = ""
+        self._credential = credential
         self.peer: Peer | None = None
         """The authenticated peer, once the handshake is done."""
         self.started = 0.0
@@ -35,10 +54,12 @@ class Session:
         """When the peer's certificate ends (UTC seconds)."""
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The messages in a datagram; what has to be answered to it goes out. Raises SessionOver."""
+        """The messages in a datagram; without one, go on with what OpenSSL has already. Answers of the handshake go
+        out. Raises SessionOver."""
         connection = self._connection
         try:
-            connection.bio_write(data)
+            if data:
+                connection.bio_write(data)
             if self.peer is None:
                 self.shake()
                 if self.peer is None:
@@ -66,7 +87,7 @@ class Session:
             self.flush()
             return
         self.flush()
-        credential = self.identity
+        credential = self._credential or self.identity
         if not credential:
             certificate = connection.get_peer_certificate(as_cryptography=True)
             credential = _common_name(certificate) if certificate is not None else ""
