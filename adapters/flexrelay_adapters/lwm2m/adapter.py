@@ -219,9 +219,8 @@ class Lwm2mAdapter:
         if self._keeper is None:
             self.layer.release(exchange)
             return
-        self._keeper.keep(exchange, registration, whole=new, answer=answer)
-        if new or registration.unobserved:
-            self._observe(registration)
+        then = (lambda: self._observe(registration)) if new or registration.unobserved else None
+        self._keeper.keep(exchange, registration, whole=new, answer=answer, then=then)
 
     def remove(self, exchange: Exchange | None, registration: Registration) -> None:
         self.registrations.remove(registration)

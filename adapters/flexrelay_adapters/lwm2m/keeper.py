@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 20_000
 RETRY_S: Final = 1.0
-_Answer = tuple[Exchange, int, Sequence[Option]]
+_Answer = tuple[Exchange, int, Sequence[Option], Callable[[], None] | None]
 
 
 class Keeper:
@@ -40,14 +40,20 @@ class Keeper:
         """Registrations and updates since the start."""
 
     def keep(
-        self, exchange: Exchange, registration: Registration, *, whole: bool, answer: tuple[int, Sequence[Option]]
+        self,
+        exchange: Exchange,
+        registration: Registration,
+        *,
+        whole: bool,
+        answer: tuple[int, Sequence[Option]],
+        then: Callable[[], None] | None,
     ) -> None:
-        """Store a registration (`whole`: all of it, else that it was seen), then answer."""
+        """Store a registration (`whole`: all of it, else that it was seen), answer, and `then` go on."""
         if len(self._answers) >= MAX_WAITING:
             self._release(exchange)
             return
         (self._whole if whole else self._seen)[registration.id] = registration
-        self._answers.append((exchange, *answer))
+        self._answers.append((exchange, *answer, then))
         self._ready.set()
 
     def remove(self, exchange: Exchange | None, registration: Registration) -> None:
@@ -56,7 +62,7 @@ class Keeper:
         self._seen.pop(registration.id, None)
         self._gone.add(registration.id)
         if exchange is not None:
-            self._answers.append((exchange, codes.DELETED, ()))
+            self._answers.append((exchange, codes.DELETED, (), None))
         self._ready.set()
 
     async def run(self) -> None:
@@ -80,11 +86,13 @@ class Keeper:
                 log.warning("registrations cannot be stored: %s; they are not answered", error)
                 self._whole = whole | self._whole
                 self._gone |= gone
-                for exchange, _, _ in answers:
+                for exchange, *_ in answers:
                     self._release(exchange)
                 await asyncio.sleep(RETRY_S)
                 self._ready.set()
                 continue
             self.stored += len(answers)
-            for exchange, code, options in answers:
+            for exchange, code, options, then in answers:
                 self._answer(exchange, code, options)
+                if then is not None:
+                    then()

@@ -323,13 +323,13 @@ def _prepare(client: _Client, what: str) -> int:
     for message in client.messages():
         if message.code == codes.CREATED:
             client.location = [value for number, value in message.options if number == codes.LOCATION_PATH][1]
-            done += what != "notify"
+            done += what != "notify" or bool(client.token)
         elif message.code == codes.GET:
             client.token = message.token
             options = [uint(codes.OBSERVE, 1), uint(codes.CONTENT_FORMAT, codes.SENML_CBOR)]
             pack = cbor2.dumps([{0: "/3305/0/5800", 2: 1, 6: START}])
             client._out(serialise(codes.ACK, codes.CONTENT, message.mid, message.token, options, pack))
-            done += 1
+            done += bool(client.location)
     return done
 
 
