@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final
@@ -17,6 +18,7 @@ class Pool:
         self._limit = limit
         self._lock = threading.Lock()
         self._taken = 0
+        self._moved = time.monotonic()
         self._threads = [
             threading.Thread(target=self._work, name=f"call-{number}", daemon=True) for number in range(threads)
         ]
@@ -29,6 +31,11 @@ class Pool:
         return self._taken
 
     @property
+    def stalled_s(self) -> float:
+        """For how long no call has ended although all threads are taken."""
+        return time.monotonic() - self._moved if self._taken >= len(self._threads) else 0.0
+
+    @property
     def limit(self) -> int:
         return self._limit
 
@@ -37,6 +44,8 @@ class Pool:
         with self._lock:
             if self._taken >= self._limit:
                 return False
+            if not self._taken:
+                self._moved = time.monotonic()
             self._taken += 1
         self._queue.put(run)
         return True
@@ -55,3 +64,4 @@ class Pool:
             finally:
                 with self._lock:
                     self._taken -= 1
+                    self._moved = time.monotonic()

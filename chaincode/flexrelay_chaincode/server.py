@@ -28,6 +28,7 @@ _SWEEP_S: Final = 0.05
 _QUIET_S: Final = 20.0
 _MAX_STREAMS: Final = 16
 _CLOSE_S: Final = 1.0
+_SLACK_S: Final = 5.0
 
 
 class ChaincodeServer:
@@ -95,8 +96,12 @@ class ChaincodeServer:
 
     @property
     def healthy(self) -> bool:
-        """Whether a peer can call: it listens, does not stop, and has room."""
-        return self._listening and not self._draining and self._pool.taken < self._pool.limit
+        """Whether a peer can call: it listens, does not stop, and not every thread hangs in a contract.
+
+        Being busy is not being ill: an overloaded process that is restarted for it helps nobody.
+        """
+        hanging = self._pool.stalled_s > 2 * self._config.call_timeout_s + _SLACK_S
+        return self._listening and not self._draining and not hanging
 
     def text(self) -> str:
         """The metrics, in Prometheus' text form."""
@@ -111,7 +116,7 @@ class ChaincodeServer:
         for session in self._sessions.copy():
             session.draining = True
         end = time.monotonic() + self._config.call_timeout_s
-        while any(session.running for session in self._sessions.copy()) and time.monotonic() < end:  # noqa: ASYNC110
+        while self._pool.taken and time.monotonic() < end:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # the calls end in threads
 
     async def _sweep(self) -> None:

@@ -97,10 +97,6 @@ class Session:
             call.end()
         self._calls.clear()
 
-    @property
-    def running(self) -> int:
-        return sum(call.open for call in self._calls.copy().values())
-
     def _opened(self, payload: bytes) -> None:
         try:
             self._announced = read_announced(payload)
