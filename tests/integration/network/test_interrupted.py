@@ -16,20 +16,6 @@ from support.fabric import describe, native
 
 from flexrelay.network import Network, NetworkError, SpecError, ensure, parse
 
-SPEC = """
-name = "interrupted"
-[[organisations]]
-name = "dso"
-[[organisations]]
-name = "agga"
-[[channels]]
-name = "market"
-[[contracts]]
-name = "flexrelay"
-[contracts.collections.agga-dso]
-orgs = ["agga", "dso"]
-"""
-
 
 @pytest.fixture
 def network(tmp_path: Path) -> Iterator[Network]:
@@ -39,35 +25,30 @@ def network(tmp_path: Path) -> Iterator[Network]:
 
 
 @pytest.mark.timeout(600)
-def test_a_start_killed_at_any_moment_can_be_repeated(tmp_path: Path) -> None:
-    ensure("3.1")
-    description = tmp_path / "net.toml"
-    description.write_text(SPEC)
-    folder = tmp_path / "network"
-    command = [sys.executable, "-c", "from flexrelay.cli import main; main()", "network"]
-    options = ["--spec", str(description), "--folder", str(folder)]
+def test_a_start_killed_at_any_moment_can_be_repeated(network: Network) -> None:
+    folder = network.folder.root
+    description = folder.with_suffix(".json")
+    description.write_text(network.spec.model_dump_json())
+    code = (
+        "import json; from pathlib import Path; from flexrelay.network import Network, parse;"
+        f"Network(parse(json.loads(Path({str(description)!r}).read_text()), 'spec'), Path({str(folder)!r})).up()"
+    )
     moments = random.Random(7)
-    try:
-        began = time.monotonic()
-        subprocess.run([*command, "up", *options], check=True, capture_output=True)
-        whole = time.monotonic() - began
-        for turn in range(6):
-            if turn % 2 == 0:  # from nothing, and on what is there
-                subprocess.run([*command, "down", "--purge", *options], check=True, capture_output=True)
-            else:
-                subprocess.run([*command, "down", *options], check=True, capture_output=True)
-            started = subprocess.Popen([*command, "up", *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            time.sleep(moments.uniform(0.3, 1.0) * whole)
-            started.send_signal(signal.SIGKILL)
-            started.wait()
-            done = subprocess.run([*command, "up", "--json", *options], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, (turn, done.stderr)
-            status = Network.opened(folder).status()
-            assert all(item.healthy for item in status), status
-            assert {item.heights["market"] for item in status if item.heights} == {4}
-            assert sorted(Network.opened(folder).processes.running()) == sorted(item.name for item in status)
-    finally:
-        subprocess.run([*command, "down", "--purge", *options], check=False, capture_output=True)
+    began = time.monotonic()
+    network.up()
+    whole = time.monotonic() - began
+    for turn in range(4):
+        network.down(purge=turn % 2 == 0)  # a start from nothing, and one on what is there
+        started = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        time.sleep(0.5 + moments.random() * whole)
+        started.send_signal(signal.SIGKILL)
+        started.wait()
+        network.up()
+        status = network.status()
+        assert all(item.healthy for item in status), (turn, status)
+        assert len({item.heights["market"] for item in status if item.heights}) == 1
+        assert sorted(network.processes.running()) == sorted(item.name for item in status)
+    network.down(purge=True)
     assert not folder.exists()
 
 
