@@ -188,6 +188,12 @@ class FabricHarness(LedgerHarness):
         first.profiles = profiles
         return first
 
+    @property
+    def native(self) -> native.Network:
+        """The running network; there is one once a promise was opened."""
+        assert self._native is not None
+        return self._native
+
     def stop(self) -> None:
         if self._native is not None:
             self._native.down(purge=True)

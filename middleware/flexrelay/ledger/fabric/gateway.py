@@ -52,9 +52,10 @@ class Gateway:
         timestamp_ms: int,
         *,
         peer: PeerChannel | None = None,
+        own_only: bool = False,
         timeout_s: float | None = None,
     ) -> bytes:
-        """The answer of a query: from the asked peer, or from the first of the pool that can answer.
+        """The answer of a query: from the asked peer, or from the first of the pool (of the own ones) that can answer.
 
         The executing organisation is always the asked peer's own, so that a dead chaincode is not hidden by another's.
         Raises Refused, Rejected, AccessDenied, LedgerUnavailable.
@@ -65,7 +66,7 @@ class Gateway:
         limit = self._limits.evaluate_s if timeout_s is None else timeout_s
         error: LedgerError | None = None
         async with self._room:
-            for candidate in [peer] if peer else self._pool.order():
+            for candidate in [peer] if peer else self._pool.order(own_only=own_only):
                 request = EvaluateRequest(
                     transaction_id=unsigned.tx_id,
                     channel_id=self._channel,

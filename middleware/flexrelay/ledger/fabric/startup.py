@@ -26,7 +26,8 @@ async def check(profile: Profile, gateway: Gateway, system: System, clock: Calla
     height = await _height(profile, system)
     for name in profile.chaincodes:
         await _definition(profile, system, name)
-    await _answers(profile, gateway, clock)
+    if await _own_peer_runs(profile, system):
+        await _answers(profile, gateway, clock)
     return height
 
 
@@ -68,9 +69,18 @@ async def _definition(profile: Profile, system: System, name: str) -> None:
         )
 
 
+async def _own_peer_runs(profile: Profile, system: System) -> bool:
+    try:
+        await system.height(own_only=True, timeout_s=ANSWER_S)
+    except LedgerUnavailable as error:
+        _LOG.error("no peer of %s answers; going on with the other organisations' peers: %s", profile.org, error)
+        return False
+    return True
+
+
 async def _answers(profile: Profile, gateway: Gateway, clock: Callable[[], int]) -> None:
     try:
-        await gateway.evaluate(profile.chaincode, query_args(_PROBE, {}), clock(), timeout_s=ANSWER_S)
+        await gateway.evaluate(profile.chaincode, query_args(_PROBE, {}), clock(), own_only=True, timeout_s=ANSWER_S)
     except Refused:
         return
     except LedgerUnavailable as error:

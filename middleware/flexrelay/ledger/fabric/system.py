@@ -29,9 +29,14 @@ class System:
         self._gateway = gateway
         self._clock = clock
 
-    async def height(self, peer: PeerChannel | None = None, *, timeout_s: float | None = None) -> int:
-        """How many blocks the peer has."""
-        data = await self._ask("qscc", [b"GetChainInfo", self._channel.encode()], peer, timeout_s)
+    async def height(
+        self, peer: PeerChannel | None = None, *, own_only: bool = False, timeout_s: float | None = None
+    ) -> int:
+        """How many blocks the peer has; without one the first of the pool that answers."""
+        args = [b"GetChainInfo", self._channel.encode()]
+        data = await self._gateway.evaluate(
+            "qscc", args, self._clock(), peer=peer, own_only=own_only, timeout_s=timeout_s
+        )
         found: int = _decoded(BlockchainInfo, data).height
         return found
 
