@@ -14,6 +14,10 @@ MAX_DIGITS = 40
 """Digits and exponent of a number that is taken."""
 
 
+_NOISE = 1e-30
+"""A float below is what a computation left over, not a value: nothing."""
+
+
 class Conversion:
     """value × 10^scale × unit → the integer of `register`: `Conversion("import_j", "kWh").convert(Decimal("1.5"))`.
 
@@ -43,7 +47,7 @@ class Conversion:
                 raise DecodeError("out_of_range", f"register {self.register} is beyond 2^53 - 1", self.place)
             result = half_even(value * self._multiplier, self._divisor)
         elif kind is Decimal or kind is float:
-            exact = value if kind is Decimal else shortest(value, self.place)
+            exact = value if kind is Decimal else shortest(value if not abs(value) < _NOISE else 0.0, self.place)
             result = scaled(exact, self._multiplier, self.place, self._divisor)
         else:
             raise DecodeError("not_a_number", f"register {self.register} is {_kind(value)}", self.place)

@@ -30,9 +30,11 @@ def samples(folder: Traversable) -> dict[str, dict[str, Any]]:
 
 
 def _sections(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """`adapters` on top, or in each of `gateways` as a gateway's configuration has it."""
+    """`adapters` on top, or within `gateways` as a gateway's configuration has it (a table, or a list of them)."""
+    gateways = document.get("gateways", [])
+    holders = (document, *(gateways if isinstance(gateways, list) else [gateways]))
     return [
         holder["adapters"]
-        for holder in (document, *document.get("gateways", []))
+        for holder in holders
         if isinstance(holder, dict) and isinstance(holder.get("adapters"), dict)
     ]

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from flexrelay_adapters.mqtt import make_adapter
+from flexrelay_sdk.quality import violations
 from flexrelay_sdk.testkit import AdapterContract, Rig
 
 from .rig import MqttRig
@@ -22,3 +24,7 @@ class TestMqtt5(AdapterContract):
 class TestMqtt311(AdapterContract):
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
         return MqttRig.open(tmp_path, "3.1.1")
+
+
+def test_it_is_what_its_quality_toml_says() -> None:
+    assert violations("mqtt", make_adapter, [TestMqtt5, TestMqtt311]) == []

@@ -1,0 +1,18 @@
+"""The LwM2M adapter passes the SDK's contract with a device that is not ours (aiocoap)."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from flexrelay_sdk.testkit import AdapterContract, Promise, Rig
+
+from .rig import Lwm2mRig
+
+
+class TestLwm2m(AdapterContract):
+    is_server = True
+    without = {Promise.RECONNECT: "devices connect to the adapter: there is no server that it could lose"}
+
+    def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
+        return Lwm2mRig.open(tmp_path)
