@@ -66,8 +66,8 @@ def cache() -> Path:
     given = os.environ.get(CACHE_VARIABLE)
     if given:
         return Path(given).absolute()
-    checkout = _modules().resolve().parent.parent
-    if (checkout / "pyproject.toml").is_file() and (checkout / "deploy" / "fabric").is_dir():
+    checkout = _checkout()
+    if checkout is not None:
         return checkout / ".cache" / "fabric"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flexrelay" / "fabric"
 
@@ -94,8 +94,15 @@ def go() -> str:
 
 
 def _modules() -> Path:
-    """The folder of Go modules: beside this file in a wheel, where a checkout has a link to deploy/fabric."""
-    return Path(__file__).parent / "modules"
+    """The folder of Go modules: deploy/fabric of a checkout; beside this file in a wheel."""
+    checkout = _checkout()
+    return Path(__file__).parent / "modules" if checkout is None else checkout / "deploy" / "fabric"
+
+
+def _checkout() -> Path | None:
+    """The repository that this file lies in, if it does."""
+    root = Path(__file__).resolve().parents[3]
+    return root if (root / "pyproject.toml").is_file() and (root / "deploy" / "fabric").is_dir() else None
 
 
 def _digest(source: Path) -> str:
