@@ -141,8 +141,9 @@ class OpcuaAdapter:
             try:
                 await self._serve(sink)
             except ConnectionLost as error:
+                again = self.trouble == str(error)
                 self.trouble = str(error)
-                log.warning("%s: %s", self.name, error)
+                log.log(logging.DEBUG if again else logging.WARNING, "%s: %s", self.name, error)
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise asyncio.CancelledError  # Python 3.11's wait_for can lose a cancellation

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from flexrelay_adapters.opcua.config import NodeSource, OpcuaConfig
 from flexrelay_adapters.opcua.frame import nodes_of, open_frame
-from flexrelay_adapters.opcua.wire import HEAD, LAYOUTS, LIMITS, Item, Malformed, item_at, milliseconds
+from flexrelay_adapters.opcua.wire import BAD, HEAD, LAYOUTS, LIMITS, UNCERTAIN, Item, Malformed, item_at, milliseconds
 from flexrelay_schemas.canonical import MAX_INTEGER
 from flexrelay_schemas.measurement import Measurement
 from flexrelay_schemas.quality import Notice, Provenance
@@ -25,8 +25,6 @@ _SHAPES: Final = 16
 """Forms remembered a device: as many as there are lengths of its frames."""
 _TICKS_1970: Final = 116_444_736_000_000_000
 _TICKS_MS: Final = 10_000
-_BAD: Final = 0x8000_0000
-_UNCERTAIN: Final = 0x4000_0000
 _NEAR: Final = 0.49
 
 
@@ -34,7 +32,7 @@ class Register:
     """How a value becomes a register's integer. The float64 product says it wherever its error cannot reach the next
     integer (below `limit` and not near a half); anything else is computed exactly."""
 
-    __slots__ = ("_exact", "factor", "low", "name")
+    __slots__ = ("_exact", "factor", "low", "name", "near")
 
     def __init__(self, name: str, source: NodeSource) -> None:
         self.name = name
@@ -42,12 +40,14 @@ class Register:
         whole = Conversion(name, source.unit, max(source.scale, 0), source.negate).factor
         self.factor: float = whole if source.scale >= 0 else whole / 10**-source.scale
         self.low = self._exact.low
+        # what is only copied is exact, its halves too; a product near a half might lie on the other side of it
+        self.near = 0.51 if self.factor in (1, -1) else _NEAR
 
     def convert(self, value: float, limit: float) -> int:
         """Raises DecodeError: not_a_number, out_of_range."""
         if type(value) is not bool and -limit < (product := value * self.factor) < limit:
             result = round(product)
-            if -_NEAR < product - result < _NEAR and result >= self.low:
+            if -self.near < product - result < self.near and result >= self.low:
                 return result
         if limit == LIMITS["f"] and type(value) is float:
             return self._exact.convert(shortest_single(value, self._exact.place))
@@ -66,14 +66,16 @@ class NodeCodec:
         self._fast = fast
         self._plans: dict[tuple[str, bytes], dict[int, Register]] = {}
         self._shapes: dict[tuple[str, int], _Shape] = {}
+        self._closely = 0
+        """How many frames were looked at item by item."""
 
     def decode(self, frame: Frame) -> Decoded:
         """Raises DecodeError: cut_off, unknown_version, unknown_node, bad_status, not_a_number, no_value, …"""
         shape = self._shapes.get((frame.credential, len(frame.payload)))
         if shape is not None:
-            measurement = shape.decode(frame.payload)
-            if measurement is not None:
-                return Decoded((measurement,))
+            measurements = shape.decode(frame.payload)
+            if measurements is not None:
+                return Decoded(measurements)
         return Decoded(self._item_by_item(frame))
 
     def _plan(self, credential: str, table: bytes) -> dict[int, Register]:
@@ -114,18 +116,23 @@ class NodeCodec:
             instant = milliseconds(first) or milliseconds(second) or frame.received_at
             readings.take(plan.get(item.handle), item, instant + envelope.shift_ms)
         found = readings.measurements()
-        if self._fast and len(found) == 1 and not envelope.shift_ms:
+        self._closely += 1
+        if self._fast and not envelope.shift_ms and not readings.refused and self._worth_learning(frame):
             self._learn(frame, envelope.start, handles, keys, plan)
         return found
 
+    def _worth_learning(self, frame: Frame) -> bool:
+        """Where frames of one length keep changing their form, most of them are not learned in vain."""
+        return (frame.credential, len(frame.payload)) not in self._shapes or not self._closely % 8
+
     def _learn(self, frame: Frame, start: int, handles: list[int], keys: list[int], plan: dict[int, Register]) -> None:
-        """Remember the form of a frame with one value of each of its nodes and one instant: it is the usual one."""
+        """Remember the form of a frame whose items have one layout each: most frames of its length will be like it."""
         if any(key not in LAYOUTS for key in keys) or any(handle not in plan for handle in handles):
             return
         layouts = [LAYOUTS[key] for key in keys]
         places = layouts[0][2:6]
         time = layouts[0].source_time if self._by_source else layouts[0].server_time
-        if time < 0 or any(layout[2:6] != places for layout in layouts) or len(set(handles)) != len(handles):
+        if time < 0 or any(layout[2:6] != places for layout in layouts):
             return
         if len(self._shapes) >= _SHAPES * len(self._devices):
             self._shapes.clear()
@@ -157,33 +164,58 @@ class _Shape(NamedTuple):
     registers: tuple[Register, ...]
     limits: tuple[float, ...]
 
-    def decode(self, payload: bytes) -> Measurement | None:
-        """The measurement; None when the frame needs a closer look."""
+    def decode(self, payload: bytes) -> tuple[Measurement, ...] | None:
+        """The measurements; None when the frame needs a closer look."""
         fields, step, head, handles, keys, time, status, registers, limits = self
         values = fields.unpack(payload)
-        ticks = values[time]
+        stamps = values[time::step]
         if (
             values[0] != head
             or values[1::step] != handles
             or values[2::step] != keys
             or (status and any(values[status::step]))
-            or not _TICKS_1970 <= ticks < _TICKS_1970 << 1
+            or not _TICKS_1970 < min(stamps) <= max(stamps) < _TICKS_1970 << 1
         ):
             return None
-        instant = (ticks - _TICKS_1970) // _TICKS_MS
-        if values[time::step].count(ticks) != len(handles):
-            for other in values[time::step]:
-                if (other - _TICKS_1970) // _TICKS_MS != instant:
+        if stamps[0] // _TICKS_MS == stamps[-1] // _TICKS_MS and stamps.count(stamps[0]) == len(stamps):
+            found = _converted(registers, values[3::step], limits)
+            if found is None:
+                return None
+            return (Measurement("", (stamps[0] - _TICKS_1970) // _TICKS_MS, found),)
+        instants: dict[int, dict[str, int]] = {}
+        for register, value, limit, stamp in zip(registers, values[3::step], limits, stamps, strict=True):
+            if not -limit < (product := value * register.factor) < limit:
+                return None
+            result = round(product)
+            if not -register.near < product - result < register.near or result < register.low:
+                try:
+                    result = register.convert(value, limit)
+                except DecodeError:
                     return None
-        found: dict[str, int] = {}
-        for register, value, limit in zip(registers, values[3::step], limits, strict=True):
-            if -limit < (product := value * register.factor) < limit:
-                result = round(product)
-                if -_NEAR < product - result < _NEAR and result >= register.low:
-                    found[register.name] = result
-                    continue
+            instant = (stamp - _TICKS_1970) // _TICKS_MS
+            if instant in instants:
+                instants[instant][register.name] = result
+            else:
+                instants[instant] = {register.name: result}
+        return tuple([Measurement("", instant, found) for instant, found in sorted(instants.items())])
+
+
+def _converted(
+    registers: tuple[Register, ...], values: tuple[float, ...], limits: tuple[float, ...]
+) -> dict[str, int] | None:
+    """The registers of one instant; None when one of the values needs a closer look."""
+    found: dict[str, int] = {}
+    for register, value, limit in zip(registers, values, limits, strict=True):
+        if -limit < (product := value * register.factor) < limit:
+            result = round(product)
+            if -register.near < product - result < register.near and result >= register.low:
+                found[register.name] = result
+                continue
+        try:
+            found[register.name] = register.convert(value, limit)
+        except DecodeError:
             return None
-        return Measurement("", instant, found)
+    return found
 
 
 class _Readings:
@@ -194,13 +226,18 @@ class _Readings:
         self._flagged: set[int] = set()
         self._first: DecodeError | None = None
 
+    @property
+    def refused(self) -> bool:
+        """Whether a value could not be taken."""
+        return self._first is not None
+
     def take(self, register: Register | None, item: Item, instant: int) -> None:
         try:
             if register is None:
                 raise DecodeError("unknown_node", f"handle {item.handle} stands for no configured register", "nodes")
             if not 0 < instant <= MAX_INTEGER:
                 raise DecodeError("bad_time", "time out of range", register.name)
-            if item.status & _BAD:
+            if item.status & BAD:
                 raise DecodeError("bad_status", f"StatusCode 0x{item.status:08X}", register.name)
             if item.value is None:
                 raise DecodeError("no_value", "there is no scalar number", register.name)
@@ -210,7 +247,7 @@ class _Readings:
             if register is not None:
                 self._flagged.add(instant)
             return
-        if item.status & _UNCERTAIN:
+        if item.status & UNCERTAIN:
             self._flagged.add(instant)
         self._registers.setdefault(instant, {})[register.name] = value
 

@@ -15,9 +15,11 @@ from typing import Final, NamedTuple
 from flexrelay_adapters.opcua.config import OpcuaConfig
 from flexrelay_adapters.opcua.frame import CHANGES, HISTORY, head, node_table, open_frame
 from flexrelay_adapters.opcua.wire import (
+    BAD,
     BY_SERVER,
     BY_SOURCE,
     HEAD,
+    STATUS_AT,
     Changes,
     Malformed,
     item_at,
@@ -37,10 +39,13 @@ _HANDLE: Final = struct.Struct("<I")
 
 
 class Framed(NamedTuple):
-    """Frames of one or more notifications, and what they make known once they are on disk: (handle, time in ticks)."""
+    """Frames of one notification, and what they make known: the items' client handles and times (ticks). `newer`:
+    every time is later than all that was known before."""
 
     frames: list[Frame]
-    times: list[tuple[int, int]]
+    handles: Sequence[int]
+    times: Sequence[int]
+    newer: bool = False
 
 
 class _Device:
@@ -92,31 +97,34 @@ class Framing:
                 )
                 for device, first, last in shape.slices
             ]
-            return Framed(frames, times)
+            return Framed(frames, shape.handles, times, True)
         try:
             items = scan(changes, self._stamps)
         except Malformed:
-            return Framed([self._unreadable(body[start:end], received_at)], [])
+            return Framed([self._unreadable(body[start:end], received_at)], (), ())
         frames = []
         by_device: dict[str, list[tuple[int, int, int, int]]] = {}
         for item in items:
             device = self._by_handle.get(item[0])
             if device is None:
                 frames.append(self._unreadable(body[item[1] : item[2]], received_at))
+            elif _unusable(body, item[1], item[2]):  # alone, so that it is a dead letter with its reason
+                frames.append(self._frame(device, device.head, body[item[1] : item[2]], received_at))
             else:
                 by_device.setdefault(device.credential, []).append(item)
         self._learn(changes, items)
         for credential, found in by_device.items():
             frames += self._of_device(self._by_credential[credential], body, found, received_at)
-        return Framed(frames, [(handle, stamp) for handle, _, _, stamp in items])
+        return Framed(frames, [item[0] for item in items], [item[3] for item in items])
 
     def history(self, device: str, items: Sequence[tuple[int, bytes]], received_at: int) -> Framed:
         """Frames of a device's history; `items` are (UTC ms, whole item)."""
         found = self._devices[device]
         start = head(found.table, HISTORY)
         parts = _parts(items, FRAME_BYTES - len(start))
-        times = [(_HANDLE.unpack_from(item)[0], ticks(instant)) for instant, item in items]
-        return Framed([self._frame(found, start, part, received_at) for part in parts], times)
+        handles = [_HANDLE.unpack_from(item)[0] for _, item in items]
+        frames = [self._frame(found, start, part, received_at) for part in parts]
+        return Framed(frames, handles, [ticks(instant) for instant, _ in items])
 
     def forget(self) -> None:
         """What was told may not be on disk: everything that comes is new."""
@@ -138,8 +146,13 @@ class Framing:
     def told(self, framed: Framed) -> None:
         """These frames go to the disk: what they say is known from now on."""
         newest = self._newest
-        newest.update([(handle, stamp) for handle, stamp in framed.times if stamp > newest.get(handle, 0)])
-        self._latest = max(self._latest, max([stamp for _, stamp in framed.times], default=0))
+        if framed.newer:
+            newest.update(zip(framed.handles, framed.times, strict=True))
+        else:
+            for handle, stamp in zip(framed.handles, framed.times, strict=True):
+                if stamp > newest.get(handle, 0):
+                    newest[handle] = stamp
+        self._latest = max(self._latest, max(framed.times, default=0))
         devices = self._by_credential
         for frame in framed.frames:
             device = devices.get(frame.credential)
@@ -180,27 +193,36 @@ class Framing:
         body, start, end, count = changes
         slices: list[tuple[_Device, int, int]] = []
         codes = []
-        keys = []
+        keys: list[int] = []
+        with_status = 0
         for handle, first, last, stamp in items:
             key = HEAD.unpack_from(body, first)[1] if last - first > HEAD.size else 0
             device = self._by_handle.get(handle)
             size, place = self._stamps.get(key, (0, 0))
-            if device is None or not place or not stamp:
+            if device is None or not place or not stamp or _unusable(body, first, last):
                 return
             keys.append(key)
-            codes.append(f"IH{place - HEAD.size}xq{size - place - 8}x")
+            status = STATUS_AT[key]
+            if status:
+                codes.append(f"IH{status - HEAD.size}xI{place - status - 4}xq{size - place - 8}x")
+            else:
+                codes.append(f"IH{place - HEAD.size}xq{size - place - 8}x")
+            with_status += bool(status)
             if slices and slices[-1][0] is device:
                 slices[-1] = (device, slices[-1][1], last - start)
             else:
                 slices.append((device, first - start, last - start))
         if len({device.credential for device, _, _ in slices}) != len(slices) or not items:
             return
+        if with_status not in (0, len(keys)):
+            return
         if any(last - first + len(device.head) > FRAME_BYTES for device, first, last in slices):
             return
         if len(self._shapes) >= _SHAPES:
             self._shapes.clear()
         handles = tuple([handle for handle, _, _, _ in items])
-        self._shapes[count, end - start] = _Shape(struct.Struct("<" + "".join(codes)), handles, tuple(keys), slices)
+        fields = struct.Struct("<" + "".join(codes))
+        self._shapes[count, end - start] = _Shape(fields, handles, tuple(keys), bool(with_status), slices)
 
 
 class _Shape(NamedTuple):
@@ -210,18 +232,29 @@ class _Shape(NamedTuple):
     fields: struct.Struct
     handles: tuple[int, ...]
     keys: tuple[int, ...]
+    status: bool
     slices: list[tuple[_Device, int, int]]
 
-    def times(self, body: bytes, start: int, latest: int) -> list[tuple[int, int]] | None:
-        """(handle, time) of the items; None when the form is another, or a time is not later than `latest`."""
+    def times(self, body: bytes, start: int, latest: int) -> Sequence[int] | None:
+        """The items' times; None when the form is another, or a time is not later than `latest`."""
         try:
             values = self.fields.unpack_from(body, start)
         except struct.error:
             return None
-        stamps = values[2::3]
-        if values[0::3] != self.handles or values[1::3] != self.keys or min(stamps) <= latest:
+        step = 3 + self.status
+        stamps = values[step - 1 :: step]
+        if values[0::step] != self.handles or values[1::step] != self.keys or min(stamps) <= latest:
             return None
-        return list(zip(self.handles, stamps, strict=True))
+        if self.status and any(values[2::step]):
+            return None
+        times: Sequence[int] = stamps
+        return times
+
+
+def _unusable(body: bytes, start: int, end: int) -> bool:
+    """Whether the item holds no number, or one that the server itself calls Bad."""
+    item, _ = item_at(body, start, end)
+    return item.value is None or bool(item.status & BAD)
 
 
 def _told(device: _Device, stamps: object) -> dict[int, dict[int, bytes]]:

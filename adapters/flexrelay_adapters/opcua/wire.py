@@ -131,7 +131,15 @@ def _stamps(first: str, second: str) -> dict[int, tuple[int, int]]:
 BY_SOURCE: Final = _stamps("source_time", "server_time")
 """Second field of `HEAD` → (size, offset of the time in the item, 0 when it has none)."""
 BY_SERVER: Final = _stamps("server_time", "source_time")
+STATUS_AT: Final = {
+    key: HEAD.size + struct.calcsize("<" + layout.codes[: layout.status]) if layout.status >= 0 else 0
+    for key, layout in LAYOUTS.items()
+}
+"""Second field of `HEAD` → offset of the StatusCode in the item, 0 when it has none."""
 TICKS: Final = struct.Struct("<q")
+BAD: Final = 0x8000_0000
+UNCERTAIN: Final = 0x4000_0000
+"""Severity bits of a StatusCode (Part 4 §7.39)."""
 
 
 def item_at(body: bytes, offset: int, end: int) -> tuple[Item, int]:
