@@ -19,11 +19,12 @@ from flexrelay.ledger.fabric.blocks import Item, executed, is_config, items_of, 
 from flexrelay.ledger.fabric.channel import PeerChannel
 from flexrelay.ledger.fabric.errors import ProfileError, Untrusted
 from flexrelay.ledger.fabric.identity import Identity
+from flexrelay.ledger.fabric.messages import COMMIT_HASH, TRANSACTIONS_FILTER
 from flexrelay.ledger.fabric.msp import Trust
 from flexrelay.ledger.fabric.pool import PeerPool
 from flexrelay.ledger.fabric.proposal import check_endorsements
 from flexrelay.ledger.fabric.system import System
-from flexrelay.ledger.fabric.verification import RAFT, Consensus, consensus_of, last_config, verify_block
+from flexrelay.ledger.fabric.verification import RAFT, Consensus, block_hash, consensus_of, last_config, verify_block
 from flexrelay.ledger.port import (
     Checkpoint,
     Committed,
@@ -42,10 +43,12 @@ _LONGEST_RETRY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Vigilance:
-    """How a silent stream is looked after, in seconds."""
+    """In seconds: after what silence the peer of the stream is asked, how long it may take to answer, and how often
+    another organisation's peer is asked whether it has the same blocks."""
 
     silent_s: float = 5.0
     answer_s: float = 5.0
+    witness_s: float = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,21 @@ class Followed:
 
     number: int
     items: tuple[TxEvents, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What two honest peers have in common of a block: its hash, the judgements, and the chain of commit hashes."""
+
+    number: int
+    hash: bytes
+    codes: bytes
+    commit: bytes
+
+
+def proof_of(block: Any) -> Proof:
+    metadata = [*block.metadata.metadata, b"", b"", b"", b"", b""]
+    return Proof(block.header.number, block_hash(block.header), metadata[TRANSACTIONS_FILTER], metadata[COMMIT_HASH])
 
 
 class Outcomes:
@@ -111,7 +129,10 @@ class Follower:
         self._closed = False
         self._own: set[str] = set()
         self._heard = float("-inf")
+        self._stream: asyncio.Task[None] | None = None
         self.outcomes = Outcomes()
+        self.newest: Proof | None = None
+        self.peer: PeerChannel | None = None
 
     @property
     def consensus(self) -> Consensus:
@@ -160,19 +181,31 @@ class Follower:
         while True:
             peer = self._pool.order()[0]
             before = self._next
+            self.peer = peer
+            self._stream = asyncio.create_task(self._follow(peer), name=f"fabric-stream-{peer.address}")
             try:
-                await self._follow(peer)
+                await self._stream
             except Untrusted as error:
                 self._pool.lied(peer, str(error))
             except (LedgerError, ProfileError) as error:
                 self._pool.failed(peer, str(error))
             except asyncio.CancelledError:
-                raise
+                own = asyncio.current_task()
+                if not self._stream.done() or (own is not None and own.cancelling()):
+                    self._stream.cancel()
+                    await asyncio.gather(self._stream, return_exceptions=True)
+                    raise
             except Exception:
                 _LOG.exception("following the blocks of %s at peer %s failed", self._channel, peer.address)
                 self._pool.failed(peer, "defect")
             failures = 0 if self._next > before else failures + 1
             await asyncio.sleep(min(_RETRY_S * 2 ** min(failures, 10), _LONGEST_RETRY_S) if failures else 0)
+
+    def leave(self, peer: PeerChannel, why: str) -> None:
+        """End the stream from this peer, and go on from another."""
+        if self.peer is peer and self._stream is not None:
+            self._pool.failed(peer, why)
+            self._stream.cancel()
 
     async def _follow(self, peer: PeerChannel) -> None:
         """Take blocks from one peer until its stream breaks or falls silent without a reason."""
@@ -217,6 +250,7 @@ class Follower:
             self._consensus = consensus_of(block)
         followed = Followed(number, transaction_events(number, items, self._chaincodes))
         self._hash = found
+        self.newest = proof_of(block)
         self._next = number + 1
         self._heard = asyncio.get_running_loop().time()
         self.outcomes.add(number, followed.items)

@@ -26,6 +26,7 @@ from flexrelay.ledger.fabric.profile import Profile, load_profile
 from flexrelay.ledger.fabric.system import System
 from flexrelay.ledger.fabric.verification import verify_block
 from flexrelay.ledger.fabric.views import block_view
+from flexrelay.ledger.fabric.witness import Witness
 from flexrelay.ledger.port import (
     BlockView,
     Call,
@@ -64,6 +65,7 @@ class FabricLedger:
         system: System,
         trust: Trust,
         follower: Follower,
+        witness: Witness,
         clock: Callable[[], int],
     ) -> None:
         self.profile = profile
@@ -73,6 +75,7 @@ class FabricLedger:
         self._system = system
         self._trust = trust
         self._follower = follower
+        self._witness = witness
         self._clock = clock
         self._prepared_at: dict[str, int] = {}
 
@@ -101,24 +104,21 @@ class FabricLedger:
             gateway = Gateway(profile.channel, identity, pool, trust, limits or Limits())
             system = System(profile.channel, gateway, wall_ms)
             height = await startup.check(profile, gateway, system, wall_ms)
-            follower = Follower(
-                profile.channel,
-                profile.chaincodes,
-                identity,
-                pool,
-                trust,
-                system,
-                wall_ms,
-                vigilance or Vigilance(),
-            )
+            watch = vigilance or Vigilance()
+            follower = Follower(profile.channel, profile.chaincodes, identity, pool, trust, system, wall_ms, watch)
+            witness = Witness(profile.channel, identity, pool, follower, wall_ms, watch.witness_s)
             follower.start(height, await system.consensus(trust))
-            running = asyncio.create_task(follower.run(), name=f"fabric-follower-{profile.org}")
+            running = [
+                asyncio.create_task(follower.run(), name=f"fabric-follower-{profile.org}"),
+                asyncio.create_task(witness.run(), name=f"fabric-witness-{profile.org}"),
+            ]
             try:
-                yield cls(profile, identity, gateway, pool, system, trust, follower, clock)
+                yield cls(profile, identity, gateway, pool, system, trust, follower, witness, clock)
             finally:
                 follower.close()
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
+                for task in running:
+                    task.cancel()
+                await asyncio.gather(*running, return_exceptions=True)
         finally:
             await pool.close()
 
@@ -139,9 +139,10 @@ class FabricLedger:
 
     @property
     def trouble(self) -> str:
-        """Why nothing may be known of the network now, "" when its blocks are followed."""
+        """Why nothing may be known of the network now, or what another organisation's peer contradicts (that stays:
+        what was delivered is delivered). "" when the blocks are followed and the peers agree."""
         if self._follower.heard_within(_SILENT_S):
-            return ""
+            return self._witness.trouble
         return f"no peer has given {self.org}'s gateway a sign of life for {_SILENT_S:.0f} s"
 
     async def evaluate(self, function: str, args: Mapping[str, Any]) -> Any:

@@ -1,0 +1,68 @@
+"""A peer's services on loopback with the blocks that a test gives it: honest, or not."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc.aio
+
+from flexrelay.ledger.fabric import messages as pb
+from flexrelay.ledger.fabric.channel import PeerChannel
+from flexrelay.ledger.fabric.profile import Peer
+
+
+class BlockServer:
+    """Serves `blocks` and what is added to them; `sends` is how many of them streams get (the rest is held back)."""
+
+    def __init__(self, org: str, blocks: list[Any]) -> None:
+        self.org = org
+        self.blocks = blocks
+        self.sends = 1 << 30
+        self.asked_from: list[int] = []
+        self._more = asyncio.Event()
+
+    def add(self, block: Any) -> None:
+        self.blocks.append(block)
+        more, self._more = self._more, asyncio.Event()
+        more.set()
+
+    async def deliver(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+        envelope = pb.Envelope.FromString(await anext(aiter(requests)))
+        seek = pb.SeekInfo.FromString(pb.Payload.FromString(envelope.payload).data)
+        number, stop = seek.start.specified.number, seek.stop.specified.number
+        self.asked_from.append(number)
+        while number <= stop:
+            while number >= min(len(self.blocks), self.sends):
+                await self._more.wait()
+            yield pb.DeliverResponse(block=self.blocks[number]).SerializeToString()
+            number += 1
+        yield pb.DeliverResponse(status=200).SerializeToString()
+
+    async def evaluate(self, request: bytes, context: Any) -> bytes:
+        """The chain's height, whatever is asked."""
+        info = pb.BlockchainInfo(height=len(self.blocks)).SerializeToString()
+        data: bytes = pb.EvaluateResponse(result={"status": 200, "payload": info}).SerializeToString()
+        return data
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[PeerChannel]:
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(
+                    "protos.Deliver", {"Deliver": grpc.stream_stream_rpc_method_handler(self.deliver)}
+                ),
+                grpc.method_handlers_generic_handler(
+                    "gateway.Gateway", {"Evaluate": grpc.unary_unary_rpc_method_handler(self.evaluate)}
+                ),
+            )
+        )
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        channel = PeerChannel(Peer(org=self.org, endpoint=f"127.0.0.1:{port}"), 0, None)
+        try:
+            yield channel
+        finally:
+            await channel.close()
+            await server.stop(None)

@@ -1,0 +1,242 @@
+"""Following blocks: in order, over peers that fail, lie, hold back, or judge in their own favour."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+from unit.ledger.fabric.server import BlockServer
+from unit.ledger.fabric.world import CHAINCODE, CHANNEL, Authority, Node, World, own_hash
+
+from flexrelay.ledger.fabric import Vigilance
+from flexrelay.ledger.fabric.follower import Follower
+from flexrelay.ledger.fabric.gateway import Gateway, Limits
+from flexrelay.ledger.fabric.messages import COMMIT_HASH, TRANSACTIONS_FILTER, Block
+from flexrelay.ledger.fabric.pool import PeerPool
+from flexrelay.ledger.fabric.system import System
+from flexrelay.ledger.fabric.verification import RAFT
+from flexrelay.ledger.fabric.witness import Witness
+from flexrelay.ledger.port import Checkpoint, LedgerError, LedgerUnavailable, TxEvents, Validation
+
+QUICK = Vigilance(silent_s=0.1, answer_s=1.0, witness_s=0.1)
+
+
+class Me:
+    """The client's identity, signed by its node."""
+
+    def __init__(self, node: Node) -> None:
+        self.org = node.org
+        self.creator = node.serialized
+        self._node = node
+
+    def renew(self) -> bool:
+        return False
+
+    async def sign(self, message: bytes) -> bytes:
+        return self._node.sign(message)
+
+
+def chain(world: World, length: int, endorser: Node | None = None, begun: list[Any] | None = None) -> list[Any]:
+    """Blocks with one transaction each, its event named after the block's number."""
+    blocks = list(begun or [world.block(0, b"", [world.configuration("etcdraft")], [], signers=[])])
+    while len(blocks) < length:
+        blocks.append(following(world, blocks[-1], endorser))
+    return blocks
+
+
+def following(world: World, block: Any, endorser: Node | None = None) -> Any:
+    number = block.header.number + 1
+    events = [(f"event {number}", b"payload")]
+    payload = world.endorsed(world.proposal(), [endorser or world.peers["dso"]], events=events)
+    made = world.block(number, own_hash(block), [world.envelope(payload)], [0])
+    made.metadata.metadata[COMMIT_HASH] = b"commit %d" % number
+    return made
+
+
+def copied(blocks: list[Any]) -> list[Any]:
+    found = []
+    for block in blocks:
+        copy = Block()
+        copy.CopyFrom(block)
+        found.append(copy)
+    return found
+
+
+class Stage:
+    follower: Follower
+    witness: Witness
+    pool: PeerPool
+
+
+@asynccontextmanager
+async def following_from(world: World, height: int, *servers: BlockServer) -> AsyncIterator[Stage]:
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(server.serving()) for server in servers]
+        stage = Stage()
+        me: Any = Me(world.client)
+        stage.pool = PeerPool(peers, "dso")
+        gateway = Gateway(CHANNEL, me, stage.pool, world.trust, Limits())
+        system = System(CHANNEL, gateway, lambda: 1)
+        stage.follower = Follower(CHANNEL, {CHAINCODE}, me, stage.pool, world.trust, system, lambda: 1, QUICK)
+        stage.witness = Witness(CHANNEL, me, stage.pool, stage.follower, lambda: 1, QUICK.witness_s)
+        stage.follower.start(height, RAFT)
+        task = asyncio.create_task(stage.follower.run())
+        try:
+            yield stage
+        finally:
+            stage.follower.close()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def taken(stage: Stage, checkpoint: Checkpoint, until: int) -> list[TxEvents]:
+    """Up to and with block `until`."""
+    found = []
+    async with asyncio.timeout(10):
+        async for item in stage.follower.events(checkpoint):
+            found.append(item)
+            if item.block >= until:
+                break
+    return found
+
+
+def names(items: list[TxEvents]) -> list[str]:
+    return [event.name for item in items for event in item.events]
+
+
+async def test_the_past_and_what_comes_are_one_stream(world: World) -> None:
+    server = BlockServer("dso", chain(world, 5))
+    async with following_from(world, 5, server) as stage:
+        items = asyncio.create_task(taken(stage, Checkpoint(), 7))
+        await asyncio.sleep(0.05)
+        for _ in range(3):
+            server.add(following(world, server.blocks[-1]))
+            await asyncio.sleep(0.02)
+        found = await items
+        assert [item.block for item in found] == list(range(8))
+        assert names(found) == [f"event {number}" for number in range(1, 8)]
+        assert names(await taken(stage, found[5].checkpoint, 7)) == ["event 6", "event 7"]
+        assert stage.follower.outcomes.get(found[6].tx_id).block == 6  # type: ignore[union-attr] # it is known
+
+
+async def test_a_checkpoint_that_its_block_does_not_hold(world: World) -> None:
+    async with following_from(world, 4, BlockServer("dso", chain(world, 4))) as stage:
+        for block in (1, 3):
+            with pytest.raises(LedgerError, match="does not hold the transaction"):
+                await taken(stage, Checkpoint(block, "no such"), 4)
+
+
+async def test_closing_ends_the_subscribers(world: World) -> None:
+    async with following_from(world, 2, BlockServer("dso", chain(world, 2))) as stage:
+        items = asyncio.create_task(taken(stage, Checkpoint(), 99))
+        await asyncio.sleep(0.05)
+        stage.follower.close()
+        with pytest.raises(LedgerUnavailable, match="closed"):
+            await items
+
+
+def _changed_data(block: Any) -> None:
+    block.data.data[0] = block.data.data[0][:-1] + b"\x00"
+
+
+def _without_signature(block: Any) -> None:
+    block.metadata.metadata[0] = b""
+
+
+def _other_number(block: Any) -> None:
+    block.header.number += 1
+
+
+@pytest.mark.parametrize("change", [_changed_data, _without_signature, _other_number])
+async def test_a_lying_peer_is_left_for_another_organisations(world: World, change: Callable[[Any], None]) -> None:
+    blocks = chain(world, 6)
+    lying = copied(blocks)
+    change(lying[4])
+    liar, honest = BlockServer("dso", lying), BlockServer("agga", blocks)
+    async with following_from(world, 3, liar, honest) as stage:
+        found = await taken(stage, Checkpoint(2), 5)
+        assert names(found) == [f"event {number}" for number in range(2, 6)]
+        assert honest.asked_from[0] == 4
+        assert stage.pool.order()[0].org == "agga"
+
+
+async def test_a_forked_chain_is_noticed(world: World) -> None:
+    """Another chain, signed by orderers too: its blocks do not follow what was seen before."""
+    blocks = chain(world, 6)
+    fork = chain(world, 6, begun=copied(blocks[:3]))
+    first, second = BlockServer("dso", blocks[:4]), BlockServer("agga", fork)
+    async with following_from(world, 3, first, second) as stage:
+        assert names(await taken(stage, Checkpoint(2), 3)) == ["event 2", "event 3"]
+        stage.follower.leave(stage.follower.peer, "test")  # type: ignore[arg-type] # there is one
+        await asyncio.sleep(0.3)
+        assert second.asked_from == [4]
+        assert stage.follower.height == 4
+        first.add(blocks[4])
+        assert names(await taken(stage, Checkpoint(4), 4)) == ["event 4"]
+
+
+async def test_an_event_without_a_true_endorsement_is_not_delivered(world: World) -> None:
+    stranger = Node(Authority("dso"), "peer0.dso", "peer")
+    blocks = chain(world, 3)
+    forged = [*blocks, following(world, blocks[-1], stranger)]
+    honest = [*blocks, following(world, blocks[-1])]
+    async with following_from(world, 2, BlockServer("dso", forged), BlockServer("agga", honest)) as stage:
+        found = await taken(stage, Checkpoint(1), 3)
+        assert names(found) == ["event 1", "event 2", "event 3"]
+        assert stage.pool.order()[0].org == "agga"
+
+
+async def test_a_peer_that_holds_blocks_back_is_left(world: World) -> None:
+    blocks = chain(world, 6)
+    slow, other = BlockServer("dso", blocks), BlockServer("agga", blocks)
+    slow.sends = 4
+    async with following_from(world, 3, slow, other) as stage:
+        assert names(await taken(stage, Checkpoint(3), 5)) == ["event 3", "event 4", "event 5"]
+        assert other.asked_from == [4]
+
+
+async def test_a_witness_finds_blocks_that_nobody_mentioned(world: World) -> None:
+    """The own peer hides the new blocks, and says that it has none."""
+    blocks = chain(world, 6)
+    hiding, other = BlockServer("dso", blocks[:4]), BlockServer("agga", blocks)
+    async with following_from(world, 3, hiding, other) as stage:
+        assert names(await taken(stage, Checkpoint(3), 3)) == ["event 3"]
+        await stage.witness.compare()
+        assert names(await taken(stage, Checkpoint(4), 5)) == ["event 4", "event 5"]
+        assert stage.witness.trouble == ""
+
+
+async def test_a_witness_finds_a_false_judgement(world: World) -> None:
+    blocks = chain(world, 4)
+    false = copied(blocks)
+    false[3].metadata.metadata[TRANSACTIONS_FILTER] = b"\x0b"
+    servers = [BlockServer("dso", false), BlockServer("agga", blocks), BlockServer("aggb", blocks)]
+    async with following_from(world, 3, *servers) as stage:
+        found = await taken(stage, Checkpoint(3), 3)
+        assert found[0].validation is Validation.MVCC_READ_CONFLICT
+        await stage.witness.compare()
+        assert "block 3" in stage.witness.trouble
+        assert "disagree" in stage.witness.trouble
+        assert stage.pool.order()[0].org == "agga"
+
+
+async def test_one_contradiction_is_told_and_nobody_is_outvoted(world: World) -> None:
+    blocks = chain(world, 4)
+    other = copied(blocks)
+    other[3].metadata.metadata[COMMIT_HASH] = b"another"
+    servers = [BlockServer("dso", blocks), BlockServer("agga", other), BlockServer("agga", other)]
+    async with following_from(world, 3, *servers) as stage:
+        await taken(stage, Checkpoint(3), 3)
+        await stage.witness.compare()
+        assert "of agga" in stage.witness.trouble
+        assert stage.pool.order()[0].org == "dso"
+
+
+async def test_a_witness_is_quiet_while_all_agree(world: World) -> None:
+    blocks = chain(world, 4)
+    async with following_from(world, 3, BlockServer("dso", blocks), BlockServer("agga", blocks)) as stage:
+        await taken(stage, Checkpoint(3), 3)
+        await stage.witness.compare()
+        assert stage.witness.trouble == ""
+        assert stage.pool.order()[0].org == "dso"
