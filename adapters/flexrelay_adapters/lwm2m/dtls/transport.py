@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.25
 HANDSHAKE_S: Final = 30.0
+COMPLAIN_S: Final = 10.0
 COOKIE_S: Final = 60.0
 """A cookie counts for one to two of these."""
 
@@ -48,6 +49,7 @@ class DtlsTransport:
         self._sessions: dict[Address, Session] = {}
         self._shaking: dict[Address, Session] = {}
         self._current: Session | None = None
+        self._complained_at = -COMPLAIN_S
         self._listener = self._new_listener()
         self._endpoint: UdpEndpoint | None = None
         self._ticking: asyncio.TimerHandle | None = None
@@ -101,8 +103,7 @@ class DtlsTransport:
             messages = session.feed(data)
         except SessionOver as over:
             if shaking:
-                self.counts["failed"] += 1
-                log.info("no session with %s:%d: %s", *session.address[:2], over)
+                self._complain(session.address, str(over))
             self._forget(session)
             return
         finally:
@@ -135,7 +136,7 @@ class DtlsTransport:
                 pass
             return
         except SSL.Error:
-            self.counts["failed"] += 1
+            self._complain(address, "no ClientHello that could be answered")
             self._listener = self._new_listener()
             return
         self._listener = self._new_listener()
@@ -166,6 +167,21 @@ class DtlsTransport:
         if session.peer is not None:
             self._gone(session.peer)
 
+    def _complain(self, address: Address, why: str) -> None:
+        """Say that a handshake failed; not more often than people can read."""
+        self.counts["failed"] += 1
+        now = time.monotonic()
+        if now - self._complained_at < COMPLAIN_S:
+            return
+        self._complained_at = now
+        log.warning(
+            "no session with %s:%d: %s (wrong identity, key or certificate?); %d handshakes failed so far",
+            address[0],
+            address[1],
+            why,
+            self.counts["failed"],
+        )
+
     def _send(self, address: Address, record: bytes) -> None:
         if self._endpoint is not None:
             self._endpoint.send(address, record)
@@ -177,8 +193,8 @@ class DtlsTransport:
                 if now - session.started > HANDSHAKE_S:
                     raise SessionOver("the handshake took too long")
                 session.retransmit()
-            except SessionOver:
-                self.counts["failed"] += 1
+            except SessionOver as over:
+                self._complain(session.address, str(over))
                 self._forget(session)
         if now - self._secret_at > COOKIE_S:
             self._secret_at = now
