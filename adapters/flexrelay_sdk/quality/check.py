@@ -31,7 +31,7 @@ class NoNativeCodec:
     """Stands for the gateway's codec of signed readings where none is at hand."""
 
     def decode(self, frame: Frame) -> Decoded:
-        raise DecodeError("no_native_codec", "signed readings are decoded by a gateway")
+        raise DecodeError("malformed", "signed readings are decoded by a gateway")
 
 
 def violations(name: str, factory: AdapterFactory, contracts: Iterable[type[Contract]]) -> list[str]:

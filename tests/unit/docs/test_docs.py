@@ -244,7 +244,7 @@ def test_metrics_in_the_operations_page_are_those_of_the_gateway() -> None:
 
 
 def test_every_reason_of_a_dead_letter_is_explained() -> None:
-    rooms = [ROOT / "middleware" / "flexrelay" / "ingest", ROOT / "adapters" / "flexrelay_adapters"]
+    rooms = [ROOT / "middleware" / "flexrelay" / "ingest", ROOT / "adapters"]
     source = "".join(path.read_text() for room in rooms for path in sorted(room.rglob("*.py")))
     reasons = set(re.findall(r'(?:Refusal|DecodeError|Inconsistent|InvalidRegisters)\(\s*"(\w+)"', source))
     assert len(reasons) > 20
