@@ -25,7 +25,8 @@ from flexrelay_chaincode.tls import server_credentials
 
 _LOG: Final = logging.getLogger(__name__)
 _SWEEP_S: Final = 0.05
-_QUIET_S: Final = 20.0
+_REGISTER_S: Final = 3.0
+"""A peer takes a registration within milliseconds, or never."""
 _MAX_STREAMS: Final = 16
 _CLOSE_S: Final = 1.0
 _SLACK_S: Final = 5.0
@@ -41,8 +42,9 @@ class ChaincodeServer:
         self._config = config
         self._program = program or make_program(config)
         self._credentials = server_credentials(config) if config.tls else None
-        self._sessions: set[Session] = set()
-        self._ends: set[Callable[[], None]] = set()
+        self._sessions: dict[Session, Callable[[str], None]] = {}
+        """Each session and how to end its stream, with a reason when it is not the usual one."""
+        self._unregistered = False
         self._listening = False
         self._draining = False
         self._pool = Pool(config.threads, config.max_calls)
@@ -89,19 +91,20 @@ class ChaincodeServer:
         await self._drain()
         self._sweeper.cancel()
         await asyncio.gather(self._sweeper, return_exceptions=True)
-        for end in self._ends.copy():
-            end()
+        for end in self._sessions.copy().values():
+            end("")
         await asyncio.to_thread(self._server.stop(_CLOSE_S).wait, 2 * _CLOSE_S)
         self._pool.close()
 
     @property
     def healthy(self) -> bool:
-        """Whether a peer can call: it listens, does not stop, and not every thread hangs in a contract.
+        """Whether a peer can call: it listens, does not stop, the last peer took the registration, and not every thread
+        hangs in a contract.
 
         Being busy is not being ill: an overloaded process that is restarted for it helps nobody.
         """
         hanging = self._pool.stalled_s > 2 * self._config.call_timeout_s + _SLACK_S
-        return self._listening and not self._draining and not hanging
+        return self._listening and not self._draining and not self._unregistered and not hanging
 
     def text(self) -> str:
         """The metrics, in Prometheus' text form."""
@@ -122,9 +125,9 @@ class ChaincodeServer:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_S)
-            for session in self._sessions.copy():
+            for session, end in self._sessions.copy().items():
                 session.expire()
-                self._watch(session)
+                self._watch(session, end)
 
     def _connect(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         """One stream: gRPC sends what the iterator gives, in this thread, and nothing else writes to the stream."""
@@ -132,44 +135,38 @@ class ChaincodeServer:
         session = Session(self._config, self._program, self._pool, self.metrics, outgoing.put)
         session.draining = self._draining
 
-        def end() -> None:
-            self._sessions.discard(session)
-            self._ends.discard(end)
+        def end(reason: str) -> None:
+            if reason:
+                context.set_code(grpc.StatusCode.FAILED_PRECONDITION)
+                context.set_details(reason)
+            self._sessions.pop(session, None)
             session.close()
             outgoing.put(None)
 
-        if not context.add_callback(end):
+        if not context.add_callback(lambda: end("")):
             return iter(())
-        self._sessions.add(session)
-        self._ends.add(end)
+        self._sessions[session] = end
         _LOG.info("a peer connected from %s", context.peer())
         session.register()
         reader = Thread(target=_read, args=(requests, session, end), name="chaincode-reader", daemon=True)
         reader.start()
         return iter(outgoing.get, None)
 
-    def _watch(self, session: Session) -> None:
-        """A peer answers a wrong package id with silence: say what may be wrong, once."""
-        age = time.monotonic() - session.started
-        if age < _QUIET_S or session.called or session.warned:
-            return
-        session.warned = True
+    def _watch(self, session: Session, end: Callable[[str], None]) -> None:
+        """A peer answers a wrong package id with silence, and calls hang: the end of the stream makes them fail."""
         if session.ready:
-            _LOG.info(  # the peer says nothing; most often nobody has called yet
-                "registered as %s and not called for %g s: if calls hang at the peer, then this is not the committed "
-                "package's id; compare with `peer lifecycle chaincode queryinstalled`",
-                self._config.id,
-                _QUIET_S,
+            self._unregistered = False
+        elif time.monotonic() - session.started > _REGISTER_S:
+            self._unregistered = True
+            reason = (
+                f"the peer does not take the registration as {self._config.id}: this is not the id of the package that "
+                "it dials for (see `peer lifecycle chaincode queryinstalled`), or another stream is registered under it"
             )
-        else:
-            _LOG.warning(
-                "the peer does not take the registration as %s: another process is registered under this id, or the id "
-                "is not the installed package's; compare with `peer lifecycle chaincode queryinstalled`",
-                self._config.id,
-            )
+            _LOG.error(reason)
+            end(reason)
 
 
-def _read(requests: Iterator[bytes], session: Session, end: Callable[[], None]) -> None:
+def _read(requests: Iterator[bytes], session: Session, end: Callable[[str], None]) -> None:
     """Until the peer or this server ends the stream."""
     try:
         for data in requests:
@@ -180,5 +177,5 @@ def _read(requests: Iterator[bytes], session: Session, end: Callable[[], None]) 
         if type(error) is not Exception:  # gRPC raises a bare one at a stream's end
             _LOG.exception("the stream's reader failed")
     finally:
-        end()
+        end("")
         _LOG.info("a peer's stream has ended")

@@ -41,9 +41,6 @@ class Session:
         self._closed = False
         self.draining = False
         self.started = time.monotonic()
-        self.called = False
-        """Whether the peer has ever called."""
-        self.warned = False
 
     @property
     def ready(self) -> bool:
@@ -123,7 +120,6 @@ class Session:
         if announced is None:
             self._ignore("a call before READY")
             return
-        self.called = True
         config = self._config
         call = Call(message, self._send, timeout_s=config.call_timeout_s, max_bytes=self._payload_limit)
         key = (call.channel, call.tx_id)

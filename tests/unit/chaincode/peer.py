@@ -96,6 +96,8 @@ class PeerDouble:
         self.private: dict[tuple[str, str], bytes] = {}
         self.policies: dict[str, bytes] = {}
         self.registered = ""
+        self.refuses = False
+        """Whether the registration gets no answer, as a peer does that dialled for another package."""
         self.silent: set[str] = set()
         """Message types that get no answer."""
         self.failing: dict[str, str] = {}
@@ -115,6 +117,8 @@ class PeerDouble:
         message = Message.FromString(await self._stream.read())
         assert message.type == Message.REGISTER
         self.registered = wire.ChaincodeID.FromString(message.payload).name
+        if self.refuses:
+            return self
         await self.send(Message(type=Message.REGISTERED))
         await self.send(Message(type=Message.READY, payload=self._announcement()))
         self._reading = asyncio.create_task(self._read())
@@ -124,8 +128,9 @@ class PeerDouble:
         return grpc.aio.insecure_channel(self.address, options=options)
 
     async def __aexit__(self, *_: object) -> None:
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
+        if not self.refuses:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
         self._stream.cancel()
         await self._channel.close()
 
@@ -135,6 +140,10 @@ class PeerDouble:
             if value:
                 out += bytes([number << 3, 1, (number + 1) << 3]) + _varint(value)
         return out
+
+    async def ended(self) -> tuple[grpc.StatusCode, str]:
+        """How the chaincode ended the stream."""
+        return await self._stream.code(), await self._stream.details()
 
     async def send(self, message: Any) -> None:
         await self.send_bytes(message.SerializeToString())

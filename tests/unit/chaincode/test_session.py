@@ -1,14 +1,16 @@
 """A session against arbitrary messages, and two peers at one process."""
 
+import asyncio
 import secrets
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import grpc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from unit.chaincode.network import config, failure
+from unit.chaincode.network import PACKAGE, config, failure
 from unit.chaincode.peer import Client, Message, PeerDouble, transaction
 
 from flexrelay_chaincode import wire
@@ -93,3 +95,18 @@ async def test_two_peers_have_streams_of_their_own() -> None:
         assert [result.payload for result in found] == [b'"of one"', b'"of two"']
         again = await two.call(query_args("probe.nothing", {}), client=CLIENT, tx_id=tx_id)
         assert failure(again) == ("refused", "unknown_function")
+
+
+async def test_a_peer_that_does_not_take_the_registration_is_told_why() -> None:
+    async with ChaincodeServer(config()) as server:
+        peer = PeerDouble(server.address)
+        peer.refuses = True
+        async with peer:
+            code, said = await asyncio.wait_for(peer.ended(), 20)
+            assert code == grpc.StatusCode.FAILED_PRECONDITION
+            assert f"does not take the registration as {PACKAGE}" in said
+            assert not server.healthy
+        async with PeerDouble(server.address) as good:
+            assert failure(await good.call([b"x"], client=CLIENT)) == ("rejected", "malformed_call")
+            await asyncio.sleep(0.2)
+            assert server.healthy
