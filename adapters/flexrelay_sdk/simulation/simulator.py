@@ -14,6 +14,10 @@ Fault = Literal["none", "refuses", "silent", "deaf"]
 """How a device fails: it answers that it does not, it says it does and does not, or it never answers."""
 
 
+_REMEMBERED: Final = 1000
+"""Commands whose answer a device remembers."""
+
+
 class Sample(NamedTuple):
     """A reading as the device knows it: UTC ms, its own count from 1, registers as in `REGISTERS`."""
 
@@ -70,6 +74,8 @@ class DeviceSimulator:
                 self.model.order(name, parameters)
             answer = Answer("acked", "", {"power_w": self.model.power_w})
         self._answers[command_id] = answer
+        if len(self._answers) > _REMEMBERED:
+            del self._answers[next(iter(self._answers))]
         return answer
 
 

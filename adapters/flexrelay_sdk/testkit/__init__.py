@@ -6,8 +6,11 @@ must, on captured frames. `flexrelay_sdk.testkit.plugin` is the pytest plugin.
 
 import pytest
 
-pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in ("contract", "codecs", "frames")))
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{module}" for module in ("_commands", "_lifecycle", "_readings", "codecs", "frames"))
+)
 
+from flexrelay_sdk.simulation import DeviceSimulator  # noqa: E402
 from flexrelay_sdk.testkit.codecs import CodecContract, fuzz  # noqa: E402
 from flexrelay_sdk.testkit.contract import AdapterContract, Life, keeps  # noqa: E402  # after the registration
 from flexrelay_sdk.testkit.frames import FrameCase, load_frames  # noqa: E402
@@ -21,6 +24,7 @@ __all__ = [
     "AdapterContract",
     "Behaviour",
     "CodecContract",
+    "DeviceSimulator",
     "FrameCase",
     "Life",
     "Promise",
