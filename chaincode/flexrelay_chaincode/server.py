@@ -25,7 +25,7 @@ from flexrelay_chaincode.tls import server_credentials
 
 _LOG: Final = logging.getLogger(__name__)
 _SWEEP_S: Final = 0.05
-_REGISTER_S: Final = 3.0
+_REGISTER_S: Final = 5.0
 """A peer takes a registration within milliseconds, or never."""
 _MAX_STREAMS: Final = 16
 _CLOSE_S: Final = 1.0
