@@ -2,12 +2,11 @@
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from flexrelay.network.authority import write_secret, write_whole
-from flexrelay.network.folder import Folder
-from flexrelay.network.genesis import HOST
+from flexrelay.network.folder import Folder, relative
+from flexrelay.network.genesis import Hosts
 from flexrelay.network.material import Material
 from flexrelay.network.package import connection, package, package_id
 from flexrelay.network.processes import Program
@@ -22,7 +21,7 @@ def process_name(contract: Contract, org: str) -> str:
     return f"{contract.label}.{org}"
 
 
-def ensure_package(folder: Folder, material: Material, contract: Contract, port: int) -> Path:
+def ensure_package(folder: Folder, material: Material, contract: Contract, hosts: Hosts) -> Path:
     """The organisation's package of this contract and version, made once. A secret: it holds the key to dial with."""
     path = folder.package(contract.label, material.org)
     if not path.is_file():
@@ -30,7 +29,7 @@ def ensure_package(folder: Folder, material: Material, contract: Contract, port:
         material.tls_pair(server, "client")
         dialling = material.tls_pair("chaincode-client", "client")
         content = connection(
-            f"{HOST}:{port}",
+            hosts.endpoint(server),
             material.tls_root.read_bytes(),
             dialling.certificate.read_bytes(),
             dialling.key.read_bytes(),
@@ -43,21 +42,21 @@ def id_of(package_file: Path, contract: Contract) -> str:
     return package_id(contract.label, package_file.read_bytes())
 
 
-def program(folder: Folder, spec: Spec, contract: Contract, material: Material, ports: Mapping[str, int]) -> Program:
+def program(folder: Folder, spec: Spec, contract: Contract, material: Material, hosts: Hosts) -> Program:
     """The organisation's process of this contract; writes its configuration."""
     name = process_name(contract, material.org)
     tls = material.tls_pair(name, "client")
-    package_file = ensure_package(folder, material, contract, ports[name])
+    package_file = ensure_package(folder, material, contract, hosts)
     config = folder.contracts / f"{name}.toml"
     document = {
         "id": id_of(package_file, contract),
         "name": contract.name,
         "org": material.org,
-        "listen": f"{HOST}:{ports[name]}",
-        "health": f"{HOST}:{ports[f'{name}.health']}",
-        "tls_certificate": str(tls.certificate),
-        "tls_key": str(tls.key),
-        "client_ca": str(material.tls_root),
+        "listen": hosts.listening(name),
+        "health": hosts.listening(f"{name}.health"),
+        "tls_certificate": relative(tls.certificate, config.parent),
+        "tls_key": relative(tls.key, config.parent),
+        "client_ca": relative(material.tls_root, config.parent),
         "contract": contract.module,
         "guard_ms": spec.guard_ms,
         "forward_to": contract.forward_to,

@@ -49,6 +49,11 @@ class State:
     v: int = _VERSION
 
 
+def relative(path: Path, start: Path) -> str:
+    """A path as a file in the folder `start` names it: so a network's folder may be mounted elsewhere."""
+    return os.path.relpath(path, start)
+
+
 class Folder:
     """Paths below a network's folder; nothing is made by asking for one."""
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from flexrelay.network.build import Binaries
 from flexrelay.network.errors import CommandFailed
-from flexrelay.network.material import Material
+from flexrelay.network.material import Material, dns_name
 from flexrelay.network.spec import Channel, Spec
 
 HOST: Final = "127.0.0.1"
@@ -41,8 +41,17 @@ class Hosts:
         self._ports = ports
         self._names = names
 
+    @property
+    def bind(self) -> str:
+        """Where servers listen."""
+        return "0.0.0.0" if self._names else HOST  # noqa: S104  # in a container, whose ports are published one by one
+
     def host(self, node: str) -> str:
-        return node.replace(".", "-") if self._names else HOST
+        return dns_name(node) if self._names else HOST
+
+    def listening(self, purpose: str) -> str:
+        """The address that a server listens on."""
+        return f"{self.bind}:{self._ports[purpose]}"
 
     def port(self, node: str) -> int:
         return self._ports[node]

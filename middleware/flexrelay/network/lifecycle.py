@@ -24,8 +24,7 @@ def install(plan: Plan) -> None:
     """Every package on every peer that runs it."""
     steps: list[Callable[[], None]] = []
     for contract, org in running_contracts(plan.spec):
-        port = plan.ports[contracts.process_name(contract, org)]
-        package = contracts.ensure_package(plan.folder, plan.materials[org], contract, port)
+        package = contracts.ensure_package(plan.folder, plan.materials[org], contract, plan.hosts)
         steps += [partial(patiently, partial(peer.install, package)) for peer in plan.peers(org)]
     together(steps)
 

@@ -34,6 +34,11 @@ _NODE_OUS: Final = """NodeOUs:
 """
 
 
+def dns_name(node: str) -> str:
+    """A process' name as a host's."""
+    return node.replace(".", "-").replace("_", "-").lower()
+
+
 class Material:
     """The material of one organisation below `folder`."""
 
@@ -71,10 +76,10 @@ class Material:
         """The signing certificate in `name`'s MSP folder."""
         return self.folder / name / "msp" / "signcerts" / "cert.pem"
 
-    def tls_pair(self, name: str, role: Role, hosts: tuple[str, ...] = ()) -> Pair:
-        """A TLS pair that serves and dials, on loopback and under `name` and `hosts`."""
+    def tls_pair(self, name: str, role: Role) -> Pair:
+        """A TLS pair that serves and dials, on loopback and under `name`, also as a host's."""
         pair = Pair(self.folder / name / "tls.pem", self.folder / name / "tls.key")
-        return self.tls.pair_for(pair, name, role, hosts=(*LOOPBACK, name, *hosts), tls=True)
+        return self.tls.pair_for(pair, name, role, hosts=dict.fromkeys((*LOOPBACK, name, dns_name(name))), tls=True)
 
     def gateway(self, name: str = GATEWAY) -> Pair:
         """A client's pair whose key is in a file here."""

@@ -5,7 +5,7 @@ from typing import Final
 
 from flexrelay.network.build import Binaries
 from flexrelay.network.folder import Folder
-from flexrelay.network.genesis import HOST
+from flexrelay.network.genesis import Hosts
 from flexrelay.network.material import Material
 from flexrelay.network.processes import Program
 
@@ -45,7 +45,7 @@ def write_builder(folder: Folder) -> Path:
     return place
 
 
-def orderer(binaries: Binaries, folder: Folder, material: Material, name: str, ports: dict[str, int]) -> Program:
+def orderer(binaries: Binaries, folder: Folder, material: Material, name: str, hosts: Hosts) -> Program:
     """One ordering node; it joins channels later, through its admin endpoint."""
     data = folder.data(name)
     tls = material.tls_pair(name, "orderer")
@@ -55,8 +55,8 @@ def orderer(binaries: Binaries, folder: Folder, material: Material, name: str, p
         # At WARNING it would log a line for each transaction that a client sends twice.
         "FABRIC_LOGGING_FORMAT": _LOG_FORMAT,
         "FABRIC_LOGGING_SPEC": "WARNING:orderer.common.broadcast=ERROR",
-        "ORDERER_GENERAL_LISTENADDRESS": HOST,
-        "ORDERER_GENERAL_LISTENPORT": str(ports[name]),
+        "ORDERER_GENERAL_LISTENADDRESS": hosts.bind,
+        "ORDERER_GENERAL_LISTENPORT": str(hosts.port(name)),
         "ORDERER_GENERAL_LOCALMSPID": material.org,
         "ORDERER_GENERAL_LOCALMSPDIR": str(material.identity(name, "orderer")),
         "ORDERER_GENERAL_TLS_ENABLED": "true",
@@ -69,14 +69,14 @@ def orderer(binaries: Binaries, folder: Folder, material: Material, name: str, p
         "ORDERER_GENERAL_CLUSTER_RPCTIMEOUT": "1s",  # 7 s is how long a dead leader would hold everything
         "ORDERER_GENERAL_BOOTSTRAPMETHOD": "none",
         "ORDERER_CHANNELPARTICIPATION_ENABLED": "true",
-        "ORDERER_ADMIN_LISTENADDRESS": f"{HOST}:{ports[f'{name}.admin']}",
+        "ORDERER_ADMIN_LISTENADDRESS": hosts.listening(f"{name}.admin"),
         "ORDERER_ADMIN_TLS_ENABLED": "true",
         "ORDERER_ADMIN_TLS_CERTIFICATE": str(tls.certificate),
         "ORDERER_ADMIN_TLS_PRIVATEKEY": str(tls.key),
         "ORDERER_ADMIN_TLS_ROOTCAS": f"[{root}]",
         "ORDERER_ADMIN_TLS_CLIENTROOTCAS": f"[{root}]",
         "ORDERER_ADMIN_TLS_CLIENTAUTHREQUIRED": "true",
-        "ORDERER_OPERATIONS_LISTENADDRESS": f"{HOST}:{ports[f'{name}.operations']}",
+        "ORDERER_OPERATIONS_LISTENADDRESS": hosts.listening(f"{name}.operations"),
         "ORDERER_OPERATIONS_TLS_ENABLED": "false",
         "ORDERER_METRICS_PROVIDER": "prometheus",
         "ORDERER_FILELEDGER_LOCATION": str(data / "ledger"),
@@ -86,22 +86,20 @@ def orderer(binaries: Binaries, folder: Folder, material: Material, name: str, p
     return Program(name, (binaries.path("orderer"),), environment, data)
 
 
-def peer(
-    binaries: Binaries, folder: Folder, material: Material, name: str, others: list[str], ports: dict[str, int]
-) -> Program:
+def peer(binaries: Binaries, folder: Folder, material: Material, name: str, others: list[str], hosts: Hosts) -> Program:
     """One peer; `others` are its organisation's other peers."""
     data = folder.data(name)
     tls = material.tls_pair(name, "peer")
-    address = f"{HOST}:{ports[name]}"
+    address = hosts.endpoint(name)
     environment = {
         "FABRIC_CFG_PATH": str(binaries.config),
         "FABRIC_LOGGING_FORMAT": _LOG_FORMAT,
         "FABRIC_LOGGING_SPEC": "WARNING",
         "CORE_PEER_ID": name,
         "CORE_PEER_ADDRESS": address,
-        "CORE_PEER_LISTENADDRESS": address,
-        "CORE_PEER_CHAINCODELISTENADDRESS": f"{HOST}:{ports[f'{name}.chaincode']}",
-        "CORE_PEER_CHAINCODEADDRESS": f"{HOST}:{ports[f'{name}.chaincode']}",
+        "CORE_PEER_LISTENADDRESS": hosts.listening(name),
+        "CORE_PEER_CHAINCODELISTENADDRESS": hosts.listening(f"{name}.chaincode"),
+        "CORE_PEER_CHAINCODEADDRESS": hosts.listening(f"{name}.chaincode"),
         "CORE_PEER_LOCALMSPID": material.org,
         "CORE_PEER_MSPCONFIGPATH": str(material.identity(name, "peer")),
         "CORE_PEER_FILESYSTEMPATH": str(data / "data"),
@@ -112,7 +110,7 @@ def peer(
         "CORE_PEER_TLS_ROOTCERT_FILE": str(material.tls_root),
         "CORE_PEER_GOSSIP_ENDPOINT": address,
         "CORE_PEER_GOSSIP_EXTERNALENDPOINT": address,
-        "CORE_PEER_GOSSIP_BOOTSTRAP": " ".join(f"{HOST}:{ports[other]}" for other in others) or address,
+        "CORE_PEER_GOSSIP_BOOTSTRAP": " ".join(hosts.endpoint(other) for other in others) or address,
         "CORE_PEER_GOSSIP_ORGLEADER": "true",
         "CORE_PEER_GOSSIP_USELEADERELECTION": "false",
         # An anchor peer that has not joined yet is tried again after this long (default 25 s): until then gateways find
@@ -125,7 +123,7 @@ def peer(
         "CORE_PEER_GOSSIP_MEMBERSHIPTRACKERINTERVAL": "1s",
         # Without it a peer waits ever longer, up to an hour, for orderers that were away.
         "CORE_PEER_DELIVERYCLIENT_RECONNECTBACKOFFTHRESHOLD": "1s",
-        "CORE_OPERATIONS_LISTENADDRESS": f"{HOST}:{ports[f'{name}.operations']}",
+        "CORE_OPERATIONS_LISTENADDRESS": hosts.listening(f"{name}.operations"),
         "CORE_OPERATIONS_TLS_ENABLED": "false",
         "CORE_METRICS_PROVIDER": "prometheus",
         "CORE_VM_ENDPOINT": "",

@@ -51,16 +51,21 @@ def running_contracts(spec: Spec) -> list[tuple[Contract, str]]:
 
 
 class Plan:
-    """A description with its folder, ports and programs. `binaries` is asked for Fabric's programs when needed."""
+    """A description with its folder, ports and programs. `binaries` is asked for Fabric's programs when needed.
 
-    def __init__(self, spec: Spec, folder: Folder, ports: Ports, binaries: Callable[[], Binaries]) -> None:
+    With `names` nodes find each other by name, in containers; their ports are the same ones, and published here.
+    """
+
+    def __init__(
+        self, spec: Spec, folder: Folder, ports: Ports, binaries: Callable[[], Binaries], *, names: bool = False
+    ) -> None:
         self.spec = spec
         self.folder = folder
         self.ports = ports
         self._binaries = binaries
         orgs = [*(organisation.name for organisation in spec.organisations), spec.orderer_organisation]
         self.materials = {org: Material(folder.material, org) for org in orgs}
-        self.hosts = Hosts(ports)
+        self.hosts = Hosts(ports, names)
 
     @property
     def binaries(self) -> Binaries:
@@ -75,14 +80,14 @@ class Plan:
     def program(self, process: Process) -> Program:
         material = self.materials[process.org]
         if process.kind == "orderer":
-            return nodes.orderer(self.binaries, self.folder, material, process.name, self.ports)
+            return nodes.orderer(self.binaries, self.folder, material, process.name, self.hosts)
         if process.kind == "peer":
             others = [name for name in self.spec.peer_names(process.org) if name != process.name]
-            return nodes.peer(self.binaries, self.folder, material, process.name, others, self.ports)
+            return nodes.peer(self.binaries, self.folder, material, process.name, others, self.hosts)
         contract = next(
             item for item in self.spec.contracts if contracts.process_name(item, process.org) == process.name
         )
-        return contracts.program(self.folder, self.spec, contract, material, self.ports)
+        return contracts.program(self.folder, self.spec, contract, material, self.hosts)
 
     def peer(self, name: str) -> PeerCommands:
         """Fabric's commands against a peer, e.g. "peer0.dso". Raises NetworkError for an unknown one."""

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from flexrelay.network.authority import write_whole
-from flexrelay.network.folder import Folder
+from flexrelay.network.folder import Folder, relative
 from flexrelay.network.genesis import Hosts
 from flexrelay.network.material import Material
 from flexrelay.network.spec import Channel, Contract, Spec
@@ -18,9 +18,14 @@ def profile(
     org: str,
     materials: dict[str, Material],
     hosts: Hosts,
-    identity: dict[str, str],
+    identity: tuple[Path, Path | None],
+    place: Path,
 ) -> dict[str, Any]:
-    """The profile's document; its own organisation's peers come first. Paths are absolute."""
+    """The document of a profile in the folder `place`; its own organisation's peers come first.
+
+    `identity`: the gateway's certificate, and its key when that is in a file.
+    """
+    certificate, key = identity
     members = spec.members(channel)
     peers = [(name, peer) for name in (org, *(m for m in members if m != org)) for peer in spec.peer_names(name)]
     return {
@@ -30,18 +35,21 @@ def profile(
         "chaincode_version": contract.version,
         "org": org,
         "entries": dict(sorted(contract.entries.items())),
-        "identity": identity,
+        "identity": {
+            "certificate": relative(certificate, place),
+            "key": None if key is None else relative(key, place),
+        },
         "peers": [
             {
                 "org": owner,
                 "endpoint": hosts.endpoint(peer),
                 "server_name": peer,
-                "tls_ca": str(materials[owner].tls_root),
+                "tls_ca": relative(materials[owner].tls_root, place),
             }
             for owner, peer in peers
         ],
         "organisations": [
-            {"msp": name, "kind": kind, "ca": str(materials[name].signing_root)}
+            {"msp": name, "kind": kind, "ca": relative(materials[name].signing_root, place)}
             for name, kind in [*((member, "peer") for member in members), (spec.orderer_organisation, "orderer")]
         ],
     }
@@ -58,10 +66,10 @@ def write_profiles(folder: Folder, spec: Spec, materials: dict[str, Material], h
         stateful = [contract for contract in spec.contracts_of(channel) if contract.forward_to is None]
         for number, contract in enumerate(stateful):
             for org in spec.members(channel):
-                pair = materials[org].gateway()
-                identity = {"certificate": str(pair.certificate), "key": str(pair.key)}
                 path = folder.profile(channel.name, org if not number else f"{org}.{contract.name}")
-                document = profile(spec, channel, contract, org, materials, hosts, identity)
+                pair = materials[org].gateway()
+                identity = (pair.certificate, pair.key)
+                document = profile(spec, channel, contract, org, materials, hosts, identity, path.parent)
                 write_whole(path, dumps(document).encode())
                 written.append(path)
     return written
@@ -79,6 +87,6 @@ def write_gateway_profile(
     path = folder.profile(channel.name, f"{org}.{name}")
     pem = path.with_suffix(".pem")
     write_whole(pem, certificate)
-    document = profile(spec, channel, contract, org, materials, hosts, {"certificate": str(pem)})
+    document = profile(spec, channel, contract, org, materials, hosts, (pem, None), path.parent)
     write_whole(path, dumps(document).encode())
     return path
