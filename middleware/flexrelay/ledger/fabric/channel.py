@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -22,6 +23,7 @@ from flexrelay.ledger.fabric.messages import (
 )
 from flexrelay.ledger.fabric.profile import ClientTls, Peer
 
+_LOG = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES: Final = 100 * 1024 * 1024
 _OLD_CHANNEL_S: Final = 30.0
 
@@ -121,7 +123,7 @@ class PeerChannel:
     def renew(self) -> bool:
         """Take new TLS files into use when they changed: new calls go over a new channel, running ones end on theirs.
 
-        Raises ProfileError for files that do not fit together; the present channel stays then.
+        Files that do not fit together (yet: they may be replaced one after the other) are logged; the channel stays.
         """
         now = time.monotonic()
         if now - self._looked < files.LOOK_EVERY_S:
@@ -132,9 +134,10 @@ class PeerChannel:
         before = self.tls_hash
         try:
             self._credentials = self._read()
-        except ProfileError:
+        except ProfileError as error:
             self.tls_hash = before
-            raise
+            _LOG.error("the new TLS files for peer %s are not used: %s", self.address, error)
+            return False
         old = self._channel
         self._open()
         task = asyncio.create_task(old.close(_OLD_CHANNEL_S), name=f"close-{self.address}")

@@ -73,6 +73,10 @@ class Failure:
         return self.code in (Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.INTERNAL)
 
     @property
+    def hangs(self) -> bool:
+        return self.peer_failed and self.code is Code.DEADLINE_EXCEEDED
+
+    @property
     def mismatch(self) -> bool:
         return MISMATCH in self.message or any(MISMATCH in detail.message for detail in self.details)
 

@@ -1,6 +1,7 @@
 """The calls of Fabric's gateway service, over the pool's peers: bounded in flight, with fail-over and deadlines."""
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +24,14 @@ from flexrelay.ledger.fabric.pool import PeerPool
 from flexrelay.ledger.fabric.proposal import Endorsed, Unsigned, check_endorsed, propose
 from flexrelay.ledger.port import LedgerError, LedgerUnavailable, OutcomeUnknown
 
+_LOG = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Deadlines in seconds, and how many calls may be under way at once (a peer serves 500 for all its clients)."""
 
-    evaluate_s: float = 15.0
+    evaluate_s: float = 10.0
     endorse_s: float = 30.0
     submit_s: float = 20.0
     in_flight: int = 64
@@ -81,7 +84,7 @@ class Gateway:
                     found = execution_error(failure)
                     if isinstance(found, LedgerUnavailable):
                         if failure.peer_failed:
-                            self._pool.failed(candidate, failure.message)
+                            self._pool.failed(candidate, failure.message, hangs=failure.hangs)
                         error = error or found
                         continue
                     raise found from None
@@ -112,6 +115,7 @@ class Gateway:
                 try:
                     payload, endorsed = await self._endorse_at(peer, unsigned, signed, orgs)
                 except LedgerUnavailable as found:
+                    _LOG.warning("no endorsement through peer %s of %s: %s", peer.address, peer.org, found)
                     error = error or found
                     continue
                 except Untrusted as found:
@@ -144,7 +148,7 @@ class Gateway:
                     unsigned.tx_id,
                 ) from None
             if failure.peer_failed:
-                self._pool.failed(peer, failure.message)
+                self._pool.failed(peer, failure.message, hangs=failure.hangs)
             raise execution_error(failure, unsigned.tx_id) from None
         payload: bytes = response.prepared_transaction.payload
         return payload, check_endorsed(unsigned, payload, self._trust, orgs)
@@ -189,7 +193,7 @@ class Gateway:
                     if not isinstance(error, LedgerUnavailable | OutcomeUnknown):
                         raise (unknown or error) from None
                     if failure.peer_failed:
-                        self._pool.failed(peer, failure.message)
+                        self._pool.failed(peer, failure.message, hangs=failure.hangs)
                     if isinstance(error, OutcomeUnknown):
                         unknown = unknown or error
                         if failure.details:  # the orderers failed, not the peer: another peer would not help now

@@ -1,6 +1,7 @@
 """Who the gateway is on Fabric: its serialised identity, its signatures, its transaction ids."""
 
 import hashlib
+import logging
 import secrets
 import time
 from typing import Final, Protocol
@@ -16,6 +17,7 @@ from flexrelay.ledger.fabric.profile import Profile
 from flexrelay.ledger.port import LedgerError
 from flexrelay_schemas.keys import multikey, public_key
 
+_LOG = logging.getLogger(__name__)
 P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _ECDSA = ec.ECDSA(hashes.SHA256())
 NONCE_BYTES: Final = 24
@@ -101,14 +103,18 @@ class Identity:
         self.creator: bytes = SerializedIdentity(mspid=self.org, id_bytes=pem).SerializeToString()
 
     def renew(self) -> bool:
-        """Read the certificate again when its file changed. Raises ProfileError, and the old one stays."""
+        """Read the certificate again when its file changed; one that is not for the key is logged and not used."""
         now = time.monotonic()
         if now - self._looked < files.LOOK_EVERY_S:
             return False
         self._looked = now
         if not self._watched.changed():
             return False
-        self._load()
+        try:
+            self._load()
+        except ProfileError as error:
+            _LOG.error("the gateway's new certificate is not used: %s", error)
+            return False
         return True
 
     async def sign(self, message: bytes) -> bytes:

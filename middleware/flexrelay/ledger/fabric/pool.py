@@ -10,12 +10,13 @@ from flexrelay.ledger.fabric.channel import PeerChannel
 _LOG = logging.getLogger(__name__)
 _FIRST_REST_S = 0.2
 _LONGEST_REST_S = 5.0
+_HANGING_REST_S = 20.0
 _DISTRUST_S = 300.0
 
 
 class PeerPool:
-    """Own organisation's peers first, in the profile's order; a peer that failed rests for a while (doubling up to 5 s)
-    and is then asked again. With nobody awake the one that wakes first is asked."""
+    """Own organisation's peers first, in the profile's order; a peer that failed rests for a while (doubling up to 5 s,
+    20 s when it hangs) and is then asked again. With nobody awake the one that wakes first is asked."""
 
     def __init__(self, peers: Sequence[PeerChannel], org: str, now: Callable[[], float] = time.monotonic) -> None:
         self._own = [peer for peer in peers if peer.org == org]
@@ -33,12 +34,13 @@ class PeerPool:
         """Peers of other organisations."""
         return [peer for peer in self.order() if peer in self._others]
 
-    def failed(self, peer: PeerChannel, why: str) -> None:
+    def failed(self, peer: PeerChannel, why: str, *, hangs: bool = False) -> None:
+        """`hangs`: it does not answer in time, so every try costs a whole deadline; it rests longer."""
         now = self._now()
         until, last = self._rests.get(peer.address, (0.0, 0.0))
         if until > now:
             return
-        rest = min(max(last * 2, _FIRST_REST_S), _LONGEST_REST_S)
+        rest = _HANGING_REST_S if hangs else min(max(last * 2, _FIRST_REST_S), _LONGEST_REST_S)
         self._rests[peer.address] = (now + rest * random.uniform(0.75, 1.25), rest)  # noqa: S311 (jitter)
         _LOG.warning("peer %s of %s failed and rests for %.1f s: %s", peer.address, peer.org, rest, why)
 

@@ -47,6 +47,16 @@ class BlockServer:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[PeerChannel]:
+        async with self.listening() as port:
+            channel = PeerChannel(Peer(org=self.org, endpoint=f"127.0.0.1:{port}"), 0, None)
+            try:
+                yield channel
+            finally:
+                await channel.close()
+
+    @asynccontextmanager
+    async def listening(self, port: int = 0, tls: grpc.ServerCredentials | None = None) -> AsyncIterator[int]:
+        """The port on which it listens, with or without TLS."""
         server = grpc.aio.server()
         server.add_generic_rpc_handlers(
             (
@@ -58,11 +68,10 @@ class BlockServer:
                 ),
             )
         )
-        port = server.add_insecure_port("127.0.0.1:0")
+        address = f"127.0.0.1:{port}"
+        bound = server.add_secure_port(address, tls) if tls else server.add_insecure_port(address)
         await server.start()
-        channel = PeerChannel(Peer(org=self.org, endpoint=f"127.0.0.1:{port}"), 0, None)
         try:
-            yield channel
+            yield bound
         finally:
-            await channel.close()
             await server.stop(None)

@@ -66,6 +66,7 @@ class Authority:
             .not_valid_before(now + timedelta(days=days[0]))
             .not_valid_after(now + timedelta(days=days[1]))
             .add_extension(x509.BasicConstraints(ca, None), critical=True)
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         )
         return builder.sign(self.key, hashes.SHA256())
 
