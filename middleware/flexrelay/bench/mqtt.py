@@ -25,6 +25,7 @@ from mqttium import MQTTProtocolVersion
 from mqttium.api import AsyncClient, Properties, PublishMessage
 
 from flexrelay.bench import Result
+from flexrelay.collector import settle
 from flexrelay.demo.accounts import TOPICS, Account, gateway_account
 from flexrelay.demo.mosquitto import Mosquitto, mosquitto_path
 from flexrelay.ingest import Enrolment, Ingest, NativeCodec, NoHistory, RegisterChecks, Registry
@@ -217,6 +218,7 @@ async def _gateway(what: str, port: int, count: int, folder: Path) -> float:
     async with SqliteJournal(folder / "journal.db") as journal:
         ingest = Ingest(registry, journal, RegisterChecks(NoHistory(), journal.traces), lambda: START + 1000)
         adapter = MqttAdapter(config, codec)
+        settle()  # as `flexrelay run` does it
         begin = time.process_time()
         running = asyncio.create_task(adapter.run(ingest))
         while adapter.stats.acknowledged < count:

@@ -14,6 +14,7 @@ import typer
 from flexrelay.app import Level, Site, open_site
 from flexrelay.cli.folder import Folder, in_use
 from flexrelay.cli.output import Json, err, explained, out
+from flexrelay.collector import settle
 from flexrelay.config import Config, load
 from flexrelay.ledger.embedded import LedgerLocked
 
@@ -39,6 +40,7 @@ async def _serve(folder: Path, config: Config, http_port: int, as_json: bool) ->
         loop.add_signal_handler(number, stop.set)
     try:
         async with open_site(folder, config, Level.SERVING, http_port=http_port if http_port >= 0 else None) as site:
+            settle()
             _announce(site, config, as_json)
             await stop.wait()
             err.print("stopping: what is under way is finished first", markup=False)

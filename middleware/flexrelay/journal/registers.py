@@ -7,6 +7,7 @@ takes the next free bit.
 import struct
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 
 from flexrelay_schemas.canonical import MAX_INTEGER
@@ -19,7 +20,10 @@ _BITS: Final = {name: 1 << bit for bit, name in enumerate(NAMES)}
 _MASK: Final = struct.Struct("<H")
 _CUMULATIVE: Final = 3  # the bits of import_j and export_j: their values come first
 
+_LEAST: Final = -MAX_INTEGER
+
 Packer = Callable[..., bytes]
+Values = Callable[[Mapping[str, int]], tuple[int, ...]]
 
 
 class InvalidRegisters(ValueError):
@@ -33,10 +37,10 @@ class InvalidRegisters(ValueError):
 
 def pack_registers(registers: Mapping[str, int]) -> bytes:
     """The bytes of `registers`. Raises InvalidRegisters: unknown name, no integer, out of ±(2^53 - 1), negative."""
-    names, pack, mask, cumulatives = _by_names(tuple(registers))
-    values = [registers[name] for name in names]
+    names, values_of, pack, mask, cumulatives = _by_names(tuple(registers))
+    values = values_of(registers)
     for value in values:
-        if type(value) is not int or not -MAX_INTEGER <= value <= MAX_INTEGER:
+        if type(value) is not int or not _LEAST <= value <= MAX_INTEGER:
             name = names[next(place for place, item in enumerate(values) if item is value)]
             raise InvalidRegisters("invalid_value", f"{name} must be an integer within ±(2^53 - 1)", name)
     for index in cumulatives:
@@ -77,7 +81,7 @@ def cumulative(packed: bytes) -> tuple[int | None, int | None]:
 
 
 @lru_cache(maxsize=4096)
-def _by_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], Packer, int, range]:
+def _by_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], Values, Packer, int, range]:
     if not names:
         raise InvalidRegisters("no_registers", "a reading needs at least one register", "registers")
     mask = 0
@@ -88,7 +92,16 @@ def _by_names(names: tuple[str, ...]) -> tuple[tuple[str, ...], Packer, int, ran
             raise InvalidRegisters("unknown_register", f"unknown register {name[:40]!r}; known are {known}", name[:40])
         mask |= bit
     ordered = tuple(name for name in NAMES if name in names)
-    return ordered, struct.Struct("<H" + "q" * len(ordered)).pack, mask, range((mask & _CUMULATIVE).bit_count())
+    pack = struct.Struct("<H" + "q" * len(ordered)).pack
+    return ordered, _values_of(ordered), pack, mask, range((mask & _CUMULATIVE).bit_count())
+
+
+def _values_of(names: tuple[str, ...]) -> Values:
+    """One call of C code for all values: this is done for every reading."""
+    if len(names) == 1:  # where itemgetter gives the bare value
+        (name,) = names
+        return lambda registers: (registers[name],)
+    return itemgetter(*names)
 
 
 @lru_cache(maxsize=4096)
