@@ -49,6 +49,7 @@ _MODES: Final = {
     "SignAndEncrypt": ua.MessageSecurityMode.SignAndEncrypt,
 }
 _PROBE_S: Final = 5.0
+_CLOSE_S: Final = 3.0
 _LOST: Final = (OSError, TimeoutError, asyncio.TimeoutError, ua.UaError, ServiceError)
 
 
@@ -159,15 +160,23 @@ class Connection:
 
     async def close(self, *, keep_subscriptions: bool = False) -> None:
         """End it. Never raises. With `keep_subscriptions` the server goes on queueing for a while."""
+        client, transport = self._client, self._client.uaclient
+        # internal: `Client.disconnect` always deletes the subscriptions, and warns when the socket is closed already
+        for task in (client._supervisor_task, client._stale_watchdog_task, client._renew_channel_task):
+            if task is not None:
+                task.cancel()
+        transport.request_disconnect()
+        transport.pre_request_hook = None
         try:
-            async with asyncio.timeout(5):
-                if keep_subscriptions:
-                    await self._client.uaclient.close_session(False)
-                await self._client.disconnect()
+            if transport.protocol is not None and not transport.protocol.is_closed:
+                async with asyncio.timeout(_CLOSE_S):
+                    await transport.close_session(not keep_subscriptions)
+                    await transport.close_secure_channel()
         except (*_LOST, AttributeError, RuntimeError) as error:
             log.debug("closing %s: %s", self._config.url, error)
         finally:
-            self._client.disconnect_socket()
+            if transport.protocol is not None:
+                transport.disconnect_socket()
 
     def resolve(self, text: str) -> NodeId:
         """The node id on this server. Raises ValueError when its namespace is not there."""

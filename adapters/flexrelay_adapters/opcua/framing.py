@@ -19,7 +19,9 @@ from flexrelay_adapters.opcua.wire import (
     BY_SERVER,
     BY_SOURCE,
     HEAD,
+    NOTHING_YET,
     STATUS_AT,
+    STATUS_MASK,
     Changes,
     Malformed,
     item_at,
@@ -108,7 +110,10 @@ class Framing:
             device = self._by_handle.get(item[0])
             if device is None:
                 frames.append(self._unreadable(body[item[1] : item[2]], received_at))
-            elif _unusable(body, item[1], item[2]):  # alone, so that it is a dead letter with its reason
+            elif (why := _unusable(body, item[1], item[2])) is not None:
+                if why & STATUS_MASK == NOTHING_YET:
+                    continue
+                # alone, so that it is a dead letter with its reason
                 frames.append(self._frame(device, device.head, body[item[1] : item[2]], received_at))
             else:
                 by_device.setdefault(device.credential, []).append(item)
@@ -199,7 +204,7 @@ class Framing:
             key = HEAD.unpack_from(body, first)[1] if last - first > HEAD.size else 0
             device = self._by_handle.get(handle)
             size, place = self._stamps.get(key, (0, 0))
-            if device is None or not place or not stamp or _unusable(body, first, last):
+            if device is None or not place or not stamp or _unusable(body, first, last) is not None:
                 return
             keys.append(key)
             status = STATUS_AT[key]
@@ -251,10 +256,10 @@ class _Shape(NamedTuple):
         return times
 
 
-def _unusable(body: bytes, start: int, end: int) -> bool:
-    """Whether the item holds no number, or one that the server itself calls Bad."""
+def _unusable(body: bytes, start: int, end: int) -> int | None:
+    """The StatusCode of an item that holds no number, or one that the server itself calls Bad; None for others."""
     item, _ = item_at(body, start, end)
-    return item.value is None or bool(item.status & BAD)
+    return item.status if item.value is None or item.status & BAD else None
 
 
 def _told(device: _Device, stamps: object) -> dict[int, dict[int, bytes]]:

@@ -6,7 +6,7 @@ from typing import Final
 
 from flexrelay_adapters.opcua._stack import Connection
 from flexrelay_adapters.opcua.config import OpcuaConfig
-from flexrelay_adapters.opcua.wire import data_value, milliseconds
+from flexrelay_adapters.opcua.wire import NOTHING_YET, STATUS_MASK, data_value, milliseconds
 
 WINDOW_MS: Final = 900_000
 """Of one round of reads: what is in memory at once."""
@@ -47,12 +47,12 @@ async def read_device(
                     del nodes[handle]
                     break
                 for value in page.values:
-                    (_, source_time, server_time), _ = data_value(value, 0, len(value))
+                    (status, source_time, server_time), _ = data_value(value, 0, len(value))
                     first, second = source_time, server_time
                     if config.time == "server":
                         first, second = second, first
                     instant = milliseconds(first) or milliseconds(second)
-                    if max(start, from_ms[handle]) <= instant < end:
+                    if status & STATUS_MASK != NOTHING_YET and max(start, from_ms[handle]) <= instant < end:
                         items.append((instant, prefix + value))
                 count += len(page.values)
                 more = page.more

@@ -140,6 +140,10 @@ TICKS: Final = struct.Struct("<q")
 BAD: Final = 0x8000_0000
 UNCERTAIN: Final = 0x4000_0000
 """Severity bits of a StatusCode (Part 4 §7.39)."""
+STATUS_MASK: Final = 0xFFFF_0000
+"""Without the bits that say how the value came about."""
+NOTHING_YET: Final = 0x8032_0000
+"""BadWaitingForInitialData: the server has not got a value of the device so far."""
 
 
 def item_at(body: bytes, offset: int, end: int) -> tuple[Item, int]:

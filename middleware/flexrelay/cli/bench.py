@@ -23,6 +23,7 @@ BENCHES = {
     "clear_uniform": "clearing",
     "clear_pay_as_bid": "clearing",
     "merkle": "merkle",
+    "opcua_changes": "opcua",
 }
 LONG = {"memory_growth": "growth"}
 """Ten minutes; only when asked for by name."""

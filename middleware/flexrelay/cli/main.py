@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flexrelay.cli import actor, adapter, custody, deadletter, device, ledger, market, network
+from flexrelay.cli import actor, adapter, custody, deadletter, device, ledger, market, network, opcua
 from flexrelay.cli.bench import bench
 from flexrelay.cli.demo import demo
 from flexrelay.cli.init import init
@@ -34,6 +34,7 @@ for name, noun in (
     ("network", network),
     ("custody", custody),
     ("deadletter", deadletter),
+    ("opcua", opcua),
 ):
     app.add_typer(noun.app, name=name)
 

@@ -17,7 +17,7 @@ Subscription.prototype.acknowledgeNotification = function (sequence) {
   const sent = this._sent_notification_messages.find((each) => each.sequenceNumber === sequence);
   const values = [];
   for (const data of sent?.notificationData || [])
-    for (const item of data?.monitoredItems || []) values.push(item.value?.value?.value);
+    for (const item of data?.monitoredItems || []) if (item.value?.statusCode?.isGood()) values.push(item.value?.value?.value);
   const status = acknowledge.call(this, sequence);
   say({ event: "acknowledged", sequence, values, status: status.name });
   return status;
@@ -65,7 +65,11 @@ async function main() {
         minimumSamplingInterval: 0,
         value: { dataType: opcua.DataType.Double, value: 0 },
       });
-      variable.setValueFromSource({ dataType: opcua.DataType.Double, value: wanted.initial ?? -1 }, opcua.StatusCodes.Good, DATE(wanted.initialTime || Date.now()));
+      const nothing = wanted.initial === undefined;
+      variable.setValueFromSource(
+        { dataType: opcua.DataType.Double, value: wanted.initial ?? 0 },
+        nothing ? opcua.StatusCodes.BadWaitingForInitialData : opcua.StatusCodes.Good,
+        DATE(wanted.initialTime || Date.now()));
       if (wanted.history) space.installHistoricalDataNode(variable, { maxOnlineValues: 100000 });
       values[key] = variable;
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from support.opcua_rig import NodeOpcuaRig
@@ -14,7 +16,9 @@ pytestmark = pytest.mark.timeout(120)
 
 
 class TestOpcua(AdapterContract):
-    without = {Promise.SLEEP: "OPC UA servers do not sleep; a command waits for the connection, see test_commands"}
+    without: ClassVar[Mapping[Promise, str]] = {
+        Promise.SLEEP: "OPC UA servers do not sleep; a command waits for the connection, see test_commands"
+    }
 
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
         return NodeOpcuaRig.open(tmp_path)
