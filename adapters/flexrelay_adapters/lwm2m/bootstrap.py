@@ -116,7 +116,10 @@ class Bootstrap:
 
     async def _write(self, peer: Peer, account: Account) -> None:
         operations = self._operations
-        await operations.delete(peer, "/")  # all but the bootstrap account itself (§6.1.7.4)
+        # former accounts only, and the device keeps the bootstrap account itself (§6.1.7.4); deleting "/" would take
+        # its application objects too
+        await operations.delete(peer, "/0")
+        await operations.delete(peer, "/1")
         # instance 0 is the bootstrap account on most devices
         await operations.write(peer, "/0/1", account.security(), codes.TLV, replace=True)
         await operations.write(peer, "/1/0", account.server(), codes.TLV, replace=True)

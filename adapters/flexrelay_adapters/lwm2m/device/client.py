@@ -237,9 +237,10 @@ class DeviceClient:
         return self.tree.write(records)
 
     def _delete(self, path: Path) -> int:
-        if not path:  # bootstrap: all but the account with the bootstrap server (OMA Core §6.1.7.4)
+        if path in ((0,), (1,)) and not self.registered:
+            # a bootstrap: all accounts but that of the bootstrap server, which is instance 0 (OMA Core §6.1.7.4)
             for own in list(self.tree.values):
-                if own[0] == 1 or (own[0] == 0 and own[1] != 0):
+                if own[0] == path[0] and own[:2] != (0, 0):
                     del self.tree.values[own]
             return codes.DELETED
         return self.tree.delete(path)

@@ -23,7 +23,7 @@ from flexrelay_adapters.lwm2m.dtls.session import Session, SessionOver
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.25
-HANDSHAKE_S: Final = 30.0
+HANDSHAKE_S: Final = 15.0
 COMPLAIN_S: Final = 10.0
 COOKIE_S: Final = 60.0
 """A cookie counts for one to two of these."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import ClassVar
 
 from flexrelay_sdk.testkit import AdapterContract, Promise, Rig
 
@@ -12,7 +13,7 @@ from .rig import Lwm2mRig
 
 class TestLwm2m(AdapterContract):
     is_server = True
-    without = {Promise.RECONNECT: "devices connect to the adapter: there is no server that it could lose"}
+    without: ClassVar = {Promise.RECONNECT: "devices connect to the adapter: there is no server that it could lose"}
 
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
         return Lwm2mRig.open(tmp_path)

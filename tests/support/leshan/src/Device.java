@@ -59,6 +59,11 @@ public final class Device {
             this.object = object;
         }
 
+        /** One that the server creates: it gives the instance's identifier. */
+        Meter(int object) {
+            this.object = object;
+        }
+
         void put(int resource, Object value) {
             fireResourcesChange(applyValues(Map.of(resource, value)));
         }
@@ -161,7 +166,9 @@ public final class Device {
         ObjectsInitializer objects = new ObjectsInitializer(new StaticModel(Models.all()));
         objects.setInstancesForObject(0, security(given));
         long lifetime = Long.parseLong(given.getOrDefault("lifetime", "300"));
-        if (!given.containsKey("bootstrap")) {
+        if (given.containsKey("bootstrap")) {
+            objects.setClassForObject(1, Server.class);
+        } else {
             objects.setInstancesForObject(1, new Server(1, lifetime));
         }
         Map<Integer, Object> values = new HashMap<>(Map.of(5800, 0.0, 5805, 0.0, 5810, 0.0, 5750, "meter"));
@@ -175,7 +182,7 @@ public final class Device {
             objects.setFactoryForObject(id, new BaseInstanceEnablerFactory() {
                 @Override
                 public LwM2mInstanceEnabler create() {
-                    return new Meter(id, new HashMap<>());
+                    return new Meter(id);
                 }
             });
             objects.setInstancesForObject(id, meter);
