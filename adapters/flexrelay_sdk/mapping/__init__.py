@@ -4,7 +4,14 @@
 payloads, `Conversion` to one value where there is no document. Registers come out as exact integers.
 """
 
-from flexrelay_sdk.mapping.config import FieldMapping, JsonMapping, Mapping, QualityMapping, TimeMapping
+from flexrelay_sdk.mapping.config import (
+    AttributeMapping,
+    FieldMapping,
+    JsonMapping,
+    Mapping,
+    QualityMapping,
+    TimeMapping,
+)
 from flexrelay_sdk.mapping.conversion import Conversion, shortest, shortest_single
 from flexrelay_sdk.mapping.instant import TimeForm, instant_ms
 from flexrelay_sdk.mapping.json_codec import MappingCodec, parse_json
@@ -16,6 +23,7 @@ __all__ = [
     "MAX_ITEMS",
     "MISSING",
     "UNITS",
+    "AttributeMapping",
     "Conversion",
     "FieldMapping",
     "JsonMapping",

@@ -25,7 +25,7 @@ class Mapper:
 
     def __init__(self, mapping: Mapping) -> None:
         self._items = parse_path(mapping.items) if mapping.items is not None else None
-        self._registers = tuple(_Source(name, field) for name, field in sorted(mapping.registers.items()))
+        self._registers = tuple(_Source(name, field) for name, field in sorted(mapping.fields.items()))
         self._time = mapping.observed_at
         self._time_steps = parse_path(mapping.observed_at.pointer) if mapping.observed_at is not None else ()
         self._seq = mapping.seq

@@ -8,13 +8,22 @@ has two forms: normalized NGSI-LD (`to_normalized`, `from_normalized`) and keyVa
 from flexrelay_schemas.entities.attribute import Attribute, EntityType, Kind
 from flexrelay_schemas.entities.entity import Entity, EntityError, Quality, Value
 from flexrelay_schemas.entities.flexibility import FLEXIBILITY_TYPES
-from flexrelay_schemas.entities.mapping import DeviceInfo, device_entity, device_measurement, map_measurement
+from flexrelay_schemas.entities.mapping import (
+    DEVICE_KINDS,
+    DeviceInfo,
+    Filling,
+    attributes_of,
+    device_entity,
+    device_measurement,
+    map_measurement,
+)
 from flexrelay_schemas.entities.official import OFFICIAL_TYPES
 
 TYPES = {t.name: t for t in (*OFFICIAL_TYPES, *FLEXIBILITY_TYPES)}
 """Every entity type by name."""
 
 __all__ = [
+    "DEVICE_KINDS",
     "FLEXIBILITY_TYPES",
     "OFFICIAL_TYPES",
     "TYPES",
@@ -23,9 +32,11 @@ __all__ = [
     "Entity",
     "EntityError",
     "EntityType",
+    "Filling",
     "Kind",
     "Quality",
     "Value",
+    "attributes_of",
     "device_entity",
     "device_measurement",
     "map_measurement",

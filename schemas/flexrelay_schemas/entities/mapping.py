@@ -7,7 +7,7 @@ what the plant produces, so its sign turns. One voltage or current register is t
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from flexrelay_schemas.entities import official
 from flexrelay_schemas.entities.attribute import Attribute, EntityType
@@ -200,6 +200,23 @@ def map_measurement(device_kind: str, measurement: Measurement, device: DeviceIn
         }
     entity["@context"] = entity_type.context
     return entity
+
+
+class Filling(NamedTuple):
+    """The register behind an attribute, the attribute's unit (UN/CEFACT), and whether the model counts the other way
+    round (positive = what a plant produces)."""
+
+    register: str
+    unit_code: str
+    turned: bool
+
+
+def attributes_of(device_kind: str) -> dict[str, Filling]:
+    """The measured attributes of a kind of device, by name. Raises ValueError for an unknown kind."""
+    return {
+        name: Filling(register, conversion.unit_code, form is _turned)
+        for register, (name, conversion, form) in _shape(device_kind).registers.items()
+    }
 
 
 def device_measurement(measurement: Measurement, register: str) -> Entity:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from flexrelay_schemas.entities import DEVICE_KINDS, attributes_of, map_measurement
 from flexrelay_schemas.quality import Notice, Provenance
 from flexrelay_sdk import DecodeError
 from flexrelay_sdk.mapping import (
@@ -237,6 +238,44 @@ def test_a_list_of_readings_has_one_to_a_thousand(items: Any) -> None:
     assert len(mapper(items="/i").measurements({"i": [{"p": 1}] * 1000}, RECEIVED)) == 1000
 
 
-def test_a_mapping_without_registers_is_none() -> None:
-    with pytest.raises(ValidationError):
-        Mapping.model_validate({"registers": {}})
+@pytest.mark.parametrize("kind", DEVICE_KINDS)
+def test_attributes_of_a_model_come_back_as_they_were_given(kind: str) -> None:
+    """What the twin shows an NGSI-LD platform is, attribute by attribute, what the source said in the model's terms."""
+    said = {name: 3 + number for number, name in enumerate(attributes_of(kind))}
+    attributes = {name: {"pointer": f"/{name}"} for name in said}
+    made = Mapper(Mapping.model_validate({"device_kind": kind, "attributes": attributes})).measurement(said, RECEIVED)
+    entity = map_measurement(kind, made._replace(did="did:flexrelay:pilot:zQm"))
+    shown = {name: entity[name]["value"] for name in said}
+    assert {name: value["L1"] if isinstance(value, dict) else value for name, value in shown.items()} == said
+    turned = [name for name, filling in attributes_of(kind).items() if filling.turned]
+    assert (kind == "pv") == (turned == ["activePower"])
+
+
+def test_a_unit_and_a_sign_of_its_own() -> None:
+    document = {
+        "device_kind": "pv",
+        "attributes": {"activePower": {"pointer": "/p", "unit": "W", "negate": True}},
+        "registers": {"export_j": {"pointer": "/e", "unit": "Wh"}},
+    }
+    made = Mapper(Mapping.model_validate(document)).measurement({"p": -1500, "e": 2}, RECEIVED)
+    assert made.registers == {"power_w": -1500, "export_j": 7200}
+
+
+PV = {"device_kind": "pv", "attributes": {"activePower": {"pointer": "/p"}}}
+
+
+@pytest.mark.parametrize(
+    ("document", "says"),
+    [
+        ({"registers": {}}, "at least 1 of registers and attributes"),
+        ({**PV, "device_kind": "fridge"}, "unknown"),
+        ({**PV, "device_kind": None}, "belong together"),
+        ({"device_kind": "pv", "registers": {"power_w": {"pointer": "/p", "unit": "W"}}}, "belong together"),
+        ({**PV, "attributes": {"power": {"pointer": "/p"}}}, "a pv has no attribute 'power'; known are"),
+        ({**PV, "attributes": {"activePower": {"pointer": "/p", "unit": "kWh"}}}, "cannot be given in kWh"),
+        ({**PV, "registers": {"power_w": {"pointer": "/q", "unit": "W"}}}, "are the same"),
+    ],
+)
+def test_a_mapping_that_makes_no_sense_says_why(document: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Mapping.model_validate(document)
