@@ -19,6 +19,8 @@ _BY_CHAINCODE: Final = "chaincode response 500, "
 MISMATCH: Final = "ProposalResponsePayloads do not match"
 _ALREADY: Final = ("request already exists", "request already processed")
 _NEVER: Final = ("status=BAD_REQUEST", "status=FORBIDDEN", "status=REQUEST_ENTITY_TOO_LARGE", "status=NOT_FOUND")
+_NOT_NOW: Final = ("busy", "draining", "deadline", "peer_error")
+"""Codes with which the chaincode's runtime, not the contract, gives up on one call."""
 _NOT_CONNECTED: Final = ("failed to connect to all addresses", "dns resolution failed")
 _OF_OTHERS: Final = (
     "failed to find any endorsing peers",
@@ -104,12 +106,15 @@ def _cut(text: str) -> str:
 
 
 def raise_contract_failure(failure: Failure, tx_id: str) -> None:
-    """Raise the contract's or the runtime's own failure when an executor sent one: Refused or Rejected."""
+    """Raise the contract's or the runtime's own failure when an executor sent one: Refused, Rejected, or
+    LedgerUnavailable when it says that it cannot now."""
     for text in (*(detail.message for detail in failure.details), failure.message):
         start = text.find(_BY_CHAINCODE)
         found = decode_failure(text[start + len(_BY_CHAINCODE) :]) if start >= 0 else None
         if found is not None and found.kind == "refused":
             raise found.refusal()
+        if found is not None and found.code in _NOT_NOW:
+            raise LedgerUnavailable(f"the chaincode says {found.code}: {found.message}", tx_id)
         if found is not None:
             raise Rejected(f"{found.code}: {found.message}", tx_id)
 

@@ -22,7 +22,8 @@ from flexrelay.ledger.fabric.messages import (
 from flexrelay.ledger.fabric.msp import Trust
 from flexrelay.ledger.fabric.pool import PeerPool
 from flexrelay.ledger.fabric.proposal import Endorsed, Unsigned, check_endorsed, propose
-from flexrelay.ledger.port import LedgerError, LedgerUnavailable, OutcomeUnknown
+from flexrelay.ledger.port import LedgerError, LedgerUnavailable, OutcomeUnknown, Rejected
+from flexrelay_contracts.refusal import Refused
 
 _LOG = logging.getLogger(__name__)
 
@@ -80,8 +81,7 @@ class Gateway:
                     response = await candidate.evaluate(request, limit)
                 except grpc.aio.AioRpcError as rpc_error:
                     failure = Failure.of(rpc_error, candidate.address)
-                    raise_contract_failure(failure, "")
-                    found = execution_error(failure)
+                    found = _execution_failure(failure)
                     if isinstance(found, LedgerUnavailable):
                         if failure.peer_failed:
                             self._pool.failed(candidate, failure.message, hangs=failure.hangs)
@@ -210,6 +210,14 @@ class Gateway:
 
     async def sign_envelope(self, payload: bytes) -> Any:
         return Envelope(payload=payload, signature=await self._identity.sign(payload))
+
+
+def _execution_failure(failure: Failure) -> LedgerError | Refused:
+    try:
+        raise_contract_failure(failure, "")
+    except (Refused, Rejected, LedgerUnavailable) as found:
+        return found
+    return execution_error(failure)
 
 
 def _disagreement(results: Mapping[str, EndorsedResult]) -> str:

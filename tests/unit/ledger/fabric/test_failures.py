@@ -71,6 +71,13 @@ def test_the_runtimes_no_is_a_rejection() -> None:
         raise_contract_failure(failure(Code.ABORTED, "", f"chaincode response 500, {REJECTED}"), "tx")
 
 
+@pytest.mark.parametrize("code", ["busy", "draining", "deadline", "peer_error"])
+def test_what_the_runtime_cannot_do_now_may_be_tried_again(code: str) -> None:
+    said = invocation.encode_failure(invocation.Failure("rejected", code, "not now"))
+    with pytest.raises(LedgerUnavailable, match="not now"):
+        raise_contract_failure(failure(Code.ABORTED, "", f"chaincode response 500, {said}"), "tx")
+
+
 @pytest.mark.parametrize(
     "said", ["", "timeout", "chaincode response 500, {}", 'chaincode response 500, {"refused":{}}']
 )
