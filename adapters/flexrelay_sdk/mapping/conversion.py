@@ -14,7 +14,7 @@ MAX_DIGITS = 40
 """Digits and exponent of a number that is taken."""
 
 
-_NOISE = 1e-30
+_NOISE = 1e-23
 """A float below is what a computation left over, not a value: nothing."""
 
 

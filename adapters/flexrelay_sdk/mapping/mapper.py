@@ -45,8 +45,10 @@ class Mapper:
     def measurement(self, document: Any, received_at: int) -> Measurement:
         """The reading in one item. Raises DecodeError."""
         registers: dict[str, int] = {}
+        flat = type(document) is dict
         for source in self._registers:
-            value = find(document, source.steps)
+            name = source.name
+            value = document.get(name, MISSING) if flat and name is not None else find(document, source.steps)
             if type(value) is int and source.factor and source.low <= (result := value * source.factor) <= MAX_INTEGER:
                 registers[source.register] = result  # nearly all values: whole numbers in whole units
             elif value is not MISSING and value is not None:
@@ -76,12 +78,14 @@ class Mapper:
 class _Source(Conversion):
     """Where a register stands and how its integer comes about."""
 
-    __slots__ = ("required", "steps")
+    __slots__ = ("name", "required", "steps")
 
     def __init__(self, register: str, field: FieldMapping) -> None:
         super().__init__(register, field.unit, field.scale, field.negate, field.pointer)
         self.required = field.required
         self.steps = parse_path(field.pointer)
+        self.name = self.steps[0] if len(self.steps) == 1 and type(self.steps[0]) is str else None
+        """The one name of a path that is no longer: nearly all are."""
 
 
 class _Quality:
