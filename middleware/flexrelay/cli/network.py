@@ -21,6 +21,8 @@ Place = Annotated[
 ]
 Peer = Annotated[str, typer.Argument(metavar="PEER", help="A peer of the network, e.g. peer0.dso.")]
 
+_IMAGE = "flexrelay-chaincode:latest"
+
 
 @app.command()
 def up(spec: SpecFile, folder: Place = None, json_: Json = False) -> None:
@@ -76,6 +78,38 @@ def status(spec: SpecFile, folder: Place = None, json_: Json = False) -> None:
         good = _show(Network.opened(network.folder.root), json_)
     if not good:
         raise typer.Exit(CHECK_FAILED)
+
+
+@app.command()
+def render(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="compose, or helm: values of deploy/fabric/chart.")],
+    spec: SpecFile,
+    folder: Place = None,
+    image: Annotated[str, typer.Option(help="The image of the contracts (chaincode/package).")] = _IMAGE,
+    json_: Json = False,
+) -> None:
+    """Make the same network for containers of the official images, instead of starting processes."""
+    if target not in ("compose", "helm"):
+        fail(f"{target}: compose or helm", BAD_INPUT, json_)
+    with _explained(json_), _steps(json_) as (say, binaries):
+        description = load(spec)
+        network = Network(description, _place(description, folder), binaries(description), say)
+        file = network.render("compose" if target == "compose" else "helm", image)
+    root = network.folder.root
+    start = f"docker compose -f {file} up -d" if target == "compose" else f"helm install … -f {file}, forward its ports"
+    answer = {"folder": str(root), "file": str(file)}
+    show(answer, json_, lambda: out.print(f"{file}\nnext: {start}, then flexrelay network join", markup=False))
+
+
+@app.command()
+def join(spec: SpecFile, folder: Place = None, json_: Json = False) -> None:
+    """Bring channels and contracts up on containers that were rendered and run; their ports are on this loopback."""
+    with _explained(json_), _steps(json_) as (say, binaries):
+        description = load(spec)
+        network = Network(description, _place(description, folder), binaries(description), say)
+        network.join()
+    answer = {"folder": str(network.folder.root), "profiles": str(network.folder.profiles)}
+    show(answer, json_, lambda: out.print(f"up; profiles for gateways: {network.folder.profiles}", markup=False))
 
 
 @app.command()
@@ -139,7 +173,7 @@ def _place(spec: Spec, folder: Path | None) -> Path:
 def _show(network: Network, as_json: bool) -> bool:
     """Print the status; whether everything runs."""
     found = network.status()
-    good = all(process.pid is not None and process.healthy for process in found)
+    good = all(process.healthy for process in found)
     answer: dict[str, Any] = {
         "network": network.spec.name,
         "fabric": network.spec.fabric,

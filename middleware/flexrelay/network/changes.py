@@ -6,7 +6,7 @@ from typing import Literal
 from flexrelay.network.errors import SpecError
 from flexrelay.network.spec import Contract, Spec
 
-Command = Literal["up", "upgrade", "add-org", "add-peer", "add-channel"]
+Command = Literal["up", "upgrade", "add-org", "add-peer", "add-channel", "any"]
 
 _ALLOWED: dict[Command, tuple[str, ...]] = {
     "up": (),
@@ -14,6 +14,7 @@ _ALLOWED: dict[Command, tuple[str, ...]] = {
     "add-org": ("organisation", "contract"),
     "add-peer": ("peer",),
     "add-channel": ("channel", "contract"),
+    "any": ("contract", "organisation", "peer", "channel"),
 }
 _COMMAND_FOR = {"contract": "upgrade", "organisation": "add-org", "peer": "add-peer", "channel": "add-channel"}
 

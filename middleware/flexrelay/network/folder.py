@@ -43,6 +43,9 @@ class State:
     sequences: dict[str, int] = field(default_factory=dict)
     """See `flexrelay.network.lifecycle.Sequences`."""
 
+    containers: bool = False
+    """Rendered for containers: nothing of it is started here."""
+
     founded: bool = False
     """Whether it was up once: until then another description starts it anew."""
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from flexrelay.network import build, channels, health, lifecycle, snapshots
+from flexrelay.network import build, channels, health, lifecycle, render, snapshots
 from flexrelay.network.build import Binaries
 from flexrelay.network.changes import Command, check
 from flexrelay.network.commands import PeerCommands
@@ -21,6 +21,7 @@ from flexrelay.network.plan import Kind, Plan, Process, processes_of
 from flexrelay.network.ports import answers, choose, is_free
 from flexrelay.network.processes import Processes, Program, Running
 from flexrelay.network.profiles import write_gateway_profile, write_profiles
+from flexrelay.network.render import Target
 from flexrelay.network.spec import Spec, parse
 from flexrelay.network.waiting import until
 
@@ -31,7 +32,8 @@ _READY_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """One process. `pid` None: it does not run. `heights`: channel → blocks, of an orderer or peer that answers."""
+    """One process. `pid` None: it does not run, or is a container. `heights`: channel → blocks, where an orderer or
+    peer answers."""
 
     name: str
     kind: Kind
@@ -76,24 +78,47 @@ class Network:
         with self.folder.locked():
             self._remember(command)
             plan = self.plan
+            if self.state.containers:
+                raise NetworkError(
+                    f"{self.folder.root} was rendered for containers: start those, then `flexrelay network join`"
+                )
             self._say("certificates and first blocks")
             channels.write_first_blocks(plan)
             self._say("orderers, peers and contracts")
             programs = plan.programs()  # all of them: this writes the contracts' configurations too
             mine = [program for program in programs if start_contracts or not program.stamp]
             self._start(mine)
-            self._say("channels")
-            self._admit(plan)
-            channels.join(plan)
-            self._say("contracts' definitions")
-            lifecycle.install(plan)
-            lifecycle.define(plan, self.state.sequences)
+            self._define(plan)
             if start_contracts:
                 self._settle(programs)
-            self._say("peers see each other and the newest block")
-            channels.wait_for_peers(plan)
+            self._finish(plan)
+
+    def render(self, target: Target, chaincode_image: str) -> Path:
+        """Make the folder of a network for containers and the file that starts them; nothing is started. The file.
+
+        Again after a changed description it is the first half of each day-2 command; `join` is the second.
+        """
+        with self.folder.locked():
+            self._remember("any", containers=True)
+            plan = self.plan
+            self._say("certificates, first blocks, packages")
+            channels.write_first_blocks(plan)
             write_profiles(self.folder, self.spec, plan.materials, plan.hosts)
-            self._write(replace(self.state, founded=True))
+            return render.render(plan, target, chaincode_image)
+
+    def join(self) -> None:
+        """Bring channels and contracts up on containers that run and publish their ports on this host's loopback."""
+        with self.folder.locked():
+            self._remember("any", containers=True)
+            for process in processes_of(self.spec):
+                if process.kind != "contract" and not all(answers(port) for _, port in self._ports_of(process.name)):
+                    raise NetworkError(
+                        f"{process.name} does not answer on {HOST}, ports "
+                        f"{', '.join(str(port) for _, port in self._ports_of(process.name))}: start the containers "
+                        "(docker compose up -d), or forward these ports from the cluster (kubectl port-forward)"
+                    )
+            self._define(self.plan)
+            self._finish(self.plan)
 
     def down(self, *, purge: bool = False) -> list[str]:
         """End every process of the network; with `purge` remove the folder too. The names of those that ran."""
@@ -151,7 +176,8 @@ class Network:
 
     @cached_property
     def plan(self) -> Plan:
-        return Plan(self.spec, self.folder, self.state.ports, lambda: self.binaries)
+        names = self.state.containers
+        return Plan(self.spec, self.folder, self.state.ports, lambda: self.binaries, names=names)
 
     @property
     def materials(self) -> dict[str, Material]:
@@ -222,7 +248,22 @@ class Network:
 
     # --- steps of up
 
-    def _remember(self, command: Command) -> None:
+    def _define(self, plan: Plan) -> None:
+        """Channels and contracts on nodes that run."""
+        self._say("channels")
+        self._admit(plan)
+        channels.join(plan)
+        self._say("contracts' definitions")
+        lifecycle.install(plan)
+        lifecycle.define(plan, self.state.sequences)
+
+    def _finish(self, plan: Plan) -> None:
+        self._say("peers see each other and the newest block")
+        channels.wait_for_peers(plan)
+        write_profiles(self.folder, self.spec, plan.materials, plan.hosts)
+        self._write(replace(self.state, founded=True))
+
+    def _remember(self, command: Command, *, containers: bool = False) -> None:
         """Read or make the state, with a port for every purpose, before anything depends on one."""
         had = self.folder.read()
         wanted = self.spec.model_dump(mode="json")
@@ -230,11 +271,13 @@ class Network:
             Processes(had.id, self.folder.logs).stop()
             self.folder.empty()
             had = None
-        if had is None and command != "up":
+        if had is None and command not in ("up", "any"):
             raise NetworkError(f"{self.folder.root} holds no network; `flexrelay network up` makes one")
         if had is not None:
             check(parse(had.spec, str(self.folder.root)), self.spec, command)
-        state = had or self.folder.new_state(wanted)
+        if had is not None and containers and not had.containers:
+            raise NetworkError(f"{self.folder.root} holds a network of processes; name another folder for containers")
+        state = had or replace(self.folder.new_state(wanted), containers=containers)
         purposes = [purpose for process in processes_of(self.spec) for purpose in process.purposes]
         members = {channel.name: list(self.spec.members(channel)) for channel in self.spec.channels}
         state = replace(
@@ -315,7 +358,8 @@ class Network:
         ports = self.state.ports
         operations = ports.get(f"{process.name}.{'health' if process.kind == 'contract' else 'operations'}", 0)
         pid = running[process.name].pids[0] if process.name in running else None
-        found = health.ask(operations) if pid is not None else health.Health(False)
+        ours = pid is not None or self.state.containers
+        found = health.ask(operations) if ours else health.Health(False)
         return ProcessStatus(
             name=process.name,
             kind=process.kind,

@@ -99,7 +99,7 @@ def peer(binaries: Binaries, folder: Folder, material: Material, name: str, othe
         "CORE_PEER_ADDRESS": address,
         "CORE_PEER_LISTENADDRESS": hosts.listening(name),
         "CORE_PEER_CHAINCODELISTENADDRESS": hosts.listening(f"{name}.chaincode"),
-        "CORE_PEER_CHAINCODEADDRESS": hosts.listening(f"{name}.chaincode"),
+        "CORE_PEER_CHAINCODEADDRESS": f"{hosts.host(name)}:{hosts.port(f'{name}.chaincode')}",
         "CORE_PEER_LOCALMSPID": material.org,
         "CORE_PEER_MSPCONFIGPATH": str(material.identity(name, "peer")),
         "CORE_PEER_FILESYSTEMPATH": str(data / "data"),
