@@ -17,7 +17,7 @@ from flexrelay.ledger.fabric.errors import (
 )
 from flexrelay.ledger.fabric.follower import Vigilance
 from flexrelay.ledger.fabric.gateway import Limits
-from flexrelay.ledger.fabric.identity import GatewaySigner, KeyFileSigner
+from flexrelay.ledger.fabric.identity import KeyFileSigner
 from flexrelay.ledger.fabric.ledger import FabricLedger
 from flexrelay.ledger.fabric.profile import ClientTls, IdentityFiles, Organisation, Peer, Profile, load_profile
 
@@ -27,7 +27,6 @@ __all__ = [
     "EndorsedResult",
     "EndorsementMismatch",
     "FabricLedger",
-    "GatewaySigner",
     "IdentityFiles",
     "KeyFileSigner",
     "Limits",

@@ -6,11 +6,11 @@ silent is looked after: the peer is asked for its height, and one that does not 
 
 import asyncio
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
@@ -21,17 +21,16 @@ from flexrelay.ledger.fabric.errors import ProfileError, Untrusted
 from flexrelay.ledger.fabric.identity import Identity
 from flexrelay.ledger.fabric.messages import COMMIT_HASH, TRANSACTIONS_FILTER
 from flexrelay.ledger.fabric.msp import Trust
+from flexrelay.ledger.fabric.outcomes import Outcomes
 from flexrelay.ledger.fabric.pool import PeerPool
 from flexrelay.ledger.fabric.proposal import check_endorsements
 from flexrelay.ledger.fabric.system import System
 from flexrelay.ledger.fabric.verification import RAFT, Consensus, block_hash, consensus_of, last_config, verify_block
 from flexrelay.ledger.port import (
     Checkpoint,
-    Committed,
     LedgerError,
     LedgerUnavailable,
     TxEvents,
-    Validation,
 )
 
 _LOG = logging.getLogger(__name__)
@@ -72,29 +71,6 @@ class Proof:
 def proof_of(block: Any) -> Proof:
     metadata = [*block.metadata.metadata, b"", b"", b"", b"", b""]
     return Proof(block.header.number, block_hash(block.header), metadata[TRANSACTIONS_FILTER], metadata[COMMIT_HASH])
-
-
-class Outcomes:
-    """How transactions ended, by id: the first appearance counts. Bounded; the oldest are forgotten."""
-
-    ROOM: Final = 100_000
-
-    def __init__(self, room: int = ROOM) -> None:
-        self._room = room
-        self._found: OrderedDict[str, Committed] = OrderedDict()
-
-    def add(self, number: int, items: Collection[TxEvents]) -> None:
-        for item in items:
-            known = self._found.get(item.tx_id)
-            if known is not None and (known.validation is Validation.VALID or known.block <= number):
-                continue
-            self._found[item.tx_id] = Committed(item.tx_id, number, item.validation)
-        while len(self._found) > self._room:
-            self._found.popitem(last=False)
-
-    def get(self, tx_id: str) -> Committed | None:
-        found = self._found.get(tx_id)
-        return None if found is None or found.validation is Validation.DUPLICATE_TXID else found
 
 
 class Follower:

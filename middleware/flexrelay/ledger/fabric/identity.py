@@ -4,7 +4,7 @@ import hashlib
 import logging
 import secrets
 import time
-from typing import Final, Protocol
+from typing import Final
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,23 +14,13 @@ from flexrelay.ledger.fabric import files
 from flexrelay.ledger.fabric.errors import ProfileError
 from flexrelay.ledger.fabric.messages import SerializedIdentity
 from flexrelay.ledger.fabric.profile import Profile
-from flexrelay.ledger.port import LedgerError
+from flexrelay.ledger.port import GatewaySigner, LedgerError
 from flexrelay_schemas.keys import multikey, public_key
 
 _LOG = logging.getLogger(__name__)
 P256_ORDER: Final = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _ECDSA = ec.ECDSA(hashes.SHA256())
 NONCE_BYTES: Final = 24
-
-
-class GatewaySigner(Protocol):
-    """What signs a gateway's proposals and envelopes: raw r ‖ s (64 bytes) over SHA-256 of the message, by the P-256
-    key whose Multikey is `public_key`."""
-
-    @property
-    def public_key(self) -> str: ...
-
-    async def sign(self, message: bytes, /) -> bytes: ...
 
 
 class KeyFileSigner:

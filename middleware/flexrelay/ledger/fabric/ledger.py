@@ -12,15 +12,15 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from flexrelay.ledger.fabric import deliver, startup
-from flexrelay.ledger.fabric.blocks import items_of as items_of_block
-from flexrelay.ledger.fabric.blocks import transaction_events
+from flexrelay.ledger.fabric.blocks import items_of, transaction_events
 from flexrelay.ledger.fabric.channel import PeerChannel
 from flexrelay.ledger.fabric.errors import Untrusted
-from flexrelay.ledger.fabric.follower import Follower, Outcomes, Vigilance
+from flexrelay.ledger.fabric.follower import Follower, Vigilance
 from flexrelay.ledger.fabric.gateway import Gateway, Limits
-from flexrelay.ledger.fabric.identity import GatewaySigner, Identity
+from flexrelay.ledger.fabric.identity import Identity
 from flexrelay.ledger.fabric.messages import ChannelHeader, Envelope, Payload
 from flexrelay.ledger.fabric.msp import Trust
+from flexrelay.ledger.fabric.outcomes import Outcomes
 from flexrelay.ledger.fabric.pool import PeerPool
 from flexrelay.ledger.fabric.profile import Profile, load_profile
 from flexrelay.ledger.fabric.system import System
@@ -32,6 +32,7 @@ from flexrelay.ledger.port import (
     Call,
     Checkpoint,
     Committed,
+    GatewaySigner,
     LedgerError,
     NotFound,
     Prepared,
@@ -200,7 +201,7 @@ class FabricLedger:
         verify_block(block, None, self._trust, self._follower.consensus)
         found = Outcomes(2)
         number = block.header.number
-        for item in transaction_events(number, items_of_block(block), ()):
+        for item in transaction_events(number, items_of(block), ()):
             if item.tx_id == tx_id:
                 found.add(number, [item])
         committed: Committed | None = found.get(tx_id)

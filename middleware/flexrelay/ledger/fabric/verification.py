@@ -1,7 +1,8 @@
 """What proves a block: its place in the chain of hashes, the hash of its data, and the orderers' signatures.
 
 The orderers sign the header (number, hash of the block before, hash of the data), so they vouch for what was ordered
-and in which order. The validation codes are each peer's own finding and are not signed: see `witness`.
+and in which order. The validation codes are each peer's own finding and are not signed: see the module
+`witness`.
 
 On Raft one signature of an orderer of the profile's orderer organisations is enough (that is Fabric's rule too), on BFT
 a quorum of the configured consenters must have signed.

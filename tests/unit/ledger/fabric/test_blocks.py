@@ -6,7 +6,7 @@ import pytest
 from unit.ledger.fabric.world import CHAINCODE, World
 
 from flexrelay.ledger.fabric.blocks import is_config, items_of, transaction_events, validation_of
-from flexrelay.ledger.fabric.follower import Outcomes
+from flexrelay.ledger.fabric.outcomes import Outcomes
 from flexrelay.ledger.fabric.views import block_view
 from flexrelay.ledger.port import Committed, ContractEvent, TxEvents, Validation
 
