@@ -134,6 +134,7 @@ class Lwm2mCodec:
             for item in pack:
                 if len(item) == 2:
                     name, value = item[0], item[2]  # KeyError: something else than a name and a number
+                    now = base_at
                 else:
                     if not _USUAL.issuperset(item):
                         return None
@@ -145,11 +146,11 @@ class Lwm2mCodec:
                     name = item.get(0, "")
                     time_s = item.get(6)
                     now = round((base_time + time_s) * 1000) if time_s is not None else base_at
-                    if now != at:
-                        if not (ABSOLUTE_S * 1000 <= now <= MAX_INTEGER) and now != received_at:
-                            return None
-                        at = now
-                        group = groups.setdefault(at, {})
+                if now != at:
+                    if not (ABSOLUTE_S * 1000 <= now <= MAX_INTEGER) and now != received_at:
+                        return None
+                    at = now
+                    group = groups.setdefault(at, {})
                 target = names.get(base + name, self)
                 if target is None:
                     if (type(value) is float or type(value) is int) and -1e15 < value < 1e15:

@@ -120,7 +120,7 @@ def _other(item: Mapping[Any, Any], labels: Labels) -> Value:
             return data
         if type(data) is str:
             try:
-                return base64.urlsafe_b64decode(data + "=" * (-len(data) % 4))
+                return base64.b64decode(data + "=" * (-len(data) % 4), altchars=b"-_", validate=True)
             except ValueError:
                 raise FormatError("not_senml", "data is not base64url") from None
         raise FormatError("not_senml", "data is neither bytes nor base64url")
