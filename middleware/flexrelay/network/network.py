@@ -27,7 +27,7 @@ from flexrelay.network.waiting import until
 
 Progress = Callable[[str], None]
 
-_READY_S: Final = 30.0
+_READY_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,9 @@ def peer(binaries: Binaries, folder: Folder, material: Material, name: str, othe
         "CORE_OPERATIONS_LISTENADDRESS": hosts.listening(f"{name}.operations"),
         "CORE_OPERATIONS_TLS_ENABLED": "false",
         "CORE_METRICS_PROVIDER": "prometheus",
+        # A call that runs holds the ledger's read lock: no block of its channel is committed meanwhile. More than the
+        # contracts' own limit, which answers with a reason.
+        "CORE_CHAINCODE_EXECUTETIMEOUT": "6s",
         "CORE_VM_ENDPOINT": "",
         "CORE_CHAINCODE_EXTERNALBUILDERS": f"[{{name: ccaas, path: {write_builder(folder)}}}]",
     }

@@ -164,7 +164,7 @@ def load(path: Path) -> Spec:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(
-            f"{path}: {error.strerror}; name the description of a network (docs/fabric.md has one)"
+            f"{path}: {error.strerror}; name the description of a network, like deploy/fabric/network.toml"
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: not TOML: {error}") from None

@@ -128,6 +128,12 @@ def test_an_inadvisable_number_of_orderers_is_warned_of(orderers: int, warned: s
     assert bool(warnings) == bool(warned)
 
 
+def test_the_sample_is_a_description() -> None:
+    spec = load(Path(__file__).parents[3] / "deploy" / "fabric" / "network.toml")
+    assert spec.warnings() == ()
+    assert spec.contracts[0].entries == {"settlement": "bilateral", "dispute": "bilateral"}
+
+
 def test_a_file_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"missing\.toml: No such file"):
         load(tmp_path / "missing.toml")
