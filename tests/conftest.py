@@ -9,6 +9,12 @@ settings.register_profile("flexrelay", deadline=None)  # machines are noisy; a s
 settings.load_profile("flexrelay")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("FLEXRELAY_SOAK"):
+        config.option.reportchars += "P"  # a soak's report says what ran, with counts and seeds
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
     if os.environ.get("CI") and skipped:

@@ -1,12 +1,10 @@
 """Every decoder of what others sent or a disk gave back: its own error or a good value, whatever the bytes are.
 
 `make soak` runs a million inputs and 20,000 of hypothesis for each decoder and prints seed and count; the seed of a
-failure can be set again with FLEXRELAY_FUZZ_SEED.
+failure can be set again with FLEXRELAY_SEED.
 """
 
 import json
-import os
-import random
 import resource
 import tempfile
 import time
@@ -19,6 +17,7 @@ import pytest
 from conformance.journal.contract import entry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.chance import told_seed
 from support.contracts import Party
 from support.mutation import mutants
 from support.readings import NOW, signed_payload
@@ -336,10 +335,6 @@ def explore(name: str, target: Target, examples: int) -> None:
     run()
 
 
-def seed_of() -> int:
-    return int(os.environ.get("FLEXRELAY_FUZZ_SEED") or random.SystemRandom().randrange(2**32))
-
-
 def test_samples_are_good(target: tuple[str, Target]) -> None:
     name, made = target
     assert all(made.check(sample) for sample in made.samples), name
@@ -347,7 +342,7 @@ def test_samples_are_good(target: tuple[str, Target]) -> None:
 
 def test_changed_inputs(target: tuple[str, Target]) -> None:
     name, made = target
-    accepted, _ = campaign(name, made, CI_MUTANTS // made.share, seed_of())
+    accepted, _ = campaign(name, made, CI_MUTANTS // made.share, told_seed())
     assert accepted < CI_MUTANTS // made.share, "most changes matter"
 
 
@@ -359,7 +354,7 @@ def test_inputs_of_hypothesis(target: tuple[str, Target]) -> None:
 @pytest.mark.timeout(3600)
 def test_a_million_changed_inputs(target: tuple[str, Target]) -> None:
     name, made = target
-    count, seed = SOAK_MUTANTS // made.share, seed_of()
+    count, seed = SOAK_MUTANTS // made.share, told_seed()
     campaign(name, made, 2_000, seed + 1)  # caches are full from here on
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     accepted, seconds = campaign(name, made, count, seed)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.chance import told_seed
 from support.contracts import sign
 from support.gateway import GatewayProcess, Marks, Nursery
 from support.load import JournalChecker, Load
@@ -356,7 +357,7 @@ async def test_a_few_kills_of_a_whole_site(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 async def test_at_least_a_hundred_kills_of_a_whole_site(tmp_path: Path) -> None:
-    randomness = random.Random()
+    randomness = random.Random(told_seed())
     plan = at_points(SOAK_EACH_POINT, randomness) + at_random(SOAK_RANDOM, randomness)
     randomness.shuffle(plan)
     assert len(plan) >= 100

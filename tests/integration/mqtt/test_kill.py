@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from support.chance import told_seed
 from support.gateway import POINTS, GatewayProcess, Marks, Nursery, Orders, mqtt_config
 from support.load import JournalChecker, Load
 from support.mosquitto import mosquitto
@@ -159,7 +160,7 @@ async def test_a_few_kills(tmp_path: Path) -> None:
 
 @pytest.mark.soak
 async def test_at_least_a_hundred_random_kills(tmp_path: Path) -> None:
-    randomness = random.Random()
+    randomness = random.Random(told_seed())
     plan = at_points(SOAK_EACH_POINT, randomness) + at_random(SOAK_RANDOM, randomness)
     randomness.shuffle(plan)
     hit = await campaign(tmp_path, plan)
