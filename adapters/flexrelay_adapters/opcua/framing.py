@@ -182,6 +182,9 @@ class Framing:
                         continue
                 groups.setdefault(_free(instant, told), []).append((instant, exact))
         for shift, found in sorted(groups.items()):
+            if shift:  # what comes for those instants must move on as well
+                taken = max(instant for instant, _ in found) + shift
+                self._latest = max(self._latest, ticks(taken + 1) - 1)
             start_of = device.head if not shift else head(device.table, CHANGES, shift)
             for part in _parts(found, FRAME_BYTES - len(start_of)):
                 yield self._frame(device, start_of, part, received_at)
