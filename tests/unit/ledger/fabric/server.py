@@ -20,6 +20,9 @@ class BlockServer:
         self.blocks = blocks
         self.sends = 1 << 30
         self.asked_from: list[int] = []
+        self.endorsed = 0
+        self.running = self.most_running = 0
+        self.answer_s = 0.0
         self._more = asyncio.Event()
 
     def add(self, block: Any) -> None:
@@ -40,10 +43,21 @@ class BlockServer:
         yield pb.DeliverResponse(status=200).SerializeToString()
 
     async def evaluate(self, request: bytes, context: Any) -> bytes:
-        """The chain's height, whatever is asked."""
+        """The chain's height, whatever is asked, after `answer_s`."""
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await asyncio.sleep(self.answer_s)
+        finally:
+            self.running -= 1
         info = pb.BlockchainInfo(height=len(self.blocks)).SerializeToString()
         data: bytes = pb.EvaluateResponse(result={"status": 200, "payload": info}).SerializeToString()
         return data
+
+    async def endorse(self, request: bytes, context: Any) -> bytes:
+        """Counts, and never endorses."""
+        self.endorsed += 1
+        return await context.abort(grpc.StatusCode.UNAVAILABLE, "no chaincode here")  # type: ignore[no-any-return]
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[PeerChannel]:
@@ -64,7 +78,11 @@ class BlockServer:
                     "protos.Deliver", {"Deliver": grpc.stream_stream_rpc_method_handler(self.deliver)}
                 ),
                 grpc.method_handlers_generic_handler(
-                    "gateway.Gateway", {"Evaluate": grpc.unary_unary_rpc_method_handler(self.evaluate)}
+                    "gateway.Gateway",
+                    {
+                        "Evaluate": grpc.unary_unary_rpc_method_handler(self.evaluate),
+                        "Endorse": grpc.unary_unary_rpc_method_handler(self.endorse),
+                    },
                 ),
             )
         )
