@@ -17,6 +17,12 @@ class Meter(Model):
     commands: ClassVar[frozenset[str]] = frozenset()
     load: Series | None = None
 
+    def input(self) -> Series | None:
+        return self.load
+
+    def still(self) -> bool:
+        return True
+
     @property
     def least_w(self) -> int:
         return -(10**9)
@@ -40,6 +46,12 @@ class PvInverter(Model):
 
     kind: ClassVar[str] = "pv"
     sun: Series | None = None
+
+    def input(self) -> Series | None:
+        return self.sun
+
+    def still(self) -> bool:
+        return True
 
     @property
     def least_w(self) -> int:
@@ -72,6 +84,9 @@ class Battery(Model):
             raise ValueError("a battery needs a capacity, a state of charge of 0 to 1000 ‰ and an efficiency")
         self._full = self.capacity_wh * 3600 * 1000  # in J / 1000, so that the efficiency stays exact
         self._stored = self.capacity_wh * 3600 * self.soc_permille
+
+    def still(self) -> bool:
+        return self.power_w == 0
 
     @property
     def least_w(self) -> int:
@@ -116,6 +131,12 @@ class EvCharger(Model):
         self._full_j = self.capacity_wh * 3600
         self._stored_j = 0
         self._present = False
+
+    def input(self) -> Series | None:
+        return self.presence
+
+    def still(self) -> bool:
+        return self.power_w == 0
 
     @property
     def least_w(self) -> int:

@@ -26,6 +26,10 @@ class Series:
     def at(self, now_ms: int) -> int:
         return self._values[(now_ms - self._start_ms) // self._step_ms % len(self._values)]
 
+    def until(self, now_ms: int) -> int:
+        """When the value of `now_ms` ends."""
+        return now_ms + self._step_ms - (now_ms - self._start_ms) % self._step_ms
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -45,11 +49,11 @@ class Energy:
     import_j: int = 0
     export_j: int = 0
 
-    def add(self, power_w: int) -> None:
+    def add(self, power_w: int, ticks: int = 1) -> None:
         if power_w >= 0:
-            self.import_j += power_w * _TICK_S
+            self.import_j += power_w * _TICK_S * ticks
         else:
-            self.export_j -= power_w * _TICK_S
+            self.export_j -= power_w * _TICK_S * ticks
 
 
 @dataclass
@@ -91,10 +95,16 @@ class Model(ABC):
         self._orders.append(Order(name, dict(parameters)))
 
     def advance(self, until_ms: int) -> None:
-        """Live on, tick by tick; going back is nothing."""
+        """Live on, tick by tick, or in one stride where every tick would be as the last; going back is nothing."""
         while self._now_ms + TICK_MS <= until_ms:
+            before_w = self.power_w
             self._tick()
             self._now_ms += TICK_MS
+            if self.power_w == before_w and self.still():
+                ticks = (min(until_ms, self._unchanged_until()) - self._now_ms) // TICK_MS
+                if ticks > 0:
+                    self.energy.add(self.power_w, ticks)
+                    self._now_ms += ticks * TICK_MS
 
     def registers(self) -> dict[str, int]:
         """As the device's meter shows them now."""
@@ -113,9 +123,27 @@ class Model(ABC):
     def wanted_w(self, now_ms: int) -> int:
         """What it would do by itself."""
 
+    def still(self) -> bool:
+        """Whether a tick of the present power changes nothing inside but the registers."""
+        return False
+
+    def input(self) -> Series | None:
+        """The series that it follows."""
+        return None
+
     def settle(self, power_w: int) -> int:
         """What of `power_w` its physics allow in this tick; takes the tick's effect."""
         return power_w
+
+    def _unchanged_until(self) -> int:
+        """The first instant at which its series or a command may say something else; now, when the last tick's have
+        ended already."""
+        now_ms, last_ms = self._now_ms, self._now_ms - TICK_MS
+        series = self.input()
+        ends = [series.until(last_ms)] if series is not None else []
+        for order in self._orders:
+            ends += [at for at in (order.parameters["from_ms"], order.parameters["until_ms"]) if at > last_ms]
+        return max(now_ms, min(ends, default=1 << 62))
 
     def _tick(self) -> None:
         now_ms = self._now_ms

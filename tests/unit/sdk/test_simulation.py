@@ -17,6 +17,7 @@ from flexrelay_sdk.simulation import (
     EvCharger,
     HeatPump,
     Meter,
+    Model,
     Plan,
     Profile,
     PvInverter,
@@ -224,3 +225,51 @@ async def test_readings_are_spread_over_the_interval_and_caught_up() -> None:
     began = time.monotonic()
     assert [await anext(caught) for _ in range(5)] == [T0 + 1000 * n for n in range(1, 6)]
     assert time.monotonic() - began < 0.5
+
+
+KINDS: list[tuple[type[Model], dict[str, Any]]] = [
+    (Meter, {"load": (400, -200, 0, 0)}),
+    (PvInverter, {"sun": (0, 3_000, 9_000), "ramp_w": 700, "rated_w": 5_000}),
+    (Battery, {"capacity_wh": 300, "ramp_w": 1_000}),
+    (EvCharger, {"presence": (0, 1, 1, 0), "capacity_wh": 900}),
+    (HeatPump, {"outdoor": (-8_000, 4_000), "capacity_j_per_k": 400_000}),
+]
+
+
+@settings(max_examples=80)
+@given(
+    st.sampled_from(KINDS),
+    st.lists(
+        st.tuples(
+            st.sampled_from(["set_power", "limit_power", "switch"]),
+            st.integers(-5_000, 11_000),
+            st.integers(0, 400_000),
+            st.integers(1, 300_000),
+        ),
+        max_size=4,
+    ),
+    st.lists(st.integers(1, 200_000), min_size=1, max_size=5),
+)
+def test_a_stride_is_as_its_ticks(
+    kind: tuple[type[Model], dict[str, Any]], told: list[tuple[str, int, int, int]], pauses: list[int]
+) -> None:
+    made, values = kind
+    parameters = {name: Series(value, 97, T0) if isinstance(value, tuple) else value for name, value in values.items()}
+    striding, ticking = made(T0, **parameters), made(T0, **parameters)
+    ticking.still = lambda: False  # type: ignore[method-assign]  # every tick by itself
+    now = T0
+    for number, pause in enumerate(pauses):
+        for name, power_w, from_ms, lasts_ms in told[number : number + 1]:
+            window_ = window(now + from_ms + lasts_ms, now + from_ms)
+            extra = {
+                "set_power": {"power_w": power_w},
+                "limit_power": {"min_power_w": min(0, power_w), "max_power_w": max(0, power_w)},
+                "switch": {"on": power_w % 2},
+            }[name]
+            for model in (striding, ticking):
+                if not model.refusal(name, {**window_, **extra}):
+                    model.order(name, {**window_, **extra})
+        now += pause
+        striding.advance(now)
+        ticking.advance(now)
+        assert striding.registers() == ticking.registers() and striding.now_ms == ticking.now_ms

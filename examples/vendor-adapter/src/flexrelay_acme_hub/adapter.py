@@ -114,8 +114,8 @@ class AcmeHubAdapter:
                 self._answer(word, rest.decode(errors="replace"))
         if frames:
             await sink.put(frames, self._codec)
-            for number in numbers:
-                link.say(f"ACK {number}")
+            for stored in numbers:
+                link.say(f"ACK {stored}")
             await link.flush()
 
     def _token(self) -> str:
