@@ -11,7 +11,7 @@ from flexrelay_chaincode.failure import Rejected
 from flexrelay_chaincode.proposal import Invocation
 from flexrelay_chaincode.wire import Announced
 from flexrelay_chaincode.writes import Writes
-from flexrelay_contracts.context import MAX_UNICODE, Creator, Page
+from flexrelay_contracts.context import MAX_UNICODE, Creator, Page, policy_terms
 from flexrelay_contracts.refusal import Refused
 
 _LEAST_QUERY_LIMIT: Final = 100
@@ -152,9 +152,9 @@ class FabricContext:
         self._known(collection)
         self.writes.private[collection, _name(key)] = None
 
-    def set_key_policy(self, key: str, orgs: Sequence[str]) -> None:
+    def set_key_policy(self, key: str, orgs: Sequence[str], one_of: Sequence[str] = ()) -> None:
         self._may_write(key)
-        self.writes.policies[_name(key)] = tuple(sorted(set(orgs)))
+        self.writes.policies[_name(key)] = policy_terms(orgs, one_of)
 
     def finish(self) -> None:
         """The last check before the writes go. Raises Refused for a key policy on a key that does not exist."""

@@ -73,30 +73,37 @@ class Writes:
             else:
                 put = wire.PutState(key=key, value=value, collection=collection)
                 yield message.PUT_STATE, put.SerializeToString()
-        for key, orgs in self.policies.items():
-            entry = wire.PutStateMetadata(key=key, metadata=_policy_entry(orgs))
+        for key, terms in self.policies.items():
+            entry = wire.PutStateMetadata(key=key, metadata=_policy_entry(terms))
             yield message.PUT_STATE_METADATA, entry.SerializeToString()
 
 
-def _policy_entry(orgs: Sequence[str]) -> Any:
-    return wire.StateMetadata(metakey=wire.VALIDATION_PARAMETER, value=key_policy(orgs))
+def _policy_entry(terms: Sequence[str]) -> Any:
+    return wire.StateMetadata(metakey=wire.VALIDATION_PARAMETER, value=key_policy(terms))
 
 
-def key_policy(orgs: Sequence[str]) -> bytes:
-    """A policy that needs a peer of each organisation, as a marshalled SignaturePolicyEnvelope; empty bytes (no policy
-    of the key's own) for no organisation.
+def key_policy(terms: Sequence[str]) -> bytes:
+    """A policy of `flexrelay_contracts.context.policy_terms`, met by the organisations' peers, as a marshalled
+    SignaturePolicyEnvelope; empty bytes (no policy of the key's own) for no term.
 
     Validation takes empty bytes as no policy. A peer's gateway does not: it plans no endorsements for such a key, so a
     transaction that writes it must name its endorsing organisations.
     """
-    names = sorted(set(orgs))
-    if not names:
+    if not terms:
         return b""
+    names = sorted({org for term in terms for org in term.split("|")})
     role = wire.MSPRole
     identities = [
         wire.MSPPrincipal(principal=role(msp_identifier=name, role=role.PEER).SerializeToString()) for name in names
     ]
-    signed = [wire.SignaturePolicy(signed_by=index) for index in range(len(names))]
-    rule = wire.SignaturePolicy(n_out_of=wire.SignaturePolicy.NOutOf(n=len(names), rules=signed))
+
+    def of(count: int, rules: list[Any]) -> Any:
+        return wire.SignaturePolicy(n_out_of=wire.SignaturePolicy.NOutOf(n=count, rules=rules))
+
+    rules = []
+    for term in terms:
+        signed = [wire.SignaturePolicy(signed_by=names.index(org)) for org in term.split("|")]
+        rules.append(signed[0] if len(signed) == 1 else of(1, signed))
+    rule = of(len(rules), rules)
     envelope: bytes = wire.SignaturePolicyEnvelope(version=0, rule=rule, identities=identities).SerializeToString()
     return envelope

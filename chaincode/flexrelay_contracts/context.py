@@ -53,7 +53,8 @@ class ContractContext(Protocol):
     def delete(self, key: str) -> None: ...
 
     def range(self, start: str, end: str) -> Iterable[tuple[str, bytes]]:
-        """All keys in [start, end), phantom-protected."""
+        """All keys in [start, end). Phantom-protected at least as far as it was read: what a ledger fetched ahead
+        is protected too."""
         ...
 
     def range_page(self, start: str, end: str, size: int, bookmark: str = "") -> Page:
@@ -83,9 +84,30 @@ class ContractContext(Protocol):
         """Inputs that do not go on the chain."""
         ...
 
-    def set_key_policy(self, key: str, orgs: Sequence[str]) -> None:
-        """From now on a write of `key` needs the endorsement of all `orgs` (state-based endorsement)."""
+    def set_key_policy(self, key: str, orgs: Sequence[str], one_of: Sequence[str] = ()) -> None:
+        """From now on a write of `key` needs the endorsement of all `orgs`, and of one of `one_of` where it names any
+        (state-based endorsement). Neither: the key has no policy of its own any more."""
         ...
+
+
+def policy_terms(orgs: Sequence[str], one_of: Sequence[str] = ()) -> tuple[str, ...]:
+    """A key's policy in one canonical form: each term names an organisation, or several ("a|b") of which one endorses.
+
+    Raises ValueError for a name with "|".
+    """
+    if any("|" in org for org in (*orgs, *one_of)):
+        raise ValueError("an organisation's name holds no |")
+    terms = sorted(set(orgs))
+    others = sorted(set(one_of))
+    if others and not set(others).intersection(terms):
+        terms.append("|".join(others))
+    return tuple(terms)
+
+
+def policy_met(terms: Iterable[str], endorsing: Iterable[str]) -> bool:
+    """Whether these organisations' endorsements meet a key's policy."""
+    named = set(endorsing)
+    return all(not named.isdisjoint(term.split("|")) for term in terms)
 
 
 def composite_key(kind: str, *attributes: str) -> str:

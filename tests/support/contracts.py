@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from flexrelay_contracts.catalogue import QUERIES, TRANSACTIONS
-from flexrelay_contracts.context import Creator, Page
+from flexrelay_contracts.context import Creator, Page, policy_terms
 from flexrelay_contracts.runtime import invoke, query
 from flexrelay_schemas.canonical import canonical
 from flexrelay_schemas.did import Create, Rotate, key_hash, operation_message
@@ -136,8 +136,8 @@ class MemoryContext:
     def purge_private(self, collection: str, key: str) -> None:
         self.private_writes[collection, key] = None
 
-    def set_key_policy(self, key: str, orgs: Sequence[str]) -> None:
-        self.policies[key] = tuple(orgs)
+    def set_key_policy(self, key: str, orgs: Sequence[str], one_of: Sequence[str] = ()) -> None:
+        self.policies[key] = policy_terms(orgs, one_of)
 
 
 @dataclass

@@ -13,6 +13,7 @@ from flexrelay_contracts.clock import market_time
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.market.accounts import Postings, actor_account, escrow_account
 from flexrelay_contracts.market.auctions import Named, find, lapses_at, opening_ends_at, product_of, set_status
+from flexrelay_contracts.market.awards import give_award
 from flexrelay_contracts.market.metering import pin_metering
 from flexrelay_contracts.market.offer import (
     collateral_of,
@@ -90,6 +91,7 @@ def _clear(ctx: ContractContext, caller: Caller, args: Named) -> Result:
     for order in orders:
         save(ctx, key("order", order["order_id"]), order)
         announce(ctx, "congestion.ordered", order)
+    give_award(ctx, args.auction, auction["buyer_org"], orders)
     pin_metering(ctx, orders)
     for offer_id, record in offers:
         if record["status"] == "sealed":

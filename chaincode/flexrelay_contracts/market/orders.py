@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from flexrelay_contracts.clock import market_time
 from flexrelay_contracts.context import ContractContext
+from flexrelay_contracts.market.awards import require_award
 from flexrelay_contracts.market.terms import PROVIDERS, LocalId
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
@@ -25,8 +26,10 @@ class OrderNamed(Model):
 
 
 def find_order(ctx: ContractContext, order_id: str) -> Record:
-    """Refused('unknown_order')."""
-    return need(ctx, key("order", order_id), "unknown_order", f"there is no order {order_id}", "order_id")
+    """Refused('unknown_order' | 'not_awarded')."""
+    order = need(ctx, key("order", order_id), "unknown_order", f"there is no order {order_id}", "order_id")
+    require_award(ctx, order)
+    return order
 
 
 def _activation(ctx: ContractContext, caller: Caller, args: Activation) -> Result:

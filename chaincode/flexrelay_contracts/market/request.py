@@ -9,6 +9,7 @@ from flexrelay_contracts.clock import market_time
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.market import products
 from flexrelay_contracts.market.auctions import Named, auction_id, open_auction
+from flexrelay_contracts.market.awards import promise_award
 from flexrelay_contracts.market.reservations import Direction
 from flexrelay_contracts.market.terms import (
     BUYERS,
@@ -67,6 +68,7 @@ def _request(ctx: ContractContext, caller: Caller, args: Request) -> Result:
         "direction": args.direction,
     }
     open_auction(ctx, auction, record)
+    promise_award(ctx, auction, caller)
     isps = [item.model_dump() for item in args.isps]
     save(ctx, key("request", auction), {"isps": isps})
     announce(ctx, "congestion.requested", {"auction": auction, **record, "isps": isps})

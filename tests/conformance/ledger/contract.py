@@ -71,6 +71,7 @@ class Private(Model):
 class PolicyArgs(Model):
     key: str
     orgs: Items[str] = Field(default_factory=tuple)
+    one_of: Items[str] = Field(default_factory=tuple)
 
 
 def bootstrap(ctx: ContractContext, caller: Caller, args: Bootstrap) -> Result:
@@ -179,7 +180,7 @@ def private_purge(ctx: ContractContext, caller: Caller, args: Private) -> Result
 
 
 def policy(ctx: ContractContext, caller: Caller, args: PolicyArgs) -> Result:
-    ctx.set_key_policy(args.key, args.orgs)
+    ctx.set_key_policy(args.key, args.orgs, args.one_of)
     return {}
 
 

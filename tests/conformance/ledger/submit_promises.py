@@ -163,6 +163,21 @@ class SubmitPromises:
         assert (await net.commit(ledger, alone)).validation is Validation.ENDORSEMENT_POLICY_FAILURE
         assert await net.get(key) == "4"
 
+    async def test_a_keys_policy_may_leave_a_choice(self, net: Network) -> None:
+        key, ledger = fresh(), net.connect("dso")
+        await net.run("probe.put", key=key, value="1")
+        await net.run("probe.policy", key=key, orgs=["dso"], one_of=["agga", "aggb"])
+        for endorsers in (("dso",), ("agga", "aggb")):
+            intent = net.intent("probe.put", key=key, value="2")
+            some = await ledger.prepare(Call(intent, endorsing_orgs=endorsers))
+            assert (await net.commit(ledger, some)).validation is Validation.ENDORSEMENT_POLICY_FAILURE
+        for number, other in enumerate(("agga", "aggb")):
+            intent = net.intent("probe.put", key=key, value=str(number))
+            both = await ledger.prepare(Call(intent, endorsing_orgs=("dso", other)))
+            assert (await net.commit(ledger, both)).validation is VALID
+        await net.run("probe.put", key=key, value="5")  # without a hint enough organisations endorse
+        assert await net.get(key) == "5"
+
 
 async def _try(net: Network, envelope: bytes) -> None:
     """Submit where a ledger may answer that it has the envelope already."""

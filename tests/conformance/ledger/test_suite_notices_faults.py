@@ -44,6 +44,7 @@ FAULTS: dict[str, Any] = {
     "a_changed_envelope_never_becomes_valid": faulty.any_envelope,
     "the_contracts_policy_is_enforced": faulty.no_endorsement_policy,
     "a_keys_policy_is_enforced": faulty.no_key_policies,
+    "a_keys_policy_may_leave_a_choice": faulty.no_key_policies,
     # events
     "events_come_with_their_payload_in_order": faulty.SilentEvents,
     "an_invalid_transaction_is_delivered_without_events": faulty.EventsOfInvalid,

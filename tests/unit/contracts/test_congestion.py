@@ -298,6 +298,18 @@ def test_activation_is_recorded_under_the_order(market: Market) -> None:
     assert sorted(stages) == ["activated", "commanded"]
 
 
+def test_an_order_counts_only_as_the_award_names_it(market: Market) -> None:
+    first, _ = market.order()
+    name = key("order", first["order_id"])
+    stands = market.net.ledger.state[name]
+    market.net.ledger.state[name] = stands.replace(b'"price_nano_eur_per_wh":100000', b'"price_nano_eur_per_wh":900000')
+    assert market.net.ledger.state[name] != stands
+    named = {"order_id": first["order_id"], "hash": "ab" * 32, "stage": "commanded"}
+    refused("not_awarded", "order_id", lambda: market.net.call(market.agg_a, "congestion.activation", **named))
+    market.net.ledger.state[name] = stands
+    market.net.call(market.agg_a, "congestion.activation", **named)
+
+
 def test_without_money_no_offer_and_no_clearing() -> None:
     market = Market.start(fund_micro_eur=0)
     market.nominate(market.agg_a)

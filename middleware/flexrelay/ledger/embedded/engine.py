@@ -22,7 +22,7 @@ from flexrelay.ledger.port import (
     Rejected,
     TxStatus,
 )
-from flexrelay_contracts.context import Creator
+from flexrelay_contracts.context import Creator, policy_met
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Query, Transaction, invoke, query
 from flexrelay_schemas.canonical import canonical
@@ -267,7 +267,10 @@ class Engine:
         chosen = [executing]
         readers = [set(self._members[name]) for name in simulation.collections_read]
         for key in sorted({*simulation.writes, *simulation.policies}):
-            chosen += [org for org in self.state.policy(key) or () if org not in chosen]
+            for term in self.state.policy(key) or ():
+                if not policy_met((term,), chosen):
+                    able = [org for org in term.split("|") if all(org in members for members in readers)]
+                    chosen.append((able or term.split("|"))[0])
         for org in policy.orgs:
             if policy.satisfied(frozenset(chosen)):
                 break

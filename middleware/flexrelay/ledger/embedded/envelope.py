@@ -6,8 +6,8 @@ body: no gateway can change what was executed. The signature is the creator's, o
 Body: v, network, tx_id, nonce (hex), creator [org, Multikey], timestamp (UTC ms), function, intent (base64), transient
 [names], result (canonical JSON as text), orgs [[org, how it endorsed]], reads [[key, block, tx] or [key] when absent],
 ranges [[start, end, count, SHA-256 of keys and versions]], private_reads [[collection, key hash, block, tx]], writes
-[[key, base64 or null]], policies [[key, [org]]], private [[collection, key hash, value hash or null]], events [[name,
-base64]]. Writes and reads are sorted by key.
+[[key, base64 or null]], policies [[key, [term]]] (see `policy_terms`), private [[collection, key hash, value hash or
+null]], events [[name, base64]]. Writes and reads are sorted by key.
 """
 
 import binascii

@@ -10,7 +10,7 @@ from flexrelay.ledger.embedded.overlay import StateView
 from flexrelay.ledger.embedded.private import PrivateValues
 from flexrelay.ledger.embedded.state import Entry, Version, hash_key
 from flexrelay.ledger.port import LedgerError
-from flexrelay_contracts.context import MAX_UNICODE, Creator, Page
+from flexrelay_contracts.context import MAX_UNICODE, Creator, Page, policy_terms
 from flexrelay_contracts.refusal import Refused
 
 READ_AHEAD: Final = 100
@@ -146,9 +146,9 @@ class Simulation:
         self._known(collection)
         self.private_writes[collection, _sha(_name(key).encode())] = (key, None)
 
-    def set_key_policy(self, key: str, orgs: Sequence[str]) -> None:
+    def set_key_policy(self, key: str, orgs: Sequence[str], one_of: Sequence[str] = ()) -> None:
         self._may_write(key)
-        self.policies[_name(key)] = tuple(sorted(set(orgs)))
+        self.policies[_name(key)] = policy_terms(orgs, one_of)
 
     def finish(self) -> None:
         """Close the ranges that are still open. Raises Refused for a key policy on a key that does not exist."""

@@ -11,6 +11,7 @@ from flexrelay.ledger.embedded.private import PrivateChange
 from flexrelay.ledger.embedded.simulation import RangeDigest
 from flexrelay.ledger.embedded.state import Entry, State, hash_key
 from flexrelay.ledger.port import Validation
+from flexrelay_contracts.context import policy_met
 
 
 class Policies:
@@ -111,7 +112,7 @@ class Validator:
             return True
         for key, _ in (*body["writes"], *body["policies"]):
             needed = view.policy(key)
-            if needed is not None and not endorsing.issuperset(needed):
+            if needed is not None and not policy_met(needed, endorsing):
                 return False
         return True
 
