@@ -27,22 +27,13 @@ def network(tmp_path: Path) -> Iterator[Network]:
 @pytest.mark.timeout(600)
 def test_a_start_killed_at_any_moment_can_be_repeated(network: Network) -> None:
     folder = network.folder.root
-    description = folder.with_suffix(".json")
-    description.write_text(network.spec.model_dump_json())
-    code = (
-        "import json; from pathlib import Path; from flexrelay.network import Network, parse;"
-        f"Network(parse(json.loads(Path({str(description)!r}).read_text()), 'spec'), Path({str(folder)!r})).up()"
-    )
     moments = random.Random(7)
     began = time.monotonic()
     network.up()
     whole = time.monotonic() - began
     for turn in range(4):
         network.down(purge=turn % 2 == 0)  # a start from nothing, and one on what is there
-        started = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-        time.sleep(0.5 + moments.random() * whole)
-        started.send_signal(signal.SIGKILL)
-        started.wait()
+        killed(network, "up", 0.5 + moments.random() * whole)
         network.up()
         status = network.status()
         assert all(item.healthy for item in status), (turn, status)
@@ -50,6 +41,39 @@ def test_a_start_killed_at_any_moment_can_be_repeated(network: Network) -> None:
         assert sorted(network.processes.running()) == sorted(item.name for item in status)
     network.down(purge=True)
     assert not folder.exists()
+
+
+@pytest.mark.timeout(600)
+def test_a_change_killed_at_any_moment_can_be_repeated(network: Network) -> None:
+    moments = random.Random(8)
+    network.up()
+    for turn in range(2):
+        network.down(purge=True)
+        network.up()
+        wider = Network(describe(("dso", "agga", "aggb")), network.folder.root, network.binaries)
+        killed(wider, "add-org", 1.0 + turn + moments.random() * 2)
+        wider.up("add-org")
+        status = wider.status()
+        assert all(item.healthy for item in status), (turn, status)
+        assert len({item.heights["market"] for item in status if item.heights}) == 1
+        definition = wider.peer("peer0.aggb").committed("market", "flexrelay")
+        assert definition is not None
+        assert definition["approvals"] == {"dso": True, "agga": True, "aggb": True}
+
+
+def killed(network: Network, command: str, after_s: float) -> None:
+    """Begin to bring the network to its description in another process, and kill that with SIGKILL."""
+    description = network.folder.root.with_suffix(".json")
+    description.write_text(network.spec.model_dump_json())
+    code = (
+        "import json; from pathlib import Path; from flexrelay.network import Network, parse;"
+        f"spec = parse(json.loads(Path({str(description)!r}).read_text()), 'spec');"
+        f"Network(spec, Path({str(network.folder.root)!r})).up({command!r})"
+    )
+    started = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    time.sleep(after_s)
+    started.send_signal(signal.SIGKILL)
+    started.wait()
 
 
 def test_what_was_killed_is_started_and_what_runs_is_left(network: Network) -> None:
