@@ -22,6 +22,7 @@ Role = Literal["client", "peer", "orderer", "admin"]
 
 _ROOT_DAYS: Final = 3650
 _LEAF_DAYS: Final = 1825
+_RENEW: Final = dt.timedelta(days=30)
 _EARLY: Final = dt.timedelta(minutes=10)
 """Clocks of a consortium differ."""
 
@@ -75,14 +76,27 @@ class Authority:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
-    def pair_for(self, to: Pair, name: str, role: Role, *, hosts: Iterable[str] = (), tls: bool = False) -> Pair:
-        """A new key with its certificate in these files; what is whole there stays."""
-        if not to.certificate.is_file():  # the certificate is written last
-            to.key.parent.mkdir(parents=True, exist_ok=True)
-            to.certificate.parent.mkdir(parents=True, exist_ok=True)
+    def pair_for(
+        self,
+        to: Pair,
+        name: str,
+        role: Role,
+        *,
+        hosts: Iterable[str] = (),
+        tls: bool = False,
+        days: int = _LEAF_DAYS,
+    ) -> Pair:
+        """A key with its certificate in these files; what is there stays. A certificate that ends within 30 days is
+        issued again for the same key, by which channels know their orderers."""
+        if to.certificate.is_file():  # it is written after its key
+            if not _ends_soon(to.certificate):
+                return to
+            key = _private_key(to.key)
+        else:
             key = ec.generate_private_key(ec.SECP256R1())
             write_secret(to.key, _key_pem(key))
-            write_whole(to.certificate, self.issue(name, key.public_key(), role, hosts=hosts, tls=tls))
+        certificate = self.issue(name, key.public_key(), role, hosts=hosts, tls=tls, days=days)
+        write_whole(to.certificate, certificate)
         return to
 
     def _found(self, name: str) -> None:
@@ -102,6 +116,11 @@ class Authority:
         if role is not None:
             parts.append(x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role))
         return x509.Name([*parts, x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _ends_soon(certificate: Path) -> bool:
+    ends = x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    return ends < dt.datetime.now(dt.UTC) + _RENEW
 
 
 def write_secret(path: Path, content: bytes) -> None:

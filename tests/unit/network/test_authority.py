@@ -89,6 +89,20 @@ def test_a_pair_without_its_certificate_is_made_anew(dso: Material) -> None:
     handshake(pair, dso.tls_root, pair, dso.tls_root, "localhost")
 
 
+def test_a_certificate_that_ends_soon_is_issued_again_for_its_key(dso: Material) -> None:
+    pair = Pair(dso.folder / "x" / "tls.pem", dso.folder / "x" / "tls.key")
+    dso.tls.pair_for(pair, "x", "orderer", hosts=("localhost",), tls=True, days=20)
+    key, first = pair.key.read_bytes(), x509.load_pem_x509_certificate(pair.certificate.read_bytes())
+    dso.tls_pair("x", "orderer")
+    second = x509.load_pem_x509_certificate(pair.certificate.read_bytes())
+    assert pair.key.read_bytes() == key
+    assert second.public_key() == first.public_key()
+    assert (second.not_valid_after_utc - first.not_valid_after_utc).days > 1000
+    handshake(pair, dso.tls_root, pair, dso.tls_root, "localhost")
+    dso.tls_pair("x", "orderer")
+    assert x509.load_pem_x509_certificate(pair.certificate.read_bytes()) == second
+
+
 def test_a_key_held_elsewhere_gets_a_client_certificate(dso: Material) -> None:
     key = ec.generate_private_key(ec.SECP256R1()).public_key()
     for given in (key, multikey(key)):
