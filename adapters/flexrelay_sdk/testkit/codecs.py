@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
+
 from flexrelay_schemas.canonical import MAX_INTEGER
 from flexrelay_schemas.reading import REGISTERS
 from flexrelay_sdk.frame import Codec, DecodeError, Frame
@@ -20,7 +22,6 @@ from flexrelay_sdk.testkit.frames import FrameCase, load_frames
 
 FUZZ_INPUTS = 20_000
 SOAK_INPUTS = 1_000_000
-"""With FLEXRELAY_SOAK set."""
 
 
 class CodecContract:
@@ -44,13 +45,21 @@ class CodecContract:
         assert any("refused" in case.expected for case in cases)
 
     def test_whatever_the_bytes_are_it_refuses_or_measures(self) -> None:
-        """Mutations of the captured frames; the seed is printed, FLEXRELAY_FUZZ_SEED repeats it."""
-        seed = int(os.environ.get("FLEXRELAY_FUZZ_SEED") or time.time_ns() % 2**32)
-        count = SOAK_INPUTS if os.environ.get("FLEXRELAY_SOAK") else self.fuzz_inputs
+        """Mutations of the captured frames; the seed is printed, FLEXRELAY_SEED repeats it."""
+        self._fuzz(self.fuzz_inputs)
+
+    @pytest.mark.soak
+    def test_a_million_inputs(self) -> None:
+        """Only with FLEXRELAY_SOAK set: the plugin leaves it out otherwise."""
+        self._fuzz(SOAK_INPUTS)
+
+    def _fuzz(self, count: int) -> None:
+        seed = int(os.environ.get("FLEXRELAY_SEED") or time.time_ns() % 2**32)
+        print(f"FLEXRELAY_SEED={seed}")
         cases = load_frames(self.frames, self.protocol)
         codecs = [self.codec(case.config) for case in cases]
         taken = fuzz(codecs, [case.frame for case in cases], count, seed)
-        print(f"{type(self).__name__}: {count:,} inputs, seed {seed}, {taken:,} made readings")
+        print(f"{type(self).__name__}: {count:,} inputs, {taken:,} made readings")
 
 
 def fuzz(codecs: list[Codec], frames: list[Frame], count: int, seed: int) -> int:

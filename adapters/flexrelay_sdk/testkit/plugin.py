@@ -5,6 +5,7 @@ A test class with `frames = Path("…")` and `protocol = "…"` gets its test pa
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,20 @@ def recording_sink() -> RecordingSink:
     from flexrelay_sdk.testkit.sink import RecordingSink
 
     return RecordingSink()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "soak: long counts; with FLEXRELAY_SOAK=1")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A codec's million inputs run when they are asked for."""
+    if os.environ.get("FLEXRELAY_SOAK"):
+        return
+    long = [item for item in items if item.name.startswith("test_a_million_inputs") and item.get_closest_marker("soak")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
