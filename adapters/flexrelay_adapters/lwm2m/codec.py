@@ -132,6 +132,8 @@ class Lwm2mCodec:
         groups = {at: group}
         try:
             for item in pack:
+                if type(item) is not dict:
+                    return None
                 if len(item) == 2:
                     name, value = item[0], item[2]  # KeyError: something else than a name and a number
                     now = base_at

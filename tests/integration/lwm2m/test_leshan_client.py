@@ -215,30 +215,32 @@ async def test_bootstrap(serve: Serve, sink: RecordingSink, tmp_path: Path) -> N
 
 
 async def test_commands_in_queue_mode(serve: Serve, sink: RecordingSink) -> None:
-    async with serve(observe=(), commands={"rated_w": 10_000}, awake_s=1.0) as adapter:
-        async with leshan("Device", **plain(adapter), queue="true") as device:
-            await device.says("registered")
-            assert the_device(adapter).queue
-            await asyncio.sleep(1.2)  # it sleeps, as far as the server may count on
-            told: list[CommandUpdate] = []
+    async with (
+        serve(observe=(), commands={"rated_w": 10_000}, awake_s=1.0) as adapter,
+        leshan("Device", **plain(adapter), queue="true") as device,
+    ):
+        await device.says("registered")
+        assert the_device(adapter).queue
+        await asyncio.sleep(1.2)  # it sleeps, as far as the server may count on
+        told: list[CommandUpdate] = []
 
-            async def on_update(update: CommandUpdate) -> None:
-                told.append(update)
+        async def on_update(update: CommandUpdate) -> None:
+            told.append(update)
 
-            parameters = {"power_w": 4200, "from_ms": 1_700_000_000_000, "until_ms": 1_700_000_900_000}
-            command = Command(
-                "cmd-1", "did:x", "udp:127.0.0.21", "set_power", parameters, int(time.time() * 1000) + 60_000, "order"
-            )
-            executing = asyncio.create_task(adapter.execute(command, on_update))
-            await asyncio.sleep(0.5)
-            assert [update.state for update in told] == [CommandState.QUEUED]
-            await device.do("update", "updated")
-            async with asyncio.timeout(15):
-                await executing
-            assert [update.state for update in told][1:] == [CommandState.SENT, CommandState.ACKED]
-            assert told[-1].values == {"power_w": 4200}
-            assert "written /3310/0/5823 cmd-1" in device.told and "written /3310/0/5824 1700000000" in device.told
-            assert "written /3310/0/5825 15" in device.told and "written /3310/0/5827 42" in device.told
+        parameters = {"power_w": 4200, "from_ms": 1_700_000_000_000, "until_ms": 1_700_000_900_000}
+        command = Command(
+            "cmd-1", "did:x", "udp:127.0.0.21", "set_power", parameters, int(time.time() * 1000) + 60_000, "order"
+        )
+        executing = asyncio.create_task(adapter.execute(command, on_update))
+        await asyncio.sleep(0.5)
+        assert [update.state for update in told] == [CommandState.QUEUED]
+        await device.do("update", "updated")
+        async with asyncio.timeout(15):
+            await executing
+        assert [update.state for update in told][1:] == [CommandState.SENT, CommandState.ACKED]
+        assert told[-1].values == {"power_w": 4200}
+        assert "written /3310/0/5823 cmd-1" in device.told and "written /3310/0/5824 1700000000" in device.told
+        assert "written /3310/0/5825 15" in device.told and "written /3310/0/5827 42" in device.told
 
 
 async def test_goes_on_after_a_restart_of_the_server(serve: Serve, sink: RecordingSink) -> None:

@@ -126,6 +126,8 @@ def test_overrides() -> None:
 @pytest.mark.parametrize(
     ("pack", "reason"),
     [
+        ([[0, 2]], "not_senml"),
+        (["ab", {0: "/3305/0/5800", 2: 1}], "not_senml"),
         ([{0: "/3305/0/5805", 2: -1}], "out_of_range"),
         ([{0: "/3305/0/5800", 2: 1e300}], "out_of_range"),
         ([{0: "/3305/0/5800", 3: "many"}], "not_a_number"),

@@ -1,0 +1,77 @@
+"""kill -9 of the gateway in mid-stream: what a device was answered 2.04 for is in the journal, whole and once.
+
+`make soak` runs the full count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import socket
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from support.load import JournalChecker
+from support.lwm2m_devices import Device
+
+DEVICES = 40
+CI_KILLS, SOAK_KILLS = 5, 120
+TESTS = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def gateway(folder: Path, port: int) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "support.lwm2m_gateway", str(folder), str(port), str(DEVICES), cwd=TESTS
+    )
+
+
+async def campaign(folder: Path, kills: int, chance: random.Random) -> None:
+    port = free_port()
+    devices = [Device(number, port) for number in range(DEVICES)]
+    lives = [asyncio.create_task(device.live(0.01)) for device in devices]
+    checker = JournalChecker(folder / "journal.db")
+    acknowledged: Counter[bytes] = Counter()
+    try:
+        for _ in range(kills):
+            process = await gateway(folder, port)
+            before = sum(len(device.acknowledged) for device in devices)
+            try:
+                async with asyncio.timeout(30):
+                    while sum(len(device.acknowledged) for device in devices) < before + DEVICES:
+                        assert process.returncode is None, "the gateway ended by itself"
+                        await asyncio.sleep(0.01)
+                await asyncio.sleep(chance.uniform(0, 0.5))
+            finally:
+                process.kill()
+                await process.wait()
+            await asyncio.sleep(0.1)  # what it has sent before arrives
+            acknowledged = Counter(payload for device in devices for payload in device.acknowledged)
+            await checker.check(acknowledged)
+    finally:
+        for life in lives:
+            life.cancel()
+        await asyncio.gather(*lives, return_exceptions=True)
+    registrations = sum(device.refused["4.04"] for device in devices)
+    assert registrations == 0, "a registration was forgotten"
+    print(f"\n{kills} kills, {sum(acknowledged.values()):,} acknowledged, {len(checker.stored):,} in the journal")
+
+
+@pytest.mark.timeout(180)
+async def test_a_few_kills(tmp_path: Path) -> None:
+    await campaign(tmp_path, CI_KILLS, random.Random(5))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_many_kills(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    await campaign(tmp_path, SOAK_KILLS, random.Random(seed))
