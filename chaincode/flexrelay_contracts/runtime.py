@@ -249,8 +249,9 @@ M = TypeVar("M", bound=BaseModel)
 
 def _validate(model: type[M], value: Any, code: str, where: str = "") -> M:
     try:
-        return model.model_validate(value)
+        valid: M = model.__pydantic_validator__.validate_python(value)  # what model_validate calls, in half its time
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         path = ".".join(str(part) for part in (*([where] if where else []), *first["loc"]))
         raise Refused(code, first["msg"], path) from None
+    return valid
