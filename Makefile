@@ -22,8 +22,8 @@ demo: .venv/.ready ## the main job on embedded parts; ARGS="--no-serve --report 
 demo-fabric: .venv/.ready ## the same on a native Hyperledger Fabric network of its organisations, same numbers
 	@$(VENV)/flexrelay demo --ledger fabric $(ARGS)
 
-test: .venv/.ready ## everything the tests need, then all tests (at most 12 minutes on 2 cores)
-	@scripts/mosquitto.sh
+test: .venv/.ready ## everything the tests need, then all tests
+	@scripts/peers.sh
 	@$(VENV)/pytest -m "not soak" $(ARGS)
 
 check: .venv/.ready ## ruff, mypy strict, import-linter
@@ -36,7 +36,7 @@ bench: .venv/.ready ## prints figures and ratios; ARGS="NAME --json FILE"
 	@$(VENV)/flexrelay bench $(ARGS)
 
 soak: .venv/.ready ## the full counts of kills and fuzzing
-	@scripts/mosquitto.sh
+	@scripts/peers.sh
 	@FLEXRELAY_SOAK=1 $(VENV)/pytest -m soak --timeout 3600 $(ARGS)
 
 schemas: .venv/.ready ## export the JSON Schemas and the JSON-LD context again
