@@ -27,6 +27,7 @@ BOOTSTRAP: Final = "network.bootstrap"
 REGISTER: Final = "identity.register"
 GRANT_GATEWAY: Final = "gateways.grant"
 _UNREGISTERED: Final = frozenset({BOOTSTRAP, REGISTER})
+_NETWORK: Final = key("network")
 _NO_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType({})
 _HEAD: Final = b'{"intent":'
 _TAIL: Final = len(b',"signature":""}') + 86
@@ -155,7 +156,7 @@ def verify_intent(carried: Carried, public_key: str) -> None:
 
 
 def _bootstrap_caller(ctx: ContractContext, carried: Carried) -> Caller:
-    if load(ctx, key("network")) is not None:
+    if load(ctx, _NETWORK) is not None:
         raise Refused("already_bootstrapped", "the network has its genesis already")
     intent = carried.signed.intent
     operation = _created(intent, intent.args.get("operator"))
@@ -176,7 +177,7 @@ def _created(intent: Intent, proven: Any) -> Create:
 
 def _caller(ctx: ContractContext, carried: Carried, transaction: Transaction[Any], marker: str) -> Caller:
     intent = carried.signed.intent
-    names = [key("network"), key("did", intent.actor), marker, key("gateway_identity", ctx.creator.identity)]
+    names = [_NETWORK, key("did", intent.actor), marker, key("gateway_identity", ctx.creator.identity)]
     if transaction.roles:
         names += [key("grant", intent.actor, role) for role in transaction.roles]
     network, actor, used, carrier, *grants = view_many(ctx, names)

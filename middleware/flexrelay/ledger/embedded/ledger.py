@@ -146,8 +146,8 @@ class EmbeddedLedger:
             raise LedgerError(f"there is no block {number}; the ledger has {self._height}")
         return await asyncio.to_thread(lambda: block_view(decode_block(number, self._blocks.read(number))))
 
-    async def order(self, accepted: Accepted) -> None:
-        """Wait until the envelope's block is on disk."""
+    def order(self, accepted: Accepted) -> "asyncio.Future[None]":
+        """Done when the envelope's block is on disk."""
         if self._closing:
             raise LedgerUnavailable("the ledger is closing", accepted.tx_id)
         if self._failed is not None:
@@ -157,7 +157,7 @@ class EmbeddedLedger:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((accepted, done))
         self._arrived.set()
-        await done
+        return done
 
     async def events(self, checkpoint: Checkpoint) -> AsyncIterator[TxEvents]:
         """See the port. A checkpoint that names no transaction stands for the beginning of its block."""
@@ -304,15 +304,20 @@ class Connection:
         return await self._worker.call(self._engine.evaluate, self._identity, function, args)
 
     async def prepare(self, call: Call) -> Prepared:
-        run = self._worker.call if call.transient else self._worker.short  # private values wait for the disk
-        unsigned = await run(self._engine.simulate, self._identity, call, self._clock())
+        if self._worker.idle and not call.transient:  # private values wait for the disk
+            unsigned = self._engine.simulate(self._identity, call, self._clock())
+        else:
+            unsigned = await self._worker.call(self._engine.simulate, self._identity, call, self._clock())
         signature = await self._signer.sign(unsigned.message)
         if len(signature) != 64:
             raise Rejected(f"the gateway's signer gave {len(signature)} bytes, not 64", unsigned.tx_id)
         return Prepared(unsigned.tx_id, join(signature, unsigned.attestation, unsigned.body), unsigned.result)
 
     async def submit(self, envelope: bytes) -> None:
-        accepted = await self._worker.short(self._engine.accept, envelope)
+        if self._worker.idle:
+            accepted = self._engine.accept(envelope)
+        else:
+            accepted = await self._worker.call(self._engine.accept, envelope)
         await self._ledger.order(accepted)
 
     async def status(self, tx_id: str) -> TxStatus:

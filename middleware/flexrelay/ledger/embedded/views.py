@@ -21,7 +21,7 @@ def transaction_events(
             validation=validation,
             timestamp=body["timestamp"],
             events=tuple(ContractEvent(name, wire.unb64(payload)) for name, payload in body["events"])
-            if validation is Validation.VALID
+            if body["events"] and validation is Validation.VALID
             else (),
             last_in_block=index == last,
         )

@@ -39,6 +39,11 @@ class Worker:
     def stopped(self) -> bool:
         return self._stopped
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is before a short job, so that it may run at once where it is asked for."""
+        return not (self._waiting or self._stopped)
+
     def call(self, function: Callable[..., T], *args: Any) -> "asyncio.Future[T]":
         """Run `function(*args)` on the thread. Raises LedgerUnavailable when too many calls wait, or it was stopped."""
         if self._stopped:
@@ -54,9 +59,7 @@ class Worker:
 
     async def short(self, function: Callable[..., T], *args: Any) -> T:
         """`call` for a job of less than a millisecond or so that never waits for the disk."""
-        if self._waiting or self._stopped:
-            return await self.call(function, *args)
-        return function(*args)
+        return function(*args) if self.idle else await self.call(function, *args)
 
     async def stop(self, *last: Callable[[], None]) -> None:
         """Finish what was given, then do what is last and end the thread."""
