@@ -131,8 +131,9 @@ def write_secret(path: Path, content: bytes) -> None:
 def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
     """The whole file or none: whoever is killed in between leaves what was there before."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.*.new"):  # Fabric reads every file of a certificates' folder
+        left.unlink(missing_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
-    draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)

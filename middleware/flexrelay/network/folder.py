@@ -103,14 +103,19 @@ class Folder:
         write_whole(self.root / STATE, json.dumps(asdict(state), indent=1).encode())
 
     def new_state(self, spec: dict[str, Any]) -> State:
-        """A state for a folder that has none. Raises NetworkError when there is something else in it."""
-        if self.root.is_dir() and any(entry.name not in ("lock",) for entry in self.root.iterdir()):
-            raise NetworkError(f"{self.root} is not empty and holds no network; name another folder")
+        """A state for a folder that has none."""
         return State(id=uuid.uuid4().hex, spec=spec)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """One command at a time changes a network; the lock goes with its holder."""
+        """One command at a time changes a network; the lock goes with its holder.
+
+        Raises NetworkError when another command has it, or when the folder holds something else.
+        """
+        if self.root.is_dir() and not (self.root / STATE).exists():
+            foreign = [entry.name for entry in self.root.iterdir()]
+            if any(name != "lock" and not name.startswith(f".{STATE}.") for name in foreign):
+                raise NetworkError(f"{self.root} is not empty and holds no network; name another folder")
         self.root.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:

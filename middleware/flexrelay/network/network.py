@@ -126,8 +126,6 @@ class Network:
             return []
         with self.folder.locked():
             state = self.folder.read()
-            if state is None and purge and any(entry.name != "lock" for entry in self.folder.root.iterdir()):
-                raise NetworkError(f"{self.folder.root} holds no network; nothing is removed")
             ended = Processes(state.id, self.folder.logs).stop() if state is not None else []
             if purge:
                 self.folder.remove()
@@ -267,7 +265,8 @@ class Network:
         """Read or make the state, with a port for every purpose, before anything depends on one."""
         had = self.folder.read()
         wanted = self.spec.model_dump(mode="json")
-        if had is not None and not had.founded and had.spec != wanted:  # it never was a network: begin anew
+        begun = had is not None and not had.founded and not had.containers
+        if had is not None and begun and had.spec != wanted:  # it never was a network: begin anew
             Processes(had.id, self.folder.logs).stop()
             self.folder.empty()
             had = None

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Final
 
+from flexrelay.network.authority import write_whole
 from flexrelay.network.build import Binaries
 from flexrelay.network.folder import Folder
 from flexrelay.network.genesis import Hosts
@@ -39,9 +40,8 @@ def write_builder(folder: Folder) -> Path:
     place = folder.root / "builder"
     for name, script in (("detect", _DETECT), ("build", _BUILD), ("release", _RELEASE)):
         path = place / "bin" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(script)
-        path.chmod(0o755)
+        if not path.is_file() or path.read_text() != script:  # a peer may be running it
+            write_whole(path, script.encode(), mode=0o755)
     return place
 
 

@@ -141,6 +141,6 @@ def test_a_first_description_that_failed_may_be_replaced(tmp_path: Path) -> None
 def test_a_folder_without_a_network_is_not_purged(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
     network = Network(parse({**describe().model_dump(mode="json")}, "t"), tmp_path)
-    with pytest.raises(NetworkError, match="holds no network; nothing is removed"):
+    with pytest.raises(NetworkError, match="is not empty and holds no network"):
         network.down(purge=True)
-    assert (tmp_path / "letter.txt").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]

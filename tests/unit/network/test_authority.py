@@ -89,6 +89,13 @@ def test_a_pair_without_its_certificate_is_made_anew(dso: Material) -> None:
     handshake(pair, dso.tls_root, pair, dso.tls_root, "localhost")
 
 
+def test_a_draft_that_a_killed_start_left_goes(dso: Material) -> None:
+    msp = dso.identity("peer0.dso", "peer")
+    (msp / "signcerts" / "cert.pem").rename(msp / "signcerts" / ".cert.pem.4711.new")
+    dso.identity("peer0.dso", "peer")
+    assert [path.name for path in (msp / "signcerts").iterdir()] == ["cert.pem"]  # Fabric would take the first file
+
+
 def test_a_certificate_that_ends_soon_is_issued_again_for_its_key(dso: Material) -> None:
     pair = Pair(dso.folder / "x" / "tls.pem", dso.folder / "x" / "tls.key")
     dso.tls.pair_for(pair, "x", "orderer", hosts=("localhost",), tls=True, days=20)

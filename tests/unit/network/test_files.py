@@ -58,11 +58,21 @@ def test_one_command_at_a_time(tmp_path: Path) -> None:
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(NetworkError, match="is not empty and holds no network"):
-        Folder(tmp_path).new_state({})
+    with pytest.raises(NetworkError, match="is not empty and holds no network"), Folder(tmp_path).locked():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
     (tmp_path / "network.json").write_text("{")
     with pytest.raises(NetworkError, match="is damaged"):
         Folder(tmp_path).read()
+
+
+def test_what_a_killed_first_write_has_left_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "lock").touch()
+    (tmp_path / ".network.json.4711.new").write_text("{")
+    folder = Folder(tmp_path)
+    with folder.locked():
+        folder.write(folder.new_state({}))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "network.json"]
 
 
 def test_a_removal_leaves_nothing(tmp_path: Path) -> None:
