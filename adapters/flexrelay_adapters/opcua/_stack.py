@@ -113,10 +113,7 @@ class Connection:
                 await client.load_private_key(config.user_key)
             await client.connect()
             connection._namespaces = await client.get_namespace_array()
-        except _LOST as error:
-            await connection.close()
-            raise explained(error, config) from error
-        except (ValueError, TypeError) as error:  # the library's words for certificates and tokens that do not fit
+        except Exception as error:  # the library's assertions too: what a server says must not end the adapter
             await connection.close()
             raise explained(error, config) from error
         except BaseException:

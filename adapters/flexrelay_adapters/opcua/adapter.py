@@ -28,7 +28,7 @@ from flexrelay_adapters.opcua.history import read_device
 from flexrelay_adapters.opcua.refusals import ConnectionLost
 from flexrelay_adapters.opcua.state import Resume
 from flexrelay_adapters.opcua.trust import TrustList
-from flexrelay_adapters.opcua.wire import Publish
+from flexrelay_adapters.opcua.wire import BAD, Publish
 from flexrelay_sdk import Codec, Command, Frame, Sink, SinkUnavailable
 
 log = logging.getLogger(__name__)
@@ -341,7 +341,7 @@ class OpcuaAdapter:
         if acknowledge and time.monotonic() - self._saved_at > SAVE_S:
             self._save()
         for publish in ready:
-            if publish.status is not None:
+            if publish.status is not None and publish.status & BAD:  # a Good one tells of a transfer, which is ours
                 self._subscription = None
                 raise ConnectionLost(
                     f"{self.config.url}: the server has ended the subscription (0x{publish.status:08X})"

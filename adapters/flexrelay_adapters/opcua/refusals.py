@@ -39,6 +39,11 @@ _REMEDIES: Final = {
     "BadTcpEndpointUrlInvalid": "the server does not know the path of `url`",
 }
 
+_NO_CHANNEL: Final = (
+    "the server broke off while the channel was being secured, mostly because it does not trust our certificate: give "
+    "it {own} (many servers keep it in a folder of rejected ones: move it to the trusted ones)"
+)
+
 
 def explained(error: BaseException, config: OpcuaConfig) -> ConnectionLost:
     """The error with its remedy, where one is known."""
@@ -49,6 +54,8 @@ def explained(error: BaseException, config: OpcuaConfig) -> ConnectionLost:
     if isinstance(code, int):
         remedy = _REMEDIES.get(name, "").format(own=config.pki / "own" / "certificate.der")
         return ConnectionLost(f"{config.url}: {name}{': ' + remedy if remedy else f' ({error})'}", code)
+    if isinstance(error, AssertionError):  # the library's way to say that no secure channel came about
+        return ConnectionLost(f"{config.url}: {_NO_CHANNEL.format(own=config.pki / 'own' / 'certificate.der')}")
     if isinstance(error, ConnectionRefusedError | TimeoutError):
         return ConnectionLost(f"cannot reach {config.url}: {_words(error)}: is the server up, is `url` right?")
     return ConnectionLost(f"{config.url}: {_words(error)}")

@@ -89,6 +89,8 @@ async def test_a_server_that_does_not_trust_us(tmp_path: Path) -> None:
     strangers = TrustList(tmp_path / "strangers")
     strangers.make_own(APPLICATION, "stranger")
     strangers.add((shared() / "server" / "certificate.pem").read_bytes())
-    async with node_server(tmp_path / "server", **server_options()) as server:
-        async with trouble({**secured(server, tmp_path), "pki": str(strangers.folder)}, "opc.tcp://") as made:
-            assert "give it" in made.trouble or "is it" in made.trouble or "trust" in made.trouble, made.trouble
+    async with (
+        node_server(tmp_path / "server", **server_options()) as server,
+        trouble({**secured(server, tmp_path), "pki": str(strangers.folder)}, "does not trust our certificate: give it"),
+    ):
+        pass
