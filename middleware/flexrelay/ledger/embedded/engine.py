@@ -1,7 +1,7 @@
 """The ledger's core: simulate, accept, judge, apply. Synchronous; one caller at a time, see `worker`."""
 
 import logging
-import secrets
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -44,10 +44,12 @@ class Identity:
     multikey: str
     creator: Creator
     serialised: bytes
+    alone: tuple[str, ...]
+    """The organisation by itself, as a transaction that names nobody is endorsed."""
 
     @classmethod
     def of(cls, org: str, multikey: str) -> "Identity":
-        return cls(org, multikey, Creator(org, key_identifier(multikey)), creator_bytes(org, multikey))
+        return cls(org, multikey, Creator(org, key_identifier(multikey)), creator_bytes(org, multikey), (org,))
 
 
 class Unsigned(NamedTuple):
@@ -122,10 +124,10 @@ class Engine:
         """Execute the intent once. Raises Refused or Rejected; nothing is left behind by either."""
         self._check_time(timestamp, "")
         named = self._named(call.endorsing_orgs) if call.endorsing_orgs else ()
-        endorsing = named or (identity.org,)
+        endorsing = named or identity.alone
         if named and identity.org in named:
             endorsing = (identity.org, *(org for org in named if org != identity.org))
-        nonce = secrets.token_bytes(24)
+        nonce = os.urandom(24)
         tx_id = transaction_id(nonce, identity.serialised)
         simulation = self._simulation(identity, tx_id, timestamp, dict(call.transient), endorsing)
         self._transactions.name = ""

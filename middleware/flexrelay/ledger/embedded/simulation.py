@@ -238,9 +238,9 @@ def footprint(simulation: Simulation) -> dict[str, Any]:
     """What the execution read, wrote and announced, as it stands in an envelope's body. All but the events sorted."""
     return {
         "events": [[name, b64(payload)] for name, payload in simulation.events],
-        "policies": sorted([key, list(orgs)] for key, orgs in simulation.policies.items()),
+        "policies": [[key, list(terms)] for key, terms in sorted(simulation.policies.items())],
         "private": _private_writes(simulation) if simulation.private_writes else [],
-        "private_reads": sorted([*place, *(version or ())] for place, version in simulation.private_reads.items()),
+        "private_reads": [[*place, *(version or ())] for place, version in sorted(simulation.private_reads.items())],
         "ranges": [list(found) for found in simulation.ranges],
         "reads": [[key] if version is None else [key, *version] for key, version in sorted(simulation.reads.items())],
         "writes": [[key, None if value is None else b64(value)] for key, value in sorted(simulation.writes.items())],
