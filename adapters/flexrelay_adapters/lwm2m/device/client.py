@@ -153,6 +153,8 @@ class DeviceClient:
             code, options, payload = error.code, [], b""
         except (FormatError, ValueError) as error:
             code, options, payload = codes.BAD_REQUEST, [], str(error).encode()[:100]
+        if not code:
+            return  # deaf
         block = exchange.message.option(BLOCK1)
         if block is not None:
             options = [*options, (BLOCK1, block)]

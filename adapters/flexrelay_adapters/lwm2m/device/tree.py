@@ -7,7 +7,7 @@ from flexrelay_adapters.lwm2m.formats import Path, Record, Value, path_text
 from flexrelay_adapters.lwm2m.formats.tlv import integer, number
 
 OnWrite = Callable[[Mapping[Path, Value]], int]
-"""Asked with all values of one write; its code is the answer, and only a 2.xx lets them into the tree."""
+"""Asked with all values of one write; its code is the answer, and only a 2.xx lets them into the tree. 0: no answer."""
 
 
 class Tree:

@@ -21,6 +21,8 @@ final class Models {
                 write(5826, Type.INTEGER), write(5827, Type.INTEGER)));
         models.add(object(3312, write(5850, Type.BOOLEAN), write(5851, Type.INTEGER)));
         models.add(object(3411, read(1, Type.INTEGER), write(5, Type.INTEGER), write(7, Type.BOOLEAN)));
+        models.add(object(3421, read(1, Type.FLOAT), read(6, Type.FLOAT), read(23, Type.FLOAT), read(25, Type.FLOAT),
+                read(26, Type.FLOAT)));
         return models;
     }
 
