@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from flexrelay.identity import Identity, Wallet, sign_intent
-from flexrelay.ledger.embedded import EndorsementPolicy, Genesis, Organisation, key_identifier
+from flexrelay.ledger.embedded import EndorsementPolicy, Genesis, Organisation
 from flexrelay.ledger.port import (
     Call,
     Committed,
@@ -108,9 +108,18 @@ def genesis(network: str, wallets: Mapping[str, Wallet]) -> Genesis:
 
 
 async def found(
-    ledger: LedgerHost, network: str, wallets: Mapping[str, Wallet], clock: MarketClock, operator_org: str
+    ledger: LedgerHost,
+    network: str,
+    wallets: Mapping[str, Wallet],
+    clock: MarketClock,
+    operator_org: str,
+    organisations: Sequence[str] = (),
 ) -> str:
-    """Write the network's genesis record and return the operator's DID. Does nothing on a network that has one."""
+    """Write the network's genesis record and return the operator's DID. Does nothing on a network that has one.
+
+    `organisations`: all of the network, where `wallets` are not those of all; the others' gateways register later.
+    """
+    members = sorted(organisations or wallets)
     gateway = wallets[operator_org].signer(identity_in(wallets[operator_org], network, "gateway", GATEWAY).did)
     connection = await ledger.connect(operator_org, gateway)
     try:
@@ -124,15 +133,16 @@ async def found(
     for org, wallet in sorted(wallets.items()):
         identity = identity_in(wallet, network, "gateway", GATEWAY)
         proven = await wallet.proven(identity.did)
-        entries.append({**proven, "org": org, "identity": key_identifier(identity.operation.key)})
+        as_seen = await ledger.identity(org, wallet.signer(identity.did))
+        entries.append({**proven, "org": org, "identity": as_seen})
     args = {
         "network": network,
         "simulation": clock.simulated,
         "clock": clock.to_json(),
         "operator": await wallets[operator_org].proven(operator.did),
-        "organisations": sorted(wallets),
+        "organisations": members,
         "gateways": entries,
-        "collections": {name: list(orgs) for name, orgs in sorted(private_collections(list(wallets)).items())},
+        "collections": {name: list(orgs) for name, orgs in sorted(private_collections(members).items())},
     }
     signer = wallets[operator_org].signer(operator.did)
     intent = await sign_intent(signer, network, "network.bootstrap", args, wall_ms() + 60_000, _BOOTSTRAP_ID)

@@ -28,6 +28,9 @@ class EmbeddedHost:
     async def connect(self, org: str, signer: GatewaySigner) -> Ledger:
         return self._ledger.connect(org, signer)
 
+    async def identity(self, org: str, signer: GatewaySigner) -> str:
+        return self._ledger.connect(org, signer).identity
+
     async def height(self) -> int:
         return await self._ledger.height()
 
@@ -36,7 +39,10 @@ class EmbeddedHost:
 
 
 class FabricHost:
-    """Connections to a Fabric network, one per organisation; blocks are read through the first."""
+    """Connections to a Fabric network, one per organisation; blocks are read through the first.
+
+    A profile that names a key file signs with it; one with a certificate alone is for the gateway's key in the wallet.
+    """
 
     kind = "fabric"
 
@@ -50,10 +56,17 @@ class FabricHost:
         return next((ledger.trouble for ledger in self._open.values() if ledger.trouble), "")
 
     async def connect(self, org: str, signer: GatewaySigner) -> Ledger:
-        if org not in self._open:
-            from flexrelay.ledger.fabric import FabricLedger
+        return await self._connection(org, signer)
 
-            opening = FabricLedger.open(self._profiles[org], signer)
+    async def identity(self, org: str, signer: GatewaySigner) -> str:
+        return (await self._connection(org, signer)).identity
+
+    async def _connection(self, org: str, signer: GatewaySigner) -> "FabricLedger":
+        if org not in self._open:
+            from flexrelay.ledger.fabric import FabricLedger, load_profile
+
+            profile = load_profile(self._profiles[org])
+            opening = FabricLedger.open(profile, None if profile.identity.key else signer)
             self._open[org] = await self._stack.enter_async_context(opening)
         return self._open[org]
 

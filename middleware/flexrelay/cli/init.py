@@ -25,12 +25,16 @@ def init(
     market_start: Annotated[str, typer.Option(metavar="ISO", help="Market time at the founding (simulation).")] = "",
     rate: Annotated[int, typer.Option(min=1, max=1_000_000, help="Market seconds a second (simulation).")] = 1,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="For /healthz, /readyz, /metrics.")] = 9464,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORG=FILE", help="A connection profile for each --org: the ledger is Fabric."),
+    ] = None,
     json_: Json = False,
 ) -> None:
-    """Found a network on the embedded ledger, or go on with one: keys, genesis, calendar a year ahead, products."""
+    """Found a network on the embedded ledger or on Fabric, or go on with one: keys, genesis, calendar, products."""
     with explained(json_):
         clock = _clock(simulation, market_start, rate)
-        plan = NetworkPlan(network, tuple(org), zone, holidays, clock, http_port)
+        plan = NetworkPlan(network, tuple(org), zone, holidays, clock, http_port, _profiles(profile or []))
         try:
             done = asyncio.run(found_network(folder, plan, lambda text: err.print(f"  … {text}", markup=False)))
         except LedgerLocked as error:
@@ -38,6 +42,10 @@ def init(
 
     def render() -> None:
         out.print(f"network {network} in {folder}: {', '.join(org)}", markup=False, soft_wrap=True)
+        if not done["operated_here"]:
+            out.print(f"the operator {done['operator']} is not of this folder", markup=False, soft_wrap=True)
+            out.print(f"next: flexrelay gateway card {folder} …, which the operator registers", markup=False)
+            return
         out.print(
             f"operator {done['operator']}, its key is in {folder / org[0] / 'keys'}", markup=False, soft_wrap=True
         )
@@ -47,6 +55,19 @@ def init(
         out.print(f"next: flexrelay actor add {folder} …, flexrelay run {folder}", markup=False, soft_wrap=True)
 
     show(done, json_, render)
+
+
+def _profiles(given: list[str]) -> dict[str, Path]:
+    """ORG=FILE, each organisation once; absolute paths."""
+    found: dict[str, Path] = {}
+    for text in given:
+        org, sign, path = text.partition("=")
+        if not sign or not org or not path:
+            raise CommissioningError(f"--profile {text}: write ORG=FILE")
+        if org in found:
+            raise CommissioningError(f"--profile: {org} stands twice")
+        found[org] = Path(path).absolute()
+    return found
 
 
 def _clock(simulation: bool, market_start: str, rate: int) -> MarketClock | None:

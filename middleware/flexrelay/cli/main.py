@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flexrelay.cli import actor, adapter, custody, deadletter, device, ledger, market, network, opcua
+from flexrelay.cli import actor, adapter, custody, deadletter, device, gateway, ledger, market, network, opcua
 from flexrelay.cli.bench import bench
 from flexrelay.cli.demo import demo
 from flexrelay.cli.init import init
@@ -27,6 +27,7 @@ app.command()(bench)
 app.command()(simulate)
 for name, noun in (
     ("actor", actor),
+    ("gateway", gateway),
     ("device", device),
     ("adapter", adapter),
     ("market", market),

@@ -4,8 +4,8 @@ import asyncio
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -17,9 +17,19 @@ from flexrelay.commissioning.holidays import german_holidays
 from flexrelay.commissioning.operator import operator_desk
 from flexrelay.commissioning.sample import configuration
 from flexrelay.config import FILE_NAME, Config, ConfigError, load
-from flexrelay.founding import MarketClock, found, genesis, wall_ms, wallet_of
+from flexrelay.founding import (
+    GATEWAY,
+    OPERATOR,
+    MarketClock,
+    found,
+    genesis,
+    identity_in,
+    wall_ms,
+    wallet_of,
+)
+from flexrelay.identity import Wallet
 from flexrelay.ledger.embedded import EmbeddedLedger
-from flexrelay.ledgers import EmbeddedHost
+from flexrelay.ledgers import EmbeddedHost, open_ledger
 from flexrelay.market.calendar import days
 from flexrelay.market.desk import Desk
 from flexrelay_contracts.refusal import Refused
@@ -48,6 +58,8 @@ class NetworkPlan:
     holidays: str = ""
     clock: MarketClock | None = None
     http_port: int = 9464
+    profiles: Mapping[str, Path] = field(default_factory=dict)
+    """Organisation → connection profile: the ledger is a Fabric network, which is there. Empty: the embedded ledger."""
 
     def check(self) -> None:
         """Raises CommissioningError for names and values that no network can have."""
@@ -62,6 +74,13 @@ class NetworkPlan:
         taken = sorted(_RESERVED.intersection(self.orgs))
         if taken:
             raise CommissioningError(f"organisation {taken[0]!r}: the data folder has a folder of this name already")
+        for org in (*self.orgs, *self.profiles) if self.profiles else ():
+            if org not in self.profiles:
+                raise CommissioningError(f"organisation {org!r} has no connection profile: --profile {org}=FILE")
+            if org not in self.orgs:
+                raise CommissioningError(f"a connection profile is given for {org!r}, which is not named: --org {org}")
+            if not self.profiles[org].is_file():
+                raise CommissioningError(f"the connection profile {self.profiles[org]} of {org} does not exist")
         if self.holidays not in ("", "de"):
             raise CommissioningError(f"holidays {self.holidays!r} are not known; there is: de")
         try:
@@ -82,13 +101,19 @@ async def found_network(folder: Path, plan: NetworkPlan, progress: Progress = la
     config = await asyncio.to_thread(_prepare, folder, plan)
     progress("keys")
     wallets = {org: wallet_of(folder, org, config.passphrase) for org in plan.orgs}
-    document = await asyncio.to_thread(genesis, plan.network, wallets)
+    for wallet in wallets.values():
+        await asyncio.to_thread(identity_in, wallet, plan.network, "gateway", GATEWAY)
     progress("ledger")
-    async with EmbeddedLedger.open(folder / config.ledger.folder, document) as ledger:
-        operator = await found(EmbeddedHost(ledger), plan.network, wallets, plan.clock or MarketClock(), plan.orgs[0])
-    async with open_site(folder, config, Level.ACTING) as site:
-        progress("calendar and products")
-        last = await publish(site, plan.zone, plan.holidays)
+    operator = await _found(folder, config, plan, wallets)
+    own = wallets[plan.orgs[0]].find(OPERATOR)
+    level = Level.ACTING if own is not None and own.did == operator else Level.READING
+    async with open_site(folder, config, level) as site:
+        if level is Level.ACTING:
+            progress("calendar and products")
+            last = await publish(site, plan.zone, plan.holidays)
+        else:
+            days = await site.gateways[plan.orgs[0]].ledger.evaluate("calendar.days", {})
+            last = max((day["date"] for day in days), default="")
         named = await site.gateways[plan.orgs[0]].ledger.evaluate("products.all", {})
         height = await site.ledger.height()
     return {
@@ -96,11 +121,27 @@ async def found_network(folder: Path, plan: NetworkPlan, progress: Progress = la
         "network": plan.network,
         "organisations": list(plan.orgs),
         "operator": operator,
+        "operated_here": level is Level.ACTING,
         "calendar_until": last,
         "products": [item["product"] for item in named],
         "ledger_height": height,
         "http_port": config.http.port,
     }
+
+
+async def _found(folder: Path, config: Config, plan: NetworkPlan, wallets: Mapping[str, Wallet]) -> str:
+    """The operator's DID. On Fabric the network's organisations are those of the first profile."""
+    clock = plan.clock or MarketClock()
+    if plan.profiles:
+        from flexrelay.ledger.fabric import load_profile
+
+        profile = await asyncio.to_thread(load_profile, plan.profiles[plan.orgs[0]])
+        members = [member.msp for member in profile.organisations if member.kind == "peer"]
+        async with open_ledger(folder, config) as host:
+            return await found(host, plan.network, wallets, clock, plan.orgs[0], members)
+    document = await asyncio.to_thread(genesis, plan.network, wallets)
+    async with EmbeddedLedger.open(folder / config.ledger.folder, document) as ledger:
+        return await found(EmbeddedHost(ledger), plan.network, wallets, clock, plan.orgs[0])
 
 
 async def publish(site: Site, zone: str, holidays: str = "", days_ahead: int = DAYS_AHEAD) -> str:
@@ -153,7 +194,7 @@ def _prepare(folder: Path, plan: NetworkPlan) -> Config:
         if folder.exists() and any(not entry.name.endswith(_UNFINISHED) for entry in folder.iterdir()):
             raise CommissioningError(f"{folder} holds something else: name a new or an empty folder")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write_new(path, configuration(plan.network, plan.orgs, plan.http_port), 0o600)
+        _write_new(path, configuration(plan.network, plan.orgs, plan.http_port, plan.profiles), 0o600)
     secret = folder / "secrets" / PASSPHRASE
     if not os.environ.get("FLEXRELAY_PASSPHRASE") and not secret.exists():
         if any((folder / org / "keys").exists() for org in plan.orgs):

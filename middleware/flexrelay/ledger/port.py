@@ -172,7 +172,7 @@ class LedgerHost(BlockReader, Protocol):
 
     @property
     def kind(self) -> str:
-        """"embedded" or "fabric"."""
+        """ "embedded" or "fabric"."""
         ...
 
     @property
@@ -182,4 +182,8 @@ class LedgerHost(BlockReader, Protocol):
 
     async def connect(self, org: str, signer: GatewaySigner) -> Ledger:
         """The connection of the organisation's gateway. Raises LedgerError."""
+        ...
+
+    async def identity(self, org: str, signer: GatewaySigner) -> str:
+        """The creator's identity under which that gateway's transactions come in (hex SHA-256 of a public key)."""
         ...
