@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from flexrelay_adapters.lwm2m.bootstrap import Bootstrap
+from flexrelay_adapters.lwm2m.clock import set_clock
 from flexrelay_adapters.lwm2m.coap import codes
 from flexrelay_adapters.lwm2m.coap.blockwise import Assemblies, complete
 from flexrelay_adapters.lwm2m.coap.codes import CONTENT_FORMAT, GET
@@ -27,7 +28,7 @@ from flexrelay_adapters.lwm2m.plain import PlainTransport
 from flexrelay_adapters.lwm2m.registration import Registration, Registrations
 from flexrelay_adapters.lwm2m.server import PROTOCOL, Server
 from flexrelay_adapters.lwm2m.store import RegistrationStore
-from flexrelay_sdk import Codec, Command, CommandUpdate, Frame, Outcome, Receipt, Sink
+from flexrelay_sdk import ClockState, Codec, Command, CommandUpdate, Frame, Outcome, Receipt, Sink
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ TIDY_S = 5.0
 
 
 class Lwm2mAdapter:
-    """`Adapter`, `CommandTarget` and `Discoverer`: an LwM2M server. `clock` is wall-clock UTC seconds."""
+    """`Adapter`, `CommandTarget`, `Discoverer` and `TimeSetter`: an LwM2M server. `clock` is wall-clock UTC seconds."""
 
     def __init__(self, config: Lwm2mConfig, *, clock: Callable[[], float] = time.time) -> None:
         self.name = config.name
@@ -322,6 +323,20 @@ class Lwm2mAdapter:
         if self._commander is None:
             raise ValueError(f"{self.name} commands nothing; set `commands`")
         await self._commander.execute(command, on_update)
+
+    async def sync_time(self, credential: str) -> ClockState:
+        """See `TimeSetter`: resource Current Time of the device object."""
+        registration = self.registrations.by_credential.get(credential)
+        if registration is None:
+            raise ValueError(f"{credential[:80]!r} is not registered at {self.name}")
+        peer = registration.peer
+        if peer is None or not self.registrations.reachable(registration, self._clock()):
+            raise ConnectionError(f"{credential} sleeps")
+        content_format = codes.TLV if registration.version == "1.0" else codes.SENML_CBOR
+        try:
+            return await set_clock(self.operations, peer, content_format, self._clock)
+        except NoAnswer as error:
+            raise ConnectionError(str(error)) from None
 
     # Housekeeping
 

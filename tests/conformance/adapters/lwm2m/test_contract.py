@@ -6,6 +6,8 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import ClassVar
 
+from flexrelay_adapters.lwm2m import make_adapter
+from flexrelay_sdk.quality import violations
 from flexrelay_sdk.testkit import AdapterContract, Promise, Rig
 
 from .rig import Lwm2mRig
@@ -17,3 +19,7 @@ class TestLwm2m(AdapterContract):
 
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
         return Lwm2mRig.open(tmp_path)
+
+
+def test_it_is_what_its_quality_toml_says() -> None:
+    assert violations("lwm2m", make_adapter, [TestLwm2m]) == []
