@@ -4,6 +4,7 @@ import os
 
 import pytest
 from hypothesis import settings
+from support.watcher import watched
 
 settings.register_profile("flexrelay", deadline=None)  # machines are noisy; a slow example is no failure
 settings.load_profile("flexrelay")
@@ -11,6 +12,7 @@ settings.load_profile("flexrelay")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    watched()
     if os.environ.get("FLEXRELAY_SOAK"):
         config.option.reportchars += "P"  # a soak's report says what ran, with counts and seeds
 

@@ -23,11 +23,13 @@ _POLL_S: Final = 0.02
 _TERM_S: Final = 10.0
 _KILL_S: Final = 10.0
 _TAIL_BYTES: Final = 4_000
+_INHERITED: Final = ("PATH", "HOME", "TMPDIR", "LANG", "FLEXRELAY_TEST_RUN")
+"""The last one is a test run's own mark, by which its watcher finds all that it started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to start under a name. `environment` is all that it gets beside PATH and HOME."""
+    """What to start under a name. `environment` is all that it gets beside a few of its starter's (PATH, HOME, …)."""
 
     name: str
     command: tuple[str, ...]
@@ -70,7 +72,7 @@ class Processes:
         """Start it in a session of its own, without a parent that waits for it."""
         self._logs.mkdir(parents=True, exist_ok=True)
         program.folder.mkdir(parents=True, exist_ok=True)
-        environment = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
+        environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment |= {**program.environment, MARK: f"{self._id}/{program.name}/{program.digest}"}
         # The shell goes at once and the program becomes init's: nothing has to reap it, and it outlives its starter.
         launch = ["/bin/sh", "-c", '"$@" &', "sh", *program.command]
