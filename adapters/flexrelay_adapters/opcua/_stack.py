@@ -63,6 +63,8 @@ class Monitored:
     queue: int
     deadband: float | None = None
     deadband_percent: float | None = None
+    by_time: bool = True
+    """A new source time is reported, too, not only another value or status."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,6 +431,10 @@ def _item(item: Monitored) -> Any:
             Trigger=ua.DataChangeTrigger.StatusValue,
             DeadbandType=ua.DeadbandType.Percent if percent else ua.DeadbandType.Absolute,
             DeadbandValue=item.deadband_percent if percent else item.deadband,
+        )
+    elif item.by_time:
+        wanted.Filter = ua.DataChangeFilter(
+            Trigger=ua.DataChangeTrigger.StatusValueTimestamp, DeadbandType=ua.DeadbandType.None_, DeadbandValue=0.0
         )
     return request
 

@@ -16,7 +16,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flexrelay_adapters.opcua._stack import Connection, Monitored, Subscription
 from flexrelay_adapters.opcua.browsing import Found, find_devices
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 ITEMS_PER_CALL = 500
 """Monitored items that are made with one request."""
+_NO_FILTER = frozenset({"BadMonitoredItemFilterUnsupported", "BadMonitoredItemFilterInvalid", "BadFilterNotAllowed"})
 RETRY_ITEMS_S = 60.0
 """After it the variables that the server did not let us watch are tried again."""
 SAVE_S = 2.0
@@ -253,6 +254,7 @@ class OpcuaAdapter:
                 config.queue if source.queue is None else source.queue,
                 source.deadband,
                 source.deadband_percent,
+                config.report == "time",
             )
             wanted.append(((device, register), item))
         return wanted
@@ -262,7 +264,13 @@ class OpcuaAdapter:
     ) -> None:
         for offset in range(0, len(wanted), ITEMS_PER_CALL):
             part = wanted[offset : offset + ITEMS_PER_CALL]
-            results = await connection.monitor(subscription.number, [item for _, item in part])
+            items = [item for _, item in part]
+            results = await connection.monitor(subscription.number, items)
+            plain = [index for index, why in enumerate(results) if why in _NO_FILTER and items[index].by_time]
+            if plain:  # this server reports by value only
+                again = [replace(items[index], by_time=False) for index in plain]
+                for index, why in zip(plain, await connection.monitor(subscription.number, again), strict=True):
+                    results[index] = why
             for (place, item), why in zip(part, results, strict=True):
                 if why:
                     self.refused[place] = f"{item.node.to_string()}: {why}"

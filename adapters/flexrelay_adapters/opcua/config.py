@@ -30,7 +30,7 @@ class NodeSource(Section):
     """One register from one variable: value × 10^scale × unit, rounded half to even to the register's integer unit.
 
     The filters are the server's: `deadband` in the variable's own unit, or `deadband_percent` of its EURange (analogue
-    items only); with neither every change of value or status is reported.
+    items only); then a value within it is not reported, however new. With neither see the adapter's `report`.
     """
 
     node: NodeText
@@ -140,6 +140,8 @@ class OpcuaConfig(AdapterConfig):
     devices: Annotated[dict[str, DeviceNodes], Field(min_length=1)]
     time: Literal["source", "server"] = "source"
     """Which of the timestamps is the reading's instant. The other one, then the time of reception, stand in for it."""
+    report: Literal["time", "value"] = "time"
+    """What the server reports: every new source time (a meter that stands still says so), or other values only."""
     publishing_ms: Annotated[float, Field(ge=10, le=3_600_000)] = 1000.0
     sampling_ms: Annotated[float, Field(ge=0, le=86_400_000)] = 500.0
     queue: Annotated[int, Field(ge=1, le=100_000)] = 100

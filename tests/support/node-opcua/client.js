@@ -31,6 +31,7 @@ async function main() {
   }
   const variant = ([kind, value]) => new opcua.Variant({
     dataType: opcua.DataType[kind],
+    arrayType: opcua.VariantArrayType.Scalar,
     value: kind === "DateTime" ? new Date(value) : kind === "Int64" ? [Math.floor(value / 4294967296), value >>> 0] : value,
   });
   for (const call of orders.calls || []) {
