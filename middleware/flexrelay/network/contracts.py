@@ -80,7 +80,7 @@ def definition_options(folder: Folder, contract: Contract, channel: str, sequenc
         peers = ",".join(f"'{org}.peer'" for org in sorted(contract.policy.orgs))
         options += ["--signature-policy", f"OutOf({contract.policy.required},{peers})"]
     if contract.collections:
-        path = folder.contracts / f"{contract.label}.collections.json"
+        path = folder.contracts / f"{contract.label}.{channel}.collections.json"  # channels are done at once
         entries = [_collection(name, item) for name, item in sorted(contract.collections.items())]
         write_whole(path, json.dumps(entries, indent=1).encode())
         options += ["--collections-config", str(path)]
