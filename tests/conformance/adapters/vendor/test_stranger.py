@@ -85,3 +85,15 @@ def test_adapters_are_found_and_those_without_their_extra_say_so(python: str) ->
 def test_the_packages_own_tests_pass(python: str, packages: tuple[Path, Path], index: int) -> None:
     report = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=packages[index])
     assert " passed" in report and "skipped" not in report, report
+
+
+def test_the_base_alone_writes_a_new_package(python: str, packages: tuple[Path, Path], tmp_path: Path) -> None:
+    run(python, "-m", "flexrelay_sdk.skeleton", "solar-box", str(tmp_path / "box"))
+
+    def written(folder: Path) -> dict[str, bytes]:
+        kept = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+
+    assert written(tmp_path / "box") == {
+        name: content for name, content in written(packages[1]).items() if not name.startswith(("build/", "dist/"))
+    }
