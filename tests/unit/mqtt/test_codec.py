@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from flexrelay_adapters.mqtt import JsonMapping, MappingCodec
+from flexrelay_schemas.quality import Notice
 from flexrelay_sdk import DecodeError, Frame
 
 RECEIVED = 1_700_000_000_000
@@ -123,6 +124,34 @@ def test_pointers_sequence_numbers_and_lists() -> None:
     assert (two.registers, two.seq, two.observed_at) == ({"voltage_mv": 231_000, "soc_permille": 500}, 2, 6)
 
 
+@pytest.mark.parametrize(
+    ("state", "flagged"),
+    [
+        ("", False),
+        ("null", False),
+        ('"ok"', False),
+        ("192", False),
+        ("true", False),
+        ('"OK"', True),
+        ('"192"', True),
+        ("0", True),
+        ("1", True),
+        ("192.0", True),
+        ("false", True),
+        ("{}", True),
+    ],
+)
+def test_what_the_device_says_of_its_own_value(state: str, flagged: bool) -> None:
+    with_quality = codec(
+        {"power_w": {"pointer": "/p", "unit": "W"}}, quality={"pointer": "/q", "good": ["ok", 192, True]}
+    )
+    for nested in ("", ', "x": {"y": 1.5}'):  # both ways of parsing
+        text = f'{{"p": 1{nested}' + (f', "q": {state}}}' if state else "}")
+        (measurement,) = decode(with_quality, text)
+        assert measurement.notice is (Notice.DEVICE_FLAGGED if flagged else Notice.NONE)
+        assert measurement.registers == {"power_w": 1}
+
+
 REFUSED = [
     (b"", "not_json"),
     (b"\x80", "not_utf8"),
@@ -158,6 +187,7 @@ EVERYTHING = codec(
     items="",
     seq="/n",
     observed_at={"pointer": "/t", "form": "s"},
+    quality={"pointer": "/a", "good": [1]},
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -186,6 +216,10 @@ def test_whatever_the_bytes_are_only_decode_error(payload: bytes) -> None:
         ({"registers": {"import_j": {"pointer": "/e", "unit": "kW"}}}, "cannot be given in kW"),
         ({"registers": {"import_j": {"pointer": "e", "unit": "J"}}}, "pattern"),
         ({"registers": {"import_j": {"pointer": "/e", "unit": "J", "factor": 2}}}, "Extra inputs"),
+        (
+            {"registers": {"import_j": {"pointer": "/e", "unit": "J"}}, "quality": {"pointer": "/q", "good": []}},
+            "at least 1",
+        ),
     ],
 )
 def test_mappings_that_make_no_sense(mapping: dict[str, Any], says: str) -> None:
