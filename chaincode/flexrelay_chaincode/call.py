@@ -3,22 +3,22 @@
 import threading
 import time
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from typing import Any, Final
 
 from flexrelay_chaincode import wire
 from flexrelay_chaincode.failure import Rejected
+from flexrelay_chaincode.pool import Place
 
 Send = Callable[[bytes], None]
-"""Takes a marshalled message for the peer, from any thread, without waiting."""
+"""Takes a marshalled message for the peer, from any thread."""
 
 _ENDED: Final = object()
 
 
 class Call:
-    """Runs in one thread; the event loop hands it the peer's answers and may end it from outside.
+    """Runs in one greenlet; the stream's reader hands it the peer's answers, others may end it from outside.
 
-    Exactly one reply leaves: the thread's, or the one of whoever ended the call before it.
+    Exactly one reply leaves: the call's own, or the one of whoever ended it before.
     """
 
     def __init__(self, message: Any, send: Send, *, timeout_s: float, max_bytes: int) -> None:
@@ -32,7 +32,7 @@ class Call:
         self._timeout_s = timeout_s
         self._send = send
         self._max_bytes = max_bytes
-        self._answers: SimpleQueue[Any] = SimpleQueue()
+        self._place = Place()
         self._unclaimed = threading.Lock()
         self.broken: Rejected | None = None
         """Why the call cannot end well any more; a contract that swallows the exception changes nothing."""
@@ -47,11 +47,11 @@ class Call:
 
     def answer(self, message: Any) -> None:
         """The peer's answer to the request that is out."""
-        self._answers.put(message)
+        self._place.give(message)
 
     def end(self) -> None:
-        """Wake the thread: whoever claimed the call has replied, or nobody is left to reply to."""
-        self._answers.put(_ENDED)
+        """Wake the call: whoever claimed the call has replied, or nobody is left to reply to."""
+        self._place.give(_ENDED)
 
     def ask(self, kind: int, payload: bytes) -> bytes:
         if self.broken is not None:
@@ -75,10 +75,7 @@ class Call:
                 type=kind, payload=payload, txid=self.tx_id, channel_id=self.channel
             ).SerializeToString()
         )
-        try:
-            answer = self._answers.get(timeout=max(0.0, self.deadline - time.monotonic()))
-        except Empty:
-            raise self._too_late() from None
+        answer = self._place.wait()  # the session watches the deadline
         if answer is _ENDED:
             raise self._too_late()
         if answer.type != wire.ChaincodeMessage.RESPONSE:

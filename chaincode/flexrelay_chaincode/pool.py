@@ -1,29 +1,95 @@
-"""The threads that run calls. Bounded twice: by threads that run, and by calls that run or wait."""
+"""Where calls run: each in a greenlet of the thread that reads the peer's stream, so nothing is handed between threads.
+
+A call that waits for its peer gives the thread to the next one. A call that computes for long keeps it, and another
+thread goes on reading (see `connection`). Bounded twice: by calls that run or wait, and by threads.
+"""
 
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Final
+from typing import Any, Final
+
+from greenlet import getcurrent, greenlet
 
 _LOG: Final = logging.getLogger(__name__)
 
 
+class Lane:
+    """One thread's calls. `alive`: those that have not ended; `inbox`: places that other threads have given to."""
+
+    def __init__(self) -> None:
+        self.alive = 0
+        self.inbox: SimpleQueue[Place] = SimpleQueue()
+
+    def resume(self) -> None:
+        """Go on with the calls that others have given something to."""
+        while not self.inbox.empty():
+            self.inbox.get().resume()
+
+
+class _Here(threading.local):
+    def __init__(self) -> None:
+        self.lane = Lane()
+
+
+_HERE: Final = _Here()
+
+
+def lane_here() -> Lane:
+    """This thread's lane."""
+    return _HERE.lane
+
+
+class Place:
+    """Where one call waits for what others give it."""
+
+    __slots__ = ("_given", "_lane", "_parked")
+
+    def __init__(self) -> None:
+        self._given: deque[Any] = deque()
+        self._lane: Lane | None = None
+        self._parked: greenlet | None = None
+
+    def wait(self) -> Any:
+        """The next thing given. In a call of a pool only; the thread goes on with whoever started it."""
+        self._lane = _HERE.lane  # before the look: whoever gives looks for the lane afterwards
+        if not self._given:
+            self._parked = current = getcurrent()
+            while not self._given:
+                assert current.parent is not None
+                current.parent.switch()
+            self._parked = None
+        return self._given.popleft()
+
+    def give(self, item: Any) -> None:
+        """From any thread, but not from a call."""
+        self._given.append(item)
+        lane = self._lane
+        if lane is _HERE.lane:
+            self.resume()
+        elif lane is not None:
+            lane.inbox.put(self)
+
+    def resume(self) -> None:
+        """In the lane's own thread: let the call go on when it waits and something is there."""
+        if self._parked is not None and self._given:
+            self._parked.switch()
+
+
 class Pool:
-    """`threads` calls run at once, `limit` are taken at once; beyond it `submit` says no and the caller tells why."""
+    """At most `limit` calls at once; beyond it `submit` says no and the caller tells why. At most `threads` threads:
+    one reads, the others each finish a call that computes."""
 
     def __init__(self, threads: int, limit: int) -> None:
-        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads = threads
         self._limit = limit
         self._lock = threading.Lock()
         self._taken = 0
-        self._moved = time.monotonic()
-        self._threads = [
-            threading.Thread(target=self._work, name=f"call-{number}", daemon=True) for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._lent = 0
+        self._stalled = 0.0
 
     @property
     def taken(self) -> int:
@@ -32,36 +98,51 @@ class Pool:
 
     @property
     def stalled_s(self) -> float:
-        """For how long no call has ended although all threads are taken."""
-        return time.monotonic() - self._moved if self._taken >= len(self._threads) else 0.0
+        """For how long no thread has been left to read."""
+        since = self._stalled
+        return time.monotonic() - since if since else 0.0
 
     @property
     def limit(self) -> int:
         return self._limit
 
     def submit(self, run: Callable[[], None]) -> bool:
-        """Whether there is room for the call; it runs as soon as a thread is free."""
+        """Whether there was room for the call; it has run to its end or to its first `Place.wait`."""
         with self._lock:
             if self._taken >= self._limit:
                 return False
-            if not self._taken:
-                self._moved = time.monotonic()
             self._taken += 1
-        self._queue.put(run)
+        _HERE.lane.alive += 1
+        greenlet(self._work).switch(run)
         return True
 
-    def close(self) -> None:
-        """End the threads after the calls that wait. A thread that hangs in a contract dies with the process."""
-        for _ in self._threads:
-            self._queue.put(None)
+    def lend(self) -> bool:
+        """Whether a further thread may read because a call keeps the one that did. Until `returned`."""
+        with self._lock:
+            if self._lent + 1 >= self._threads:
+                self._stalled = self._stalled or time.monotonic()
+                return False
+            self._lent += 1
+            return True
 
-    def _work(self) -> None:
-        while (run := self._queue.get()) is not None:
-            try:
-                run()
-            except Exception:
-                _LOG.exception("a call ended with a defect of the shim")
-            finally:
-                with self._lock:
-                    self._taken -= 1
-                    self._moved = time.monotonic()
+    def returned(self) -> None:
+        """The call that kept its thread has ended, or waits."""
+        with self._lock:
+            self._lent -= 1
+            self._stalled = 0.0
+
+    def moved(self) -> None:
+        """The reading thread reads again: none was lent, and none is needed any more."""
+        if self._stalled:
+            with self._lock:
+                self._stalled = 0.0
+
+    def _work(self, run: Callable[[], None]) -> None:
+        try:
+            run()
+        except Exception:
+            _LOG.exception("a call ended with a defect of the shim")
+        finally:
+            with self._lock:
+                self._taken -= 1
+            _HERE.lane.alive -= 1

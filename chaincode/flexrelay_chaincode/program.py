@@ -142,11 +142,17 @@ class Forward:
 
 
 def make_program(config: ChaincodeConfig, clock: Callable[[], int] | None = None) -> Program:
-    """The program that the configuration asks for. Raises ConfigError when there is no such contract module."""
+    """The program that the configuration asks for. Raises ConfigError when there is no such contract module.
+
+    A module may bring a program of its own: a function `make_program` of the configuration.
+    """
     if config.forward_to is not None:
         return Forward(config.forward_to)
     try:
         module = import_module(config.contract)
+        if hasattr(module, "make_program"):
+            own: Program = module.make_program(config)
+            return own
         transactions, queries = module.TRANSACTIONS, module.QUERIES
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"contract: {config.contract} is no module with TRANSACTIONS and QUERIES: {error}") from None

@@ -27,7 +27,7 @@ Message = wire.ChaincodeMessage
 
 
 class Session:
-    """`receive` is called by the stream's reader, `expire` by the event loop, calls run in the pool's threads. They
+    """`receive` is called by the stream's reader, `expire` by another thread, calls run in the pool's greenlets. They
     share a dictionary, whose operations are atomic, and each call's claim."""
 
     def __init__(self, config: ChaincodeConfig, program: Program, pool: Pool, metrics: Metrics, send: Send) -> None:
@@ -148,7 +148,7 @@ class Session:
         self._finish(call, _rejected(Rejected(code, text)))
 
     def _run(self, call: Call, announced: Announced) -> None:
-        """In a thread of the pool."""
+        """In a greenlet of the pool."""
         if not call.open:
             return
         answer = Answer()

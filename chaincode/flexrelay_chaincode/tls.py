@@ -1,23 +1,29 @@
 """Keys and certificates of the server, checked before anything listens."""
 
 import datetime
+import ssl
 from pathlib import Path
 
-import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from flexrelay_chaincode.config import ChaincodeConfig, ConfigError
 
 
-def server_credentials(config: ChaincodeConfig) -> grpc.ServerCredentials:
+def server_context(config: ChaincodeConfig) -> ssl.SSLContext:
     """TLS both ways: a peer must show a certificate of `client_ca`. Raises ConfigError."""
     certificate = _read(config.tls_certificate, "tls_certificate")
     key = _read(config.tls_key, "tls_key")
-    ca = _read(config.client_ca, "client_ca")
+    authorities = _read(config.client_ca, "client_ca")
     _check_pair(config, certificate, key)
-    _certificates(ca, config.client_ca, "client_ca")
-    return grpc.ssl_server_credentials([(key, certificate)], root_certificates=ca, require_client_auth=True)
+    _certificates(authorities, config.client_ca, "client_ca")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(config.tls_certificate, config.tls_key)
+    context.load_verify_locations(cadata=authorities.decode("ascii", "replace"))
+    context.set_alpn_protocols(["h2"])
+    return context
 
 
 def _read(name: str, key: str) -> bytes:

@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -26,10 +25,8 @@ CALL = transaction([], CLIENT, tx_id="ab" * 32).SerializeToString()
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Pool]:
-    made = Pool(threads=2, limit=64)
-    yield made
-    made.close()
+def pool() -> Pool:
+    return Pool(threads=2, limit=64)
 
 
 def changed(draw: Any, data: bytes) -> bytes:
