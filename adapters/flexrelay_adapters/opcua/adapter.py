@@ -393,7 +393,7 @@ class OpcuaAdapter:
     ) -> int:
         count = 0
         async for items in read_device(connection, self.config, device, from_ms, until_ms):
-            framed = self._framing.history(device, items, self._clock())
+            framed = self._framing.history(device, items, self._clock(), after_outage=True)
             self._framing.told(framed)
             await self._put(sink, framed.frames)
             count += len(framed.frames)

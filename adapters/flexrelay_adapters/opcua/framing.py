@@ -34,6 +34,8 @@ from flexrelay_sdk import Frame
 PROTOCOL: Final = "opcua"
 FRAME_BYTES: Final = 60_000
 """A frame's greatest size; ingest takes 64 KiB."""
+HISTORY_BYTES: Final = 6_000
+"""Of a frame of history (about 200 values): one that contradicts the journal has no more than its frame refused."""
 _RECENT: Final = 8
 _SHAPES: Final = 32
 _SHIFTS: Final = 200
@@ -122,13 +124,20 @@ class Framing:
             frames += self._of_device(self._by_credential[credential], body, found, received_at)
         return Framed(frames, [item[0] for item in items], [item[3] for item in items])
 
-    def history(self, device: str, items: Sequence[tuple[int, bytes]], received_at: int) -> Framed:
-        """Frames of a device's history; `items` are (UTC ms, whole item)."""
+    def history(
+        self, device: str, items: Sequence[tuple[int, bytes]], received_at: int, *, after_outage: bool = False
+    ) -> Framed:
+        """Frames of a device's history; `items` are (UTC ms, whole item), none of them told before `after_outage`:
+        then those of instants that others of the device's variables have told go to the next millisecond."""
         found = self._devices[device]
-        start = head(found.table, HISTORY)
-        parts = _parts(items, FRAME_BYTES - len(start))
+        reach = max([self.reach_ms(handle) for handle in found.handles]) if after_outage else 0
+        groups = {0: [item for item in items if item[0] > reach], 1: [item for item in items if item[0] <= reach]}
+        frames = []
+        for shift, group in groups.items():
+            start = head(found.table, HISTORY, shift)
+            parts = _parts(group, min(FRAME_BYTES - len(start), HISTORY_BYTES)) if group else ()
+            frames += [self._frame(found, start, part, received_at) for part in parts]
         handles = [_HANDLE.unpack_from(item)[0] for _, item in items]
-        frames = [self._frame(found, start, part, received_at) for part in parts]
         return Framed(frames, handles, [ticks(instant) for instant, _ in items])
 
     def forget(self) -> None:

@@ -121,6 +121,9 @@ def test_history_and_restart() -> None:
     framed = line.framing.history("d0", [(AT + n, item(1, 5.0 + n, source=AT + n)) for n in range(3)], AT)
     line.framing.told(framed)
     assert line.framing.reach_ms(1) == AT + 2 and line.framing.reach_ms(2) == 0
+    late = line.framing.history("d0", [(AT + 1, item(2, 9.0, source=AT + 1))], AT, after_outage=True)
+    line.frames += late.frames
+    assert line.readings("h:1/d0") == [(2, {"power_w": 9})]  # import_j stands at AT + 1
     heir = Framing(config(), "c")
     heir.resume(line.framing.newest)
     assert heir.reach_ms(1) == AT + 2
