@@ -2,13 +2,16 @@
 
 A thousand clients of another process, each with an address of its own and one message under way, keep the gateway busy;
 what is counted is the CPU time of the gateway's one process. The bare server does nothing but parse the same messages,
-read their CBOR and answer.
+read their CBOR and answer. The Leshan server (Java), where it is built (scripts/leshan.sh, or a folder named by
+FLEXRELAY_LESHAN), takes the same messages and keeps nothing.
 """
 
 import asyncio
 import json
+import os
 import resource
 import selectors
+import shutil
 import socket
 import subprocess
 import sys
@@ -54,25 +57,62 @@ def run() -> list[Result]:
     update = max(_measure("update", MESSAGES) for _ in range(ROUNDS))
     plain = max(_measure("few", SECURE) for _ in range(ROUNDS))
     secure = max(_measure("dtls", SECURE) for _ in range(ROUNDS))
+    leshan = _leshan(MESSAGES) if _leshan_home() is not None else 0.0
     against = "parsing the messages, their CBOR, and answering"
-    return [
-        {"name": "lwm2m_send", "value": send, "unit": UNIT, "ratio": send / bare, "against": against},
-        {
-            "name": "lwm2m_notify",
-            "value": notify,
-            "unit": "notifications/CPU-s",
-            "ratio": notify / bare,
-            "against": against,
-        },
-        {"name": "lwm2m_update", "value": update, "unit": UNIT, "ratio": update / bare, "against": against},
-        {
-            "name": "lwm2m_dtls",
-            "value": secure,
-            "unit": UNIT,
-            "ratio": secure / plain,
-            "against": "the same without DTLS",
-        },
+    results: list[Result] = [
+        _result("bare_coap", bare, 0.0, ""),
+        _result("lwm2m_send", send, send / bare, against),
+        _result("lwm2m_notify", notify, notify / bare, against),
+        _result("lwm2m_update", update, update / bare, against),
+        _result("lwm2m_dtls", secure, secure / plain, "the same without DTLS"),
     ]
+    if leshan:
+        results.append(_result("leshan_send", leshan, leshan / bare, against))
+    return results
+
+
+def _result(name: str, value: float, ratio: float, against: str) -> Result:
+    return {"name": name, "value": value, "unit": UNIT, "ratio": ratio, "against": against}
+
+
+def _leshan_home() -> Path | None:
+    home = Path(os.environ.get("FLEXRELAY_LESHAN", ".cache/leshan"))
+    return home if (home / "stamp").is_file() and shutil.which("java") else None
+
+
+def _leshan(count: int) -> float:
+    """Sends per CPU-second of a Leshan server that is warm."""
+    home = _leshan_home()
+    assert home is not None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    command = ["java", "-Xmx2g", "-cp", f"{home}/classes:{home}/lib/*", "Gateway", f"port={port}", "quiet=yes"]
+    server = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert server.stdout is not None
+    try:
+        if server.stdout.readline().strip() != "started":
+            raise RuntimeError("the Leshan server did not start")
+        _load_in_process("leshan", count, str(port))
+        before = _cpu_of(server.pid)
+        _load_in_process("leshan", count, str(port))
+        return count / (_cpu_of(server.pid) - before)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _cpu_of(pid: int) -> float:
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def _load_in_process(what: str, count: int, port: str) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "flexrelay.bench.lwm2m", "load", what, str(count), port], check=True, timeout=300
+    )
 
 
 def _measure(what: str, count: int) -> float:
@@ -87,9 +127,7 @@ def _measure(what: str, count: int) -> float:
         assert server.stdout is not None and server.stdin is not None
         try:
             port = server.stdout.readline().strip()
-            subprocess.run(
-                [sys.executable, "-m", "flexrelay.bench.lwm2m", "load", what, str(count), port], check=True, timeout=300
-            )
+            _load_in_process(what, count, port)
             server.stdin.close()
             result = json.loads(server.stdout.readline())
             server.wait(30)
@@ -130,8 +168,7 @@ async def _serve(what: str, count: int, folder: Path) -> None:
         keys = "".join(f"meter-{number}:{_KEY.hex()}\n" for number in range(CLIENTS))
         (folder / "keys").write_text(keys)
         section |= {"coaps": {"port": 0, "psk_file": folder / "keys"}}
-    if what != "notify":
-        section["observe"] = ()
+    section["observe"] = ("/3305/0",) if what == "notify" else ()
     adapter = Lwm2mAdapter(Lwm2mConfig.from_section("bench", section))
     async with SqliteJournal(folder / "journal.db") as journal:
         ingest = Ingest(registry, journal, RegisterChecks(NoHistory(), journal.traces), lambda: (START + 10**6) * 1000)
@@ -142,7 +179,7 @@ async def _serve(what: str, count: int, folder: Path) -> None:
         print(adapter.coaps_port if what == "dtls" else adapter.coap_port, flush=True)
         # registering is not measured: the clock starts with the first message after it
         clients = SESSIONS if what in ("dtls", "few") else CLIENTS
-        while len(adapter.registrations) < clients:
+        while len(adapter.registrations) < clients:  # noqa: ASYNC110  # it is the adapter's state
             await asyncio.sleep(0.005)
         begin = time.process_time()
         await asyncio.to_thread(sys.stdin.read)
@@ -196,7 +233,9 @@ class _Client:
         self.location = b""
         self.token = b""
         self.left = 0
-        self._mid = 0
+        self.sent_at = float("inf")
+        self.mid = 0
+        self._last = b""
         self._what = what
         self._session: Session | None = None
         if what == "dtls":
@@ -222,12 +261,12 @@ class _Client:
             self.socket.send(data)
 
     def _next_mid(self) -> int:
-        self._mid = self._mid + 1 & 0xFFFF
-        return self._mid
+        self.mid = self.mid + 1 & 0xFFFF
+        return self.mid
 
     def _register(self) -> None:
         options = [*path_options("/rd"), (codes.URI_QUERY, b"ep=m%d" % self.number), (codes.URI_QUERY, b"lwm2m=1.1")]
-        body = b"</1/0>,</3/0>,</3305/0>"
+        body = b"</1/0>,</3/0>,</3305/0>,</3316/0>,</3317/0>,</3318/0>,</3329/0>,</3411/0>"
         self._out(serialise(codes.CON, codes.POST, self._next_mid(), b"r", options, body))
 
     def messages(self) -> Iterator[Message]:
@@ -260,11 +299,18 @@ class _Client:
         else:
             options = [*path_options("/dp"), uint(codes.CONTENT_FORMAT, codes.SENML_CBOR)]
             data = serialise(codes.CON, codes.POST, mid, b"d", options, self._pack())
+        self._last = data
+        self.sent_at = time.monotonic()
         self._out(data)
+
+    def again(self) -> None:
+        """A datagram was lost: the same message once more."""
+        self.sent_at = time.monotonic()
+        self._out(self._last)
 
     def _pack(self) -> bytes:
         """Ten records of one instant: what a meter shows."""
-        at, energy = START + 10**5 - self.left, 1_000_000 - self.left
+        at, energy = START + 10**5 - self.left, float(1_000_000 - self.left)
         return cbor2.dumps(
             [
                 {-2: "/", -3: at, 0: "3305/0/5800", 2: 1234.5},
@@ -301,19 +347,29 @@ def _load(what: str, count: int, port: int) -> None:
     for client in clients:
         client.next()
     left = len(clients)
-    silent_since = time.monotonic()
+    heard = looked = time.monotonic()
     while left:
-        for key, _ in waiting.select(1):
+        events = waiting.select(0.5)
+        now = time.monotonic()
+        for key, _ in events:
             client = key.data
             for message in client.messages():
-                silent_since = time.monotonic()
-                if message.kind != codes.ACK or message.code not in (codes.CHANGED, codes.EMPTY):
+                if message.kind != codes.ACK or message.mid != client.mid:
+                    continue  # a duplicate
+                if message.code not in (codes.CHANGED, codes.EMPTY):
                     raise AssertionError(f"answered {message}")
+                heard = now
                 if client.left:
                     client.next()
                 else:
+                    client.sent_at = float("inf")
                     left -= 1
-        if time.monotonic() - silent_since > 10:
+        if now - looked > 1:
+            looked = now
+            for client in clients:
+                if now - client.sent_at > 2:
+                    client.again()
+        if now - heard > 20:
             raise AssertionError(f"{left} clients wait for an answer")
 
 

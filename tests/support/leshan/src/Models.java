@@ -15,12 +15,15 @@ final class Models {
     static List<ObjectModel> all() {
         List<ObjectModel> models = new ArrayList<>(ObjectLoader.loadDefault());
         models.add(object(3305, read(5800, Type.FLOAT), read(5805, Type.FLOAT), read(5810, Type.FLOAT),
-                write(5750, Type.STRING), execute(5822)));
+                read(5820, Type.FLOAT), write(5750, Type.STRING), execute(5822)));
         models.add(object(3316, read(5700, Type.FLOAT), read(5701, Type.STRING)));
+        for (int sensor : new int[] { 3317, 3318, 3329 }) {
+            models.add(object(sensor, read(5700, Type.FLOAT), read(5701, Type.STRING)));
+        }
         models.add(object(3310, write(5823, Type.STRING), write(5824, Type.TIME), write(5825, Type.INTEGER),
                 write(5826, Type.INTEGER), write(5827, Type.INTEGER)));
         models.add(object(3312, write(5850, Type.BOOLEAN), write(5851, Type.INTEGER)));
-        models.add(object(3411, read(1, Type.INTEGER), write(5, Type.INTEGER), write(7, Type.BOOLEAN)));
+        models.add(object(3411, read(1, Type.INTEGER), read(3, Type.FLOAT), write(5, Type.INTEGER), write(7, Type.BOOLEAN)));
         models.add(object(3421, read(1, Type.FLOAT), read(6, Type.FLOAT), read(23, Type.FLOAT), read(25, Type.FLOAT),
                 read(26, Type.FLOAT)));
         return models;
