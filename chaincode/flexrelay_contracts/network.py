@@ -1,12 +1,13 @@
 """The genesis: network name, market clock, operator, organisations, collections and the first gateways."""
 
+import hashlib
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from flexrelay_contracts import didlog
 from flexrelay_contracts.clock import Now, market_of, network_record
-from flexrelay_contracts.context import ContractContext
+from flexrelay_contracts.context import MAX_UNICODE, ContractContext
 from flexrelay_contracts.gateways import GatewayEntry, Nothing, OrgName, add_gateway, grant_gateway
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
@@ -45,6 +46,13 @@ class Bootstrap(Model):
     gateways: Annotated[Items[GatewayEntry], Field(min_length=1, max_length=256)]
     collections: dict[str, Items[OrgName]] = Field(default_factory=dict)
     tx_time_guard_ms: Annotated[int, Field(ge=1000, le=3_600_000)] = 30_000
+
+
+class StatePage(Model):
+    """`bookmark`: that of the page before, empty for the first."""
+
+    size: Annotated[int, Field(ge=1, le=1000)] = 500
+    bookmark: str = ""
 
 
 def _bootstrap(ctx: ContractContext, caller: Caller, args: Bootstrap) -> Result:
@@ -112,5 +120,16 @@ def _show(ctx: ContractContext, args: Nothing) -> Record:
     return network_record(ctx)
 
 
+def _state_page(ctx: ContractContext, args: StatePage) -> dict[str, Any]:
+    """{items: [[key, hex SHA-256 of its value]] in key order, bookmark: empty on the last page}: the whole public
+    state, to be compared with what the blocks give."""
+    page = ctx.range_page("", MAX_UNICODE, args.size, args.bookmark)
+    items = [[name, hashlib.sha256(value).hexdigest()] for name, value in page.items]
+    return {"items": items, "bookmark": page.bookmark}
+
+
 TRANSACTIONS: tuple[Transaction[Any], ...] = (Transaction("network.bootstrap", Bootstrap, _bootstrap),)
-QUERIES: tuple[Query[Any], ...] = (Query("network.show", Nothing, _show),)
+QUERIES: tuple[Query[Any], ...] = (
+    Query("network.show", Nothing, _show),
+    Query("network.state_page", StatePage, _state_page),
+)

@@ -21,6 +21,7 @@ from flexrelay.ledger.fabric.identity import Identity
 from flexrelay.ledger.fabric.messages import ChannelHeader, Envelope, Payload
 from flexrelay.ledger.fabric.msp import Trust
 from flexrelay.ledger.fabric.outcomes import Outcomes
+from flexrelay.ledger.fabric.peerview import PeerView
 from flexrelay.ledger.fabric.pool import PeerPool
 from flexrelay.ledger.fabric.profile import Profile, load_profile
 from flexrelay.ledger.fabric.system import System
@@ -128,6 +129,16 @@ class FabricLedger:
         other = copy.copy(self)
         other._clock = clock
         return other
+
+    def at_peer(self) -> PeerView:
+        """The peer that would be asked first, by itself: for verifying what it holds."""
+        peer = self._pool.order()[0]
+        return PeerView(self.profile, peer, self._identity, self._gateway, self._system, wall_ms)
+
+    @property
+    def trust(self) -> Trust:
+        """Whose signatures this connection believes."""
+        return self._trust
 
     @property
     def org(self) -> str:

@@ -2,22 +2,24 @@
 
 from typing import Any
 
-from fabric_protos.common import common_pb2, configtx_pb2, configuration_pb2, ledger_pb2
+from fabric_protos.common import common_pb2, configtx_pb2, configuration_pb2, ledger_pb2, policies_pb2
 from fabric_protos.gateway import gateway_pb2
 from fabric_protos.ledger.rwset import rwset_pb2
 from fabric_protos.ledger.rwset.kvrwset import kv_rwset_pb2
-from fabric_protos.msp import identities_pb2
+from fabric_protos.msp import identities_pb2, msp_config_pb2, msp_principal_pb2
 from fabric_protos.orderer import ab_pb2
 from fabric_protos.orderer import configuration_pb2 as orderer_configuration_pb2
 from fabric_protos.peer import (
     chaincode_event_pb2,
     chaincode_pb2,
+    collection_pb2,
     events_pb2,
+    policy_pb2,
     proposal_pb2,
     proposal_response_pb2,
     transaction_pb2,
 )
-from fabric_protos.peer.lifecycle import lifecycle_pb2
+from fabric_protos.peer.lifecycle import chaincode_definition_pb2, db_pb2, lifecycle_pb2
 from google.rpc import status_pb2  # type: ignore[import-untyped]  # googleapis-common-protos has no py.typed
 
 _common: Any = common_pb2
@@ -37,6 +39,13 @@ _proposal: Any = proposal_pb2
 _response: Any = proposal_response_pb2
 _transaction: Any = transaction_pb2
 _lifecycle: Any = lifecycle_pb2
+_definition: Any = chaincode_definition_pb2
+_db: Any = db_pb2
+_collection: Any = collection_pb2
+_policies: Any = policies_pb2
+_application: Any = policy_pb2
+_principal: Any = msp_principal_pb2
+_msp_config: Any = msp_config_pb2
 
 Block: Any = _common.Block
 BlockchainInfo: Any = _ledger.BlockchainInfo
@@ -75,6 +84,8 @@ Transaction: Any = _transaction.Transaction
 
 KVRWSet: Any = _kv.KVRWSet
 HashedRWSet: Any = _kv.HashedRWSet
+QueryReads: Any = _kv.QueryReads
+QueryReadsMerkleSummary: Any = _kv.QueryReadsMerkleSummary
 TxReadWriteSet: Any = _rwset.TxReadWriteSet
 
 DeliverResponse: Any = _deliver.DeliverResponse
@@ -83,6 +94,17 @@ SeekPosition: Any = _ab.SeekPosition
 
 QueryChaincodeDefinitionArgs: Any = _lifecycle.QueryChaincodeDefinitionArgs
 QueryChaincodeDefinitionResult: Any = _lifecycle.QueryChaincodeDefinitionResult
+
+ChaincodeValidationInfo: Any = _definition.ChaincodeValidationInfo
+CollectionConfigPackage: Any = _collection.CollectionConfigPackage
+StateData: Any = _db.StateData
+
+ApplicationPolicy: Any = _application.ApplicationPolicy
+FabricMSPConfig: Any = _msp_config.FabricMSPConfig
+ImplicitMetaPolicy: Any = _policies.ImplicitMetaPolicy
+MSPConfig: Any = _msp_config.MSPConfig
+MSPRole: Any = _principal.MSPRole
+SignaturePolicyEnvelope: Any = _policies.SignaturePolicyEnvelope
 
 RpcStatus: Any = status_pb2.Status
 

@@ -55,6 +55,7 @@ class Trust:
     def __init__(self, authorities: dict[tuple[str, Kind], list[x509.Certificate]]) -> None:
         self._authorities = authorities
         self._members: dict[tuple[bytes, Kind], Member] = {}
+        self._creators: dict[bytes, Member] = {}
 
     @classmethod
     def of(cls, organisations: Sequence[Organisation]) -> "Trust":
@@ -83,7 +84,22 @@ class Trust:
         self._members[serialized, kind] = member
         return member
 
-    def _check(self, org: str, pem: bytes, kind: Kind) -> Member:
+    def creator(self, serialized: bytes) -> Member:
+        """Who created a transaction: anybody of an organisation with peers, in whatever role. Raises Untrusted."""
+        known = self._creators.get(serialized)
+        if known is not None:
+            return known
+        try:
+            identity = SerializedIdentity.FromString(serialized)
+        except DecodeError:
+            raise Untrusted("a creator's identity cannot be read") from None
+        member = self._check(identity.mspid, identity.id_bytes, "peer", any_role=True)
+        if len(self._creators) >= _MAX_KNOWN:
+            self._creators.clear()
+        self._creators[serialized] = member
+        return member
+
+    def _check(self, org: str, pem: bytes, kind: Kind, *, any_role: bool = False) -> Member:
         authorities = self._authorities.get((org, kind))
         if authorities is None:
             raise Untrusted(
@@ -98,7 +114,7 @@ class Trust:
         units = [
             str(item.value) for item in certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
         ]
-        if kind not in units:
+        if kind not in units and not any_role:
             raise Untrusted(f"{_name(certificate)} of {org} signs as {kind}, but its certificate is for {units}")
         key = certificate.public_key()
         if not isinstance(key, ec.EllipticCurvePublicKey):
