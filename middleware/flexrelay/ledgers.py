@@ -1,16 +1,17 @@
 """The ledgers that a site can hold, by the configuration's `ledger.kind`."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flexrelay.config import Config, ConfigError
 from flexrelay.ledger.embedded import EmbeddedLedger
-from flexrelay.ledger.port import BlockView, GatewaySigner, Ledger, LedgerHost, LedgerUnavailable
+from flexrelay.ledger.port import BlockView, Committed, GatewaySigner, Ledger, LedgerHost, LedgerUnavailable
 
 if TYPE_CHECKING:
     from flexrelay.ledger.fabric import FabricLedger
+    from flexrelay.ledger.fabric.verify import Report
 
 
 class EmbeddedHost:
@@ -75,6 +76,17 @@ class FabricHost:
 
     async def block(self, number: int) -> BlockView:
         return await self._reader().block(number)
+
+    async def find(self, tx_id: str) -> int | None:
+        """The block in which a transaction stands."""
+        found = await self._reader().status(tx_id)
+        return found.block if isinstance(found, Committed) else None
+
+    async def verify(self, progress: Callable[[int, int], None] = lambda done, total: None) -> "Report":
+        """Recompute the channel from block 0; `progress` is told (blocks done, blocks in all)."""
+        from flexrelay.ledger.fabric.verify import verify
+
+        return await verify(self._reader(), progress=progress)
 
     def _reader(self) -> "FabricLedger":
         for ledger in self._open.values():
