@@ -101,7 +101,8 @@ def records_of(pack: Any, labels: Labels, now_s: float) -> list[Record]:
             value = _other(item, labels)
             if value is None and base_value is not None:
                 value = base_value
-        result.append(Record(path, value, time_s, item.get(u_label, base_unit) if u_label in item else base_unit))
+        unit = _text(item[u_label]) if u_label in item else base_unit
+        result.append(Record(path, value, time_s, unit))
     return result
 
 
