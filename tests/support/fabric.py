@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from flexrelay.network import Network, Spec, ensure, parse
+from support.guardian import guarded
 
 ORGS = ("dso", "agga", "aggb")
 CHANNEL = "market"
@@ -59,14 +60,15 @@ def describe(
 
 @contextmanager
 def native(folder: Path, spec: Spec | None = None, *, start_contracts: bool = True) -> Iterator[Network]:
-    """A network that is up; it is ended afterwards, its folder stays."""
+    """A network that is up; it is ended afterwards, also when this process is killed; its folder stays."""
     spec = spec or describe()
     network = Network(spec, folder, ensure(spec.fabric))
-    try:
-        network.up(start_contracts=start_contracts)
-        yield network
-    finally:
-        network.down()
+    with guarded(folder):
+        try:
+            network.up(start_contracts=start_contracts)
+            yield network
+        finally:
+            network.down()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """A native network on this machine: bring it to its description, look at it, change it, end it."""
 
 import signal
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,6 +29,7 @@ from flexrelay.network.waiting import until
 Progress = Callable[[str], None]
 
 _READY_S: Final = 60.0
+_FREE_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +316,7 @@ class Network:
         missing = [program for program in programs if program.name not in running]
         for program in missing:
             for purpose, port in self._ports_of(program.name):
-                if not is_free(port):
+                if not _comes_free(port):
                     raise NetworkError(
                         f"port {port} of {purpose} is taken by another program, and certificates and channels name it: "
                         "stop that program, or remove this network (`flexrelay network down --purge`)"
@@ -370,6 +372,16 @@ class Network:
             heights=found.heights,
             log=str(self.processes.log(process.name)),
         )
+
+
+def _comes_free(port: int) -> bool:
+    """A process that was killed is gone from the list a moment before its sockets are."""
+    deadline = time.monotonic() + _FREE_S
+    while not is_free(port):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def _existing(folder: Folder) -> State:
