@@ -8,6 +8,7 @@ ledger.
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -111,10 +112,15 @@ class Gateway:
         return next((codec for codec in codecs if codec is not None), None)
 
     def checks(self) -> Iterable[Check]:
-        """Readiness: everything that takes readings is connected."""
+        """Readiness: everything that takes readings is connected, and no intent waits for somebody to look."""
         for name, adapter in self.adapters.items():
             detail = f"not connected to {adapter.endpoint}: is it up?"
             yield Check(f"{self.org} adapter {name}", adapter.connected, detail)
+        alarms = self.relay.alarms.standing
+        told = "; ".join(
+            f"intent {alarm.intent_id}, for {alarm.seconds:.0f} s: {alarm.message}" for alarm in alarms[:3]
+        )
+        yield Check(f"{self.org} relay", not alarms, f"{len(alarms)} intents cannot go on: {told}")
 
     def gauges(self) -> Iterable[Gauge]:
         org = {"org": self.org}
@@ -129,6 +135,11 @@ class Gateway:
         )
         yield Gauge("devices", "Enrolled devices", len(self.devices), org)
         yield Gauge("relay_in_flight", "Intents under way", self.relay.in_flight, org)
+        standing = Counter(alarm.kind for alarm in self.relay.alarms.standing)
+        for kind, count in sorted(self.relay.alarms.counts.items()):
+            labels = {**org, "kind": kind}
+            yield Gauge("relay_alarms", "Intents that cannot go on until somebody looks", standing[kind], labels)
+            yield Gauge("relay_troubles", "Attempts that met such a trouble", count, labels, counter=True)
         yield Gauge("ledger_block", "Newest projected block", self.projections.block, org)
         lag = self.revocation.greatest_lag_ms / 1000
         yield Gauge("revocation_lag_seconds_max", "Greatest time from a revocation's timestamp to its effect", lag, org)

@@ -7,7 +7,7 @@ submitted any number of times: the ledger applies it at most once. Reading block
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,12 @@ class OutcomeUnknown(LedgerError):
 
 class Rejected(LedgerError):
     """The ledger will never take this envelope (bad creator, timestamp out of the guard, malformed, too large)."""
+
+
+class NeedsAttention(LedgerError):
+    """Trying again may not help by itself: somebody has to look. `alarm` names the kind, for metrics."""
+
+    alarm: ClassVar[str] = "ledger"
 
 
 class Ledger(Protocol):

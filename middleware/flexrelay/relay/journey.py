@@ -20,6 +20,7 @@ from flexrelay.ledger.port import (
     Ledger,
     LedgerError,
     LedgerUnavailable,
+    NeedsAttention,
     NotFound,
     Prepared,
     Rejected,
@@ -27,6 +28,7 @@ from flexrelay.ledger.port import (
     Validation,
 )
 from flexrelay.outbox import Attempt, CommittedIntent, Entry, ExpiredIntent, Outbox, Outcome, RefusedIntent, State
+from flexrelay.relay.alarms import Alarms
 from flexrelay.relay.follower import Follower
 from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.encoding import b64u
@@ -58,7 +60,14 @@ class Journey:
     """Carries one entry; `run` may be cancelled at any point and started again from what is stored."""
 
     def __init__(
-        self, entry: Entry, ledger: Ledger, outbox: Outbox, follower: Follower, sign: SignIntent | None, pace: Pace
+        self,
+        entry: Entry,
+        ledger: Ledger,
+        outbox: Outbox,
+        follower: Follower,
+        sign: SignIntent | None,
+        pace: Pace,
+        alarms: Alarms,
     ) -> None:
         self._entry = entry
         self._ledger = ledger
@@ -66,6 +75,7 @@ class Journey:
         self._follower = follower
         self._sign = sign
         self._pace = pace
+        self._alarms = alarms
         self._live: list[Attempt] = []
         self._unsent: set[str] = set()
         self._stale: set[str] = set()
@@ -81,6 +91,13 @@ class Journey:
         while True:
             try:
                 outcome = await self._round()
+                self._alarms.over(self._entry.id)
+            except NeedsAttention as error:
+                if self._alarms.met(self._entry.id, self._entry.intent_id, error):
+                    state, tx_id = self._noted
+                    await self._outbox.record_state(self._entry, state, tx_id, f"{error.alarm}: {error}")
+                outcome = None
+                await self._pause()
             except LedgerError as error:
                 logger.info("intent %s: %s; trying again", self._entry.intent_id, error)
                 outcome = None
@@ -273,6 +290,7 @@ class Journey:
         attempt = Attempt(prepared.tx_id, role, prepared.envelope, prepared.result, now, None, None)
         self._live.append(attempt)
         self._unsent.add(attempt.tx_id)
+        self._alarms.over(self._entry.id)
         return attempt
 
     def _state(self, attempt: Attempt, state: State) -> State:

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Self
 
 from flexrelay.ledger.port import Ledger
-from flexrelay.outbox import Outbox, OutboxId
+from flexrelay.outbox import Entry, Outbox, OutboxId
+from flexrelay.relay.alarms import Alarms
 from flexrelay.relay.follower import Follower
 from flexrelay.relay.journey import Journey, Pace, SignIntent
 from flexrelay.relay.lanes import Lanes
@@ -46,6 +47,7 @@ class Relay:
         self._sign = sign
         self._options = options
         self._follower = Follower(ledger, outbox)
+        self.alarms = Alarms()
         self._lanes = Lanes()
         self._carried: dict[int, asyncio.Task[None]] = {}
         self._last = 0
@@ -105,6 +107,10 @@ class Relay:
                 async with asyncio.timeout(self._options.poll_s):
                     await self._changed.wait()
 
+    def _journey(self, entry: Entry) -> Journey:
+        pace = self._options.pace
+        return Journey(entry, self._ledger, self._outbox, self._follower, self._sign, pace, self.alarms)
+
     async def _carry(self, entry: int) -> None:
         """Outermost loop of one entry: what is stored decides where it goes on after a failure."""
         pace = self._options.pace
@@ -113,7 +119,7 @@ class Relay:
                 try:
                     found = await self._outbox.entry(OutboxId(entry))
                     if not found.state.terminal:
-                        await Journey(found, self._ledger, self._outbox, self._follower, self._sign, pace).run()
+                        await self._journey(found).run()
                     break
                 except StoreUnavailable as error:
                     tenant = self._outbox.tenant
@@ -123,6 +129,7 @@ class Relay:
                     logger.exception("entry %s of the outbox of %s failed; again later", entry, self._outbox.tenant)
                     await asyncio.sleep(pace.longest / 4)
         finally:
+            self.alarms.over(entry)
             del self._carried[entry]
         self._lanes.done(entry)
         self._changed.set()

@@ -2,24 +2,31 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
-from flexrelay.ledger.port import LedgerError, LedgerUnavailable
+from flexrelay.ledger.port import LedgerError, LedgerUnavailable, NeedsAttention
 
 
 class ProfileError(LedgerError):
     """The connection profile or a file that it names is not usable. The message names file, field and remedy."""
 
 
-class AccessDenied(LedgerUnavailable):
+class AccessDenied(LedgerUnavailable, NeedsAttention):
     """The network does not know this gateway: wrong organisation, expired or revoked certificate, no such channel."""
 
+    alarm: ClassVar[str] = "access_denied"
 
-class NetworkMismatch(LedgerError):
+
+class NetworkMismatch(NeedsAttention):
     """The network is not what the profile says: channel, chaincode or its version. The message names the remedy."""
 
+    alarm: ClassVar[str] = "network_mismatch"
 
-class Untrusted(LedgerError):
+
+class Untrusted(NeedsAttention):
     """A peer told something that its signatures do not prove: a block, an endorsement, an identity."""
+
+    alarm: ClassVar[str] = "untrusted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +34,20 @@ class EndorsedResult:
     """What one organisation's peer gave for a proposal: its answer, or why there is none.
 
     `digest` is the hex SHA-256 of all that the execution read and wrote (private values stand in it as hashes only).
+    `refusal` is the code with which the contract or its runtime said no; `error` is the whole message.
     """
 
     result: str
     digest: str
     error: str = ""
+    refusal: str = ""
 
 
-class EndorsementMismatch(LedgerError):
+class EndorsementMismatch(NeedsAttention):
     """The organisations' peers gave different results for one proposal: different contract versions, a contract that
     is not deterministic, a peer that is behind, or one that lies. `results` by organisation."""
+
+    alarm: ClassVar[str] = "endorsement_mismatch"
 
     def __init__(self, message: str, results: Mapping[str, EndorsedResult], tx_id: str = "") -> None:
         super().__init__(message, tx_id)

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from flexrelay.ledger.fabric.errors import AccessDenied
 from flexrelay.ledger.fabric.messages import ErrorDetail, RpcStatus
 from flexrelay.ledger.port import LedgerError, LedgerUnavailable, OutcomeUnknown, Rejected
-from flexrelay_contracts.invocation import decode_failure
+from flexrelay_contracts import invocation as contract
 from flexrelay_contracts.refusal import Refused
 
 _DETAILS_KEY: Final = "grpc-status-details-bin"
@@ -63,6 +63,11 @@ class Failure:
         return cls(error.code(), error.details() or "", tuple(details), address)
 
     @property
+    def orgs(self) -> frozenset[str]:
+        """The organisations whose nodes said something."""
+        return frozenset(detail.org for detail in self.details)
+
+    @property
     def not_sent(self) -> bool:
         """Whether there was no connection, so that nothing was done."""
         return self.code is Code.UNAVAILABLE and any(part in self.message.lower() for part in _NOT_CONNECTED)
@@ -105,18 +110,31 @@ def _cut(text: str) -> str:
     return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "…"
 
 
+def contract_failures(failure: Failure) -> list[contract.Failure]:
+    """What contracts, or their runtimes, said themselves, one for each executor that sent something."""
+    found = []
+    for text in (*(detail.message for detail in failure.details), failure.message):
+        start = text.find(_BY_CHAINCODE)
+        said = contract.decode_failure(text[start + len(_BY_CHAINCODE) :]) if start >= 0 else None
+        if said is not None:
+            found.append(said)
+    return found
+
+
+def refusal_code(failure: Failure) -> str:
+    """The code with which an executor refused for good, "" when none did."""
+    return next((said.code for said in contract_failures(failure) if said.code not in _NOT_NOW), "")
+
+
 def raise_contract_failure(failure: Failure, tx_id: str) -> None:
     """Raise the contract's or the runtime's own failure when an executor sent one: Refused, Rejected, or
     LedgerUnavailable when it says that it cannot now."""
-    for text in (*(detail.message for detail in failure.details), failure.message):
-        start = text.find(_BY_CHAINCODE)
-        found = decode_failure(text[start + len(_BY_CHAINCODE) :]) if start >= 0 else None
-        if found is not None and found.kind == "refused":
-            raise found.refusal()
-        if found is not None and found.code in _NOT_NOW:
-            raise LedgerUnavailable(f"the chaincode says {found.code}: {found.message}", tx_id)
-        if found is not None:
-            raise Rejected(f"{found.code}: {found.message}", tx_id)
+    for said in contract_failures(failure):
+        if said.kind == "refused":
+            raise said.refusal()
+        if said.code in _NOT_NOW:
+            raise LedgerUnavailable(f"the chaincode says {said.code}: {said.message}", tx_id)
+        raise Rejected(f"{said.code}: {said.message}", tx_id)
 
 
 def execution_error(failure: Failure, tx_id: str = "") -> LedgerError | Refused:

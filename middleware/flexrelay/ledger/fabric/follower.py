@@ -106,6 +106,8 @@ class Follower:
         self._own: set[str] = set()
         self._heard = float("-inf")
         self._stream: asyncio.Task[None] | None = None
+        self.failure = ""
+        """Why the stream broke last."""
         self.outcomes = Outcomes()
         self.newest: Proof | None = None
         self.peer: PeerChannel | None = None
@@ -162,9 +164,11 @@ class Follower:
             try:
                 await self._stream
             except Untrusted as error:
-                self._pool.lied(peer, str(error))
+                self.failure = str(error)
+                self._pool.lied(peer, self.failure)
             except (LedgerError, ProfileError) as error:
-                self._pool.failed(peer, str(error))
+                self.failure = str(error)
+                self._pool.failed(peer, self.failure)
             except asyncio.CancelledError:
                 own = asyncio.current_task()
                 if not self._stream.done() or (own is not None and own.cancelling()):

@@ -10,7 +10,13 @@ import grpc.aio
 
 from flexrelay.ledger.fabric.channel import PeerChannel
 from flexrelay.ledger.fabric.errors import EndorsedResult, EndorsementMismatch, Untrusted
-from flexrelay.ledger.fabric.failures import Failure, execution_error, raise_contract_failure, submit_error
+from flexrelay.ledger.fabric.failures import (
+    Failure,
+    execution_error,
+    raise_contract_failure,
+    refusal_code,
+    submit_error,
+)
 from flexrelay.ledger.fabric.identity import Identity
 from flexrelay.ledger.fabric.messages import (
     EndorseRequest,
@@ -113,7 +119,7 @@ class Gateway:
         async with self._room:
             for peer in self._pool.order(own_only=bool(transient)):
                 try:
-                    payload, endorsed = await self._endorse_at(peer, unsigned, signed, orgs)
+                    payload, endorsed = await self._endorse_at(peer, unsigned, signed, orgs, private=bool(transient))
                 except LedgerUnavailable as found:
                     _LOG.warning("no endorsement through peer %s of %s: %s", peer.address, peer.org, found)
                     error = error or found
@@ -127,7 +133,7 @@ class Gateway:
         raise error or LedgerUnavailable("the profile names no peer that could be asked", unsigned.tx_id)
 
     async def _endorse_at(
-        self, peer: PeerChannel, unsigned: Unsigned, signed: Any, orgs: Sequence[str]
+        self, peer: PeerChannel, unsigned: Unsigned, signed: Any, orgs: Sequence[str], *, private: bool
     ) -> tuple[bytes, Endorsed]:
         request = EndorseRequest(
             transaction_id=unsigned.tx_id,
@@ -139,14 +145,19 @@ class Gateway:
             response = await peer.endorse(request, self._limits.endorse_s)
         except grpc.aio.AioRpcError as rpc_error:
             failure = Failure.of(rpc_error, peer.address)
+            if failure.mismatch or _refused_elsewhere(failure, peer, orgs):
+                asked = orgs or (self._trust.orgs("peer") if not private else {peer.org, *failure.orgs})
+                results = await self._each(peer, unsigned, signed, sorted(asked))
+                if _disagree(results):
+                    raise EndorsementMismatch(
+                        f"the organisations' peers disagree on this transaction: {_disagreement(results)}",
+                        results,
+                        unsigned.tx_id,
+                    ) from None
+                if not any(item.refusal for item in results.values()):  # one of them was a block behind
+                    text = "the organisations' peers disagreed, and agree by now"
+                    raise LedgerUnavailable(text, unsigned.tx_id) from None
             raise_contract_failure(failure, unsigned.tx_id)
-            if failure.mismatch:
-                results = await self._each(peer, unsigned, signed, orgs or self._trust.orgs("peer"))
-                raise EndorsementMismatch(
-                    f"the organisations' peers disagree on this transaction: {_disagreement(results)}",
-                    results,
-                    unsigned.tx_id,
-                ) from None
             if failure.peer_failed:
                 self._pool.failed(peer, failure.message, hangs=failure.hangs)
             raise execution_error(failure, unsigned.tx_id) from None
@@ -169,7 +180,8 @@ class Gateway:
                 response = await peer.endorse(request, self._limits.endorse_s)
                 endorsed = check_endorsed(unsigned, response.prepared_transaction.payload, self._trust, [org])
             except grpc.aio.AioRpcError as rpc_error:
-                found[org] = EndorsedResult("", "", Failure.of(rpc_error, peer.address).text())
+                failure = Failure.of(rpc_error, peer.address)
+                found[org] = EndorsedResult("", "", failure.text(), refusal_code(failure))
             except Untrusted as error:
                 found[org] = EndorsedResult("", "", str(error))
             else:
@@ -218,6 +230,19 @@ def _execution_failure(failure: Failure) -> LedgerError | Refused:
     except (Refused, Rejected, LedgerUnavailable) as found:
         return found
     return execution_error(failure)
+
+
+def _refused_elsewhere(failure: Failure, peer: PeerChannel, orgs: Sequence[str]) -> bool:
+    """Whether only other organisations' peers failed: then what a contract said there is not the whole truth. That peer
+    may be a block behind, or run another version."""
+    there = failure.orgs
+    return bool(there) and peer.org not in there and (not orgs or peer.org in orgs) and bool(refusal_code(failure))
+
+
+def _disagree(results: Mapping[str, EndorsedResult]) -> bool:
+    """Whether two peers executed the contract with different ends; a peer that cannot be reached has none."""
+    ends = {item.digest or item.refusal for item in results.values()}
+    return len(ends - {""}) > 1
 
 
 def _disagreement(results: Mapping[str, EndorsedResult]) -> str:

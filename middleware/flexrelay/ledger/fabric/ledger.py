@@ -154,8 +154,9 @@ class FabricLedger:
         """Why nothing may be known of the network now, or what another organisation's peer contradicts (that stays:
         what was delivered is delivered). "" when the blocks are followed and the peers agree."""
         if self._follower.heard_within(_SILENT_S):
-            return self._witness.trouble
-        return f"no peer has given {self.org}'s gateway a sign of life for {_SILENT_S:.0f} s"
+            return self._witness.trouble or self._pool.trouble
+        why = f" ({self._follower.failure})" if self._follower.failure else ""
+        return f"no peer has given {self.org}'s gateway a sign of life for {_SILENT_S:.0f} s{why}"
 
     async def evaluate(self, function: str, args: Mapping[str, Any]) -> Any:
         try:

@@ -23,6 +23,7 @@ class PeerPool:
         self._others = [peer for peer in peers if peer.org != org]
         self._now = now
         self._rests: dict[str, tuple[float, float]] = {}
+        self._lies: dict[str, tuple[float, str]] = {}
 
     def order(self, *, own_only: bool = False) -> list[PeerChannel]:
         """All peers in the order in which to try them."""
@@ -46,8 +47,18 @@ class PeerPool:
 
     def lied(self, peer: PeerChannel, why: str) -> None:
         """What it told is not proved by its signatures: it is the last to be asked for some minutes."""
+        self._lies[peer.address] = (self._now() + _DISTRUST_S, why)
         self._rests[peer.address] = (self._now() + _DISTRUST_S, _LONGEST_REST_S)
         _LOG.error("peer %s of %s is not believed for %.0f s: %s", peer.address, peer.org, _DISTRUST_S, why)
+
+    @property
+    def trouble(self) -> str:
+        """Which peers are not believed now, and why; "" when all are."""
+        now = self._now()
+        found = [
+            f"peer {address} is not believed: {why}" for address, (until, why) in self._lies.items() if until > now
+        ]
+        return "; ".join(found)
 
     def good(self, peer: PeerChannel) -> None:
         if self._rests and (found := self._rests.get(peer.address)) and found[0] <= self._now():
