@@ -15,7 +15,7 @@ from flexrelay.app import Level, Site, open_site
 from flexrelay.cli.folder import Folder, in_use
 from flexrelay.cli.output import Json, err, explained, out
 from flexrelay.collector import settle
-from flexrelay.config import Config, load
+from flexrelay.config import FILE_NAME, Config, ConfigError, load
 from flexrelay.ledger.embedded import LedgerLocked
 
 
@@ -24,11 +24,17 @@ def run(
     http_port: Annotated[
         int, typer.Option(min=-1, max=65535, help="Instead of http.port of the configuration; 0 takes a free one.")
     ] = -1,
+    ledger: Annotated[str, typer.Option(help="Run only on this kind of ledger: embedded or fabric.")] = "",
     json_: Json = False,
 ) -> None:
     """Run the gateways until SIGINT or SIGTERM; with --json one line says when they are up."""
     with explained(json_):
         config = load(folder)
+        if ledger not in ("", config.ledger.kind):
+            raise ConfigError(
+                f"{folder / FILE_NAME}: ledger.kind is {config.ledger.kind}, not {ledger}; a folder keeps its ledger: "
+                "`flexrelay init FOLDER --profile ORG=FILE` makes one on Fabric"
+            )
         logging.getLogger().setLevel(config.log_level)
         asyncio.run(_serve(folder, config, http_port, json_))
 

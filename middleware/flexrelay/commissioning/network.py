@@ -74,11 +74,11 @@ class NetworkPlan:
         taken = sorted(_RESERVED.intersection(self.orgs))
         if taken:
             raise CommissioningError(f"organisation {taken[0]!r}: the data folder has a folder of this name already")
-        for org in (*self.orgs, *self.profiles) if self.profiles else ():
-            if org not in self.profiles:
-                raise CommissioningError(f"organisation {org!r} has no connection profile: --profile {org}=FILE")
+        for org in (*self.profiles, *self.orgs) if self.profiles else ():
             if org not in self.orgs:
                 raise CommissioningError(f"a connection profile is given for {org!r}, which is not named: --org {org}")
+            if org not in self.profiles:
+                raise CommissioningError(f"organisation {org!r} has no connection profile: --profile {org}=FILE")
             if not self.profiles[org].is_file():
                 raise CommissioningError(f"the connection profile {self.profiles[org]} of {org} does not exist")
         if self.holidays not in ("", "de"):
