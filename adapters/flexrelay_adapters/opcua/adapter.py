@@ -40,6 +40,8 @@ RETRY_ITEMS_S = 60.0
 """After it the variables that the server did not let us watch are tried again."""
 SAVE_S = 2.0
 """Between two writings of what is remembered over a restart, at least."""
+_TOO_MANY = 0x8078_0000
+"""BadTooManyPublishRequests."""
 _MARGIN = 2.5
 """Keep-alive times without a response after which the connection counts as dead."""
 
@@ -97,6 +99,8 @@ class OpcuaAdapter:
         self.trouble = ""
         """Why it is not connected now."""
         self._under_way: set[str] = set()
+        self.publish_requests = config.publish_requests
+        """How many publish requests wait at the server: fewer than configured when it takes no more."""
 
     def validate(self) -> None:
         """Check what the model cannot: the certificate and the files. Raises ValueError naming the field."""
@@ -290,6 +294,10 @@ class OpcuaAdapter:
         self, connection: Connection, subscription: Subscription, waiting: Sequence[int], sink: Sink
     ) -> None:
         """What the server still keeps unacknowledged of a subscription that was taken over."""
+        newer = [sequence for sequence in waiting if sequence > self._sequence]
+        if newer and min(newer) > self._sequence + 1:
+            log.warning("%s: the server has dropped notifications that were not acknowledged", self.name)
+            await self._catch_up(connection, sink)
         for sequence in sorted(waiting):
             if sequence <= self._sequence:
                 self._unacknowledged.append((subscription.number, sequence))  # on disk; only the server does not know
@@ -306,7 +314,7 @@ class OpcuaAdapter:
         patience = max(_MARGIN * subscription.keep_alive_s, self.config.timeout_s)
         try:
             while True:
-                while len(under_way) < self.config.publish_requests:
+                while len(under_way) < self.publish_requests:
                     under_way.append(asyncio.create_task(connection.publish(acknowledge), name=f"{self.name} publish"))
                     acknowledge = []
                 first: asyncio.Task[Publish] = under_way[0]
@@ -315,16 +323,34 @@ class OpcuaAdapter:
                 if not first.done():
                     why = "the server does not answer any more" if lost.done() else f"nothing came for {patience:.0f} s"
                     raise ConnectionLost(f"{self.config.url}: {why}")
-                ready = [under_way.popleft().result()]
-                while under_way and under_way[0].done():
-                    ready.append(under_way.popleft().result())
-                acknowledge = await self._store(ready, sink)
+                ready: list[Publish] = []
+                end: ConnectionLost | None = None
+                while end is None and under_way and under_way[0].done():
+                    try:
+                        publish = self._published(under_way.popleft())
+                    except ConnectionLost as error:
+                        end = error  # what came before it is stored all the same
+                    else:
+                        ready += [publish] if publish is not None else []
+                acknowledge += await self._store(ready, sink)
+                if end is not None:
+                    raise end
                 self._failures = 0
         finally:
             self._unacknowledged = acknowledge
             for task in (lost, *under_way):
                 task.cancel()
             await asyncio.gather(lost, *under_way, return_exceptions=True)
+
+    def _published(self, task: asyncio.Task[Publish]) -> Publish | None:
+        """What a publish request brought; None when the server takes fewer of them. Raises ConnectionLost."""
+        try:
+            return task.result()
+        except ConnectionLost as error:
+            if error.status != _TOO_MANY or self.publish_requests == 1:
+                raise
+            self.publish_requests -= 1
+            return None
 
     async def _store(self, ready: Sequence[Publish], sink: Sink) -> list[tuple[int, int]]:
         """Return what may be acknowledged, when it is on disk. While the sink refuses, it is tried again with what is

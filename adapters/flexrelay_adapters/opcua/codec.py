@@ -1,8 +1,9 @@
 """Frames of OPC UA data changes and history → measurements.
 
 Changes of one device with the same instant (in ms) are one measurement. The StatusCode decides about a value: Bad ones
-are left out, Uncertain ones are taken; both flag the measurement. Values become registers as everywhere in flexrelay
-(`flexrelay_sdk.mapping.Conversion`): exactly, by their shortest decimal, rounded half to even.
+are left out, Uncertain ones are taken; both flag the measurement. Overflow notes a gap before it. Values become
+registers as everywhere in flexrelay (`flexrelay_sdk.mapping.Conversion`): exactly, by their shortest decimal, rounded
+half to even.
 """
 
 import struct
@@ -11,7 +12,18 @@ from typing import Final, NamedTuple
 
 from flexrelay_adapters.opcua.config import NodeSource, OpcuaConfig
 from flexrelay_adapters.opcua.frame import nodes_of, open_frame
-from flexrelay_adapters.opcua.wire import BAD, HEAD, LAYOUTS, LIMITS, UNCERTAIN, Item, Malformed, item_at, milliseconds
+from flexrelay_adapters.opcua.wire import (
+    BAD,
+    HEAD,
+    LAYOUTS,
+    LIMITS,
+    OVERFLOW,
+    UNCERTAIN,
+    Item,
+    Malformed,
+    item_at,
+    milliseconds,
+)
 from flexrelay_schemas.canonical import MAX_INTEGER
 from flexrelay_schemas.measurement import Measurement
 from flexrelay_schemas.quality import Notice, Provenance
@@ -224,6 +236,7 @@ class _Readings:
     def __init__(self) -> None:
         self._registers: dict[int, dict[str, int]] = {}
         self._flagged: set[int] = set()
+        self._gaps: set[int] = set()
         self._first: DecodeError | None = None
 
     @property
@@ -249,13 +262,15 @@ class _Readings:
             return
         if item.status & UNCERTAIN:
             self._flagged.add(instant)
+        if item.status & OVERFLOW == OVERFLOW:
+            self._gaps.add(instant)
         self._registers.setdefault(instant, {})[register.name] = value
 
     def measurements(self) -> tuple[Measurement, ...]:
         """By instant. Raises DecodeError with the first reason when not one value can be taken."""
         if not self._registers:
             raise self._first or DecodeError("no_value", "the frame holds no value")
-        flagged = self._flagged
+        flagged, gaps = self._flagged, self._gaps
         return tuple(
             [
                 Measurement(
@@ -264,7 +279,8 @@ class _Readings:
                     registers,
                     None,
                     Provenance.GATEWAY_ATTESTED,
-                    Notice.DEVICE_FLAGGED if instant in flagged else Notice.NONE,
+                    (Notice.DEVICE_FLAGGED if instant in flagged else Notice.NONE)
+                    | (Notice.GAP if instant in gaps else Notice.NONE),
                 )
                 for instant, registers in sorted(self._registers.items())
             ]

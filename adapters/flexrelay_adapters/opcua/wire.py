@@ -142,6 +142,8 @@ UNCERTAIN: Final = 0x4000_0000
 """Severity bits of a StatusCode (Part 4 §7.39)."""
 STATUS_MASK: Final = 0xFFFF_0000
 """Without the bits that say how the value came about."""
+OVERFLOW: Final = 0x0480
+"""InfoType DataValue with the Overflow bit: the server's queue has run over, values before this one are lost."""
 NOTHING_YET: Final = 0x8032_0000
 """BadWaitingForInitialData: the server has not got a value of the device so far."""
 

@@ -87,6 +87,23 @@ async def test_the_adapter_reads_and_commands_them(tmp_path: Path) -> None:
             assert simulator.stats.commands == 2 and sink.dead == []
 
 
+async def test_a_server_that_takes_few_publish_requests(tmp_path: Path) -> None:
+    url = f"opc.tcp://127.0.0.1:{free_port()}/flexrelay"
+    async with simulated({"url": url}, tmp_path) as (_, devices):
+        section = {
+            "url": url,
+            "security": "None",
+            "publishing_ms": 100.0,
+            "publish_requests": 32,
+            "state": str(tmp_path),
+            "devices": device_sections(devices),
+        }
+        adapter, sink = OpcuaAdapter(OpcuaConfig.from_section("sim", section)), RecordingSink()
+        async with running(adapter, sink, connect_s=PATIENCE_S):
+            await until(lambda: len(sink.batches) >= 5, PATIENCE_S, "readings")
+            assert adapter.stats.connections == 1 and adapter.publish_requests < 32
+
+
 async def test_a_client_of_node_opcua(tmp_path: Path) -> None:
     need_node_opcua()
     url = f"opc.tcp://127.0.0.1:{free_port()}/flexrelay"

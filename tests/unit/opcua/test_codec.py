@@ -62,6 +62,8 @@ def test_bad_values_are_left_out_and_uncertain_ones_flagged() -> None:
     assert measurement.registers == {"voltage_mv": 2000} and measurement.notice is Notice.DEVICE_FLAGGED
     (measurement,) = codec.decode(frame(item(3, 2.0, status=0x0000_0400))).measurements  # Good, with an info bit
     assert measurement.notice is Notice.NONE
+    (measurement,) = codec.decode(frame(item(3, 2.0, status=0x0000_0480))).measurements  # the queue has run over
+    assert measurement.notice is Notice.GAP
 
 
 @pytest.mark.parametrize(
