@@ -13,6 +13,7 @@ from flexrelay_adapters.lwm2m.coap.blockwise import Assemblies, complete
 from flexrelay_adapters.lwm2m.coap.codes import CONTENT_FORMAT, GET
 from flexrelay_adapters.lwm2m.coap.layer import Exchange, MessageLayer, NoAnswer, Timing
 from flexrelay_adapters.lwm2m.coap.message import Option, path_options
+from flexrelay_adapters.lwm2m.coap.peer import Peer
 from flexrelay_adapters.lwm2m.coap.udp import UdpEndpoint
 from flexrelay_adapters.lwm2m.codec import Lwm2mCodec, Override, channel
 from flexrelay_adapters.lwm2m.commands import Commander
@@ -180,7 +181,7 @@ class Lwm2mAdapter:
         if config.coap is not None:
             self.plain.open(config.coap.host, config.coap.port)
         if config.coaps is not None:
-            self.dtls = DtlsTransport(config.coaps, self.layer.receive, gone=self.layer.forget)
+            self.dtls = DtlsTransport(config.coaps, self.layer.receive, gone=self._gone)
             self.dtls.open()
         buffers = [endpoint.buffer_bytes for endpoint in self._endpoints()]
         log.info("%s: serves %s, receive buffers of %s bytes", self.name, self.endpoint, buffers)
@@ -230,6 +231,10 @@ class Lwm2mAdapter:
             observer.cancel()
         if self._keeper is not None:
             self._keeper.remove(exchange, registration)
+
+    def _gone(self, peer: Peer) -> None:
+        self.layer.forget(peer)
+        self.registrations.lost(peer)
 
     def take(self, exchange: Exchange, frame: Frame) -> None:
         if not self._offer(exchange, frame):

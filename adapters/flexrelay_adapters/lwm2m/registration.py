@@ -147,7 +147,7 @@ class Registrations:
             peer,
         )
         self.adopt(registration)
-        self.wake(registration, now)
+        self.wake(registration, peer, now)
         return registration
 
     def adopt(self, registration: Registration) -> None:
@@ -173,14 +173,17 @@ class Registrations:
         if objects:
             registration.objects = objects
         registration.seen_at = now
-        registration.peer = peer
         registration.address = (peer.address[0], peer.address[1])
         registration.secure = peer.secure
-        self.wake(registration, now)
+        self.wake(registration, peer, now)
 
-    def wake(self, registration: Registration, now: float) -> None:
-        """The device was heard: in queue mode it listens for a while (OMA Core §6.5)."""
+    def wake(self, registration: Registration, peer: Peer, now: float) -> None:
+        """The device was heard: in queue mode it listens for a while (OMA Core §6.5). From another peer than before (a
+        new session, another port) means that it is reached there now, and may have forgotten what is observed."""
         registration.awake_until = now + self._awake_s
+        if registration.peer is not peer:
+            registration.peer = peer
+            registration.unobserved = True
         if self._waiters:
             for waiter in self._waiters.pop(registration.credential, ()):
                 if not waiter.done():
@@ -202,6 +205,12 @@ class Registrations:
     def reachable(self, registration: Registration, now: float) -> bool:
         """Whether something may be sent to it now."""
         return registration.peer is not None and (not registration.queue or now < registration.awake_until)
+
+    def lost(self, peer: Peer) -> None:
+        """The peer's session is over: its device cannot be reached until it is heard again."""
+        registration = self._by_credential.get(peer.credential)
+        if registration is not None and registration.peer is peer:
+            registration.peer = None
 
     def remove(self, registration: Registration) -> None:
         self._by_id.pop(registration.id, None)

@@ -104,7 +104,7 @@ class Server:
         if path is None:
             return False
         now = self._wall()
-        self._registrations.wake(registration, now)
+        self._registrations.wake(registration, peer, now)
         if message.code != codes.CONTENT or message.option(OBSERVE) is None:
             registration.observed.pop(message.token, None)  # the observation is over (RFC 7641 §3.2)
             self.layer.acknowledge(exchange)
@@ -135,7 +135,7 @@ class Server:
             self._refuse(exchange, codes.UNSUPPORTED_FORMAT)
             return
         now = self._wall()
-        self._registrations.wake(registration, now)
+        self._registrations.wake(registration, peer, now)
         self._duties.take(
             exchange, Frame(PROTOCOL, peer.credential, payload, int(now * 1000), channel(SEND, content_format))
         )

@@ -1,0 +1,225 @@
+"""DTLS sessions: who gets one, how long it lasts, and what strangers and replays can do."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from support.certificates import Authority, Pair
+
+from flexrelay_adapters.lwm2m import Lwm2mAdapter
+from flexrelay_adapters.lwm2m.coap import codes
+from flexrelay_adapters.lwm2m.coap.layer import Timing
+from flexrelay_adapters.lwm2m.device import DeviceClient, Security, Tree
+from flexrelay_adapters.lwm2m.dtls.transport import DtlsTransport
+from flexrelay_adapters.lwm2m.formats import Record
+from flexrelay_sdk.testkit import RecordingSink, until
+
+from .conftest import KEY, Serve
+
+OTHER = "ff" * 16
+
+
+def device(adapter: Lwm2mAdapter, security: Security, **changes: Any) -> DeviceClient:
+    tree = Tree({(1, 0, 0): 1, (3305, 0, 5800): 1.0})
+    timing = Timing(ack_timeout_s=0.5)
+    return DeviceClient(("127.0.0.1", adapter.coaps_port), "meter", tree, security=security, timing=timing, **changes)
+
+
+def psk(identity: str = "meter-1", key: str = KEY) -> Security:
+    return Security(identity=identity, key=bytes.fromhex(key))
+
+
+def certified(pair: Pair, authority: Authority) -> Security:
+    return Security(ca=authority.ca, certificate=pair.certificate, private_key=pair.key)
+
+
+def reading(value: int) -> list[Record]:
+    return [Record((3305, 0, 5800), float(value), time.time())]
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    path = tmp_path / "keys"
+    path.write_text(f"meter-1:{KEY}\nmeter-2:{OTHER}\n")
+    return path
+
+
+def transport(adapter: Lwm2mAdapter) -> DtlsTransport:
+    assert adapter.dtls is not None
+    return adapter.dtls
+
+
+async def test_two_devices_with_keys(serve: Serve, sink: RecordingSink, keys: Path) -> None:
+    async with serve(coap=None, coaps={"port": 0, "psk_file": "keys"}, observe=()) as adapter:
+        for number, key in ((1, KEY), (2, OTHER)):
+            client = device(adapter, psk(f"meter-{number}", key))
+            await client.open()
+            await client.register()
+            assert await client.send(reading(number)) == codes.CHANGED
+            client.close()
+        assert [frame.credential for frame in sink.frames] == ["meter-1", "meter-2"]
+        await until(lambda: len(transport(adapter)) == 0, 5, "the end of the sessions")
+        assert [registration.peer for registration in adapter.registrations] == [None, None]
+
+
+async def test_a_key_that_is_added_counts_at_once(serve: Serve, keys: Path) -> None:
+    async with serve(coap=None, coaps={"port": 0, "psk_file": "keys"}, observe=()) as adapter:
+        stranger = device(adapter, psk("meter-3", KEY))
+        with pytest.raises(ConnectionError):
+            await stranger.open()
+        stranger.close()
+        keys.write_text(keys.read_text() + f"meter-3:{KEY}\n")
+        await asyncio.sleep(1.1)
+        client = device(adapter, psk("meter-3", KEY))
+        await client.open()
+        await client.register()
+        client.close()
+
+
+async def test_a_device_that_starts_anew_at_its_address(serve: Serve, sink: RecordingSink, keys: Path) -> None:
+    """It lost its session without a word, and its address stays: the new session takes the old one's place."""
+    async with serve(coap=None, coaps={"port": 0, "psk_file": "keys"}, observe=()) as adapter:
+        client = device(adapter, psk())
+        await client.open()
+        await client.register()
+        port = client.address[1]
+        client.close(say=False)
+        with pytest.MonkeyPatch.context() as patch:
+            real = socket.socket.bind
+            patch.setattr(socket.socket, "bind", lambda sock, address: real(sock, (address[0], port)), raising=False)
+            again = device(adapter, psk())
+            await again.open()
+        assert again.address[1] == port
+        await again.register()
+        assert await again.send(reading(5)) == codes.CHANGED
+        assert len(transport(adapter)) == 1 and len(adapter.registrations) == 1
+        again.close()
+
+
+async def test_strangers_keep_nothing_and_disturb_nobody(serve: Serve, sink: RecordingSink, keys: Path) -> None:
+    """ClientHellos without a cookie, replayed ones from elsewhere, and records of no session."""
+    async with serve(coap=None, coaps={"port": 0, "psk_file": "keys", "max_handshakes": 5}, observe=()) as adapter:
+        seen: list[bytes] = []
+        real = transport(adapter).endpoint
+        assert real is not None
+        receive = real._receive
+
+        def note(address: tuple[str, int], data: bytes) -> None:
+            seen.append(data)
+            receive(address, data)
+
+        real._receive = note
+        client = device(adapter, psk())
+        await client.open()
+        await client.register()
+        hellos = [data for data in seen if data[0] == 22 and data[13] == 1]
+        assert len(hellos) == 2  # without and with a cookie
+        strangers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(20)]
+        for number, stranger in enumerate(strangers):
+            stranger.bind((f"127.0.50.{number + 1}", 0))
+            for data in (*hellos, seen[-1], b"\x16\xfe\xfd" + bytes(40), b""):
+                stranger.sendto(data, ("127.0.0.1", adapter.coaps_port))
+        await asyncio.sleep(0.3)
+        assert len(transport(adapter)) == 1 and len(transport(adapter)._shaking) == 0
+        assert await client.send(reading(6)) == codes.CHANGED
+        for stranger in strangers:
+            stranger.close()
+        client.close()
+
+
+async def test_certificates(serve: Serve, sink: RecordingSink, tmp_path: Path) -> None:
+    authority, foreign = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
+    server = authority.server()
+    section = {"port": 0, "ca": authority.ca, "certificate": server.certificate, "key": server.key}
+    async with serve(coap=None, coaps=section, observe=()) as adapter:
+        client = device(adapter, certified(authority.client("meter-9"), authority))
+        await client.open()
+        await client.register()
+        assert await client.send(reading(9)) == codes.CHANGED
+        assert sink.frames[-1].credential == "meter-9"
+        client.close()
+        bad = {
+            "another authority": certified(foreign.client("meter-9"), authority),
+            "expired": certified(short_lived(authority, tmp_path, "meter-9", expired=True), authority),
+            "no name": certified(short_lived(authority, tmp_path, "", expired=False), authority),
+            "a plain address as a name": certified(
+                short_lived(authority, tmp_path, "udp:127.0.0.1", expired=False), authority
+            ),
+            "no certificate": Security(ca=authority.ca),
+        }
+        for why, security in bad.items():
+            stranger = device(adapter, security)
+            refused = False
+            try:
+                await stranger.open()
+                async with asyncio.timeout(2):
+                    await stranger.register()
+            except (ConnectionError, TimeoutError):
+                refused = True
+            finally:
+                stranger.close(say=False)
+            assert refused, why
+        assert {registration.credential for registration in adapter.registrations} == {"meter-9"}
+
+
+async def test_a_session_ends_with_its_certificate_or_when_idle(serve: Serve, keys: Path) -> None:
+    async with serve(coap=None, coaps={"port": 0, "psk_file": "keys", "idle_s": 5}, observe=()) as adapter:
+        client = device(adapter, psk())
+        await client.open()
+        dtls = transport(adapter)
+        (session,) = dtls._sessions.values()
+        dtls._end_old(time.monotonic() + 1)
+        assert len(dtls) == 1
+        session.expires_at = time.time() - 1
+        dtls._end_old(time.monotonic())
+        assert len(dtls) == 0
+        again = device(adapter, psk())
+        await again.open()
+        dtls._end_old(time.monotonic() + 10)
+        assert len(dtls) == 0
+        client.close()
+        again.close()
+
+
+async def test_sessions_are_bounded(serve: Serve, keys: Path) -> None:
+    async with serve(coap=None, coaps={"port": 0, "psk_file": "keys", "max_sessions": 3}, observe=()) as adapter:
+        clients = [device(adapter, psk()) for _ in range(5)]
+        for client in clients:
+            await client.open()
+        assert len(transport(adapter)) == 3
+        await clients[-1].register()
+        for client in clients:
+            client.close()
+
+
+def short_lived(authority: Authority, folder: Path, name: str, *, expired: bool) -> Pair:
+    """A certificate that ended an hour ago, or one with a strange name."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    now = dt.datetime.now(dt.UTC)
+    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else []
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([*attributes, x509.NameAttribute(NameOID.ORGANIZATION_NAME, "meters")]))
+        .issuer_name(authority._name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(days=2))
+        .not_valid_after(now + dt.timedelta(hours=-1 if expired else 1))
+    )
+    pair = Pair(folder / f"strange-{expired}-{len(name)}.pem", folder / f"strange-{expired}-{len(name)}.key")
+    signed = builder.sign(authority._key, hashes.SHA256())
+    pair.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    pair.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return pair

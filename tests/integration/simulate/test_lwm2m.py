@@ -1,0 +1,85 @@
+"""`flexrelay simulate` over LwM2M: readings come in through the adapter, and commands act."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from flexrelay_adapters.lwm2m import Lwm2mAdapter, make_adapter
+from flexrelay_adapters.lwm2m.simulator import Lwm2mSimulator, make_simulator, psk_of
+from flexrelay_sdk import Command, CommandState
+from flexrelay_sdk.quality.check import NoNativeCodec
+from flexrelay_sdk.simulation import Plan, Profile, make_devices
+from flexrelay_sdk.testkit import Life, RecordingSink, running, until
+
+T0 = 1_463_738_400_000
+PROFILE = {
+    "step_s": 60,
+    "series": {"home": [400, 900, -300], "roof": [0, 2_000, 4_000]},
+    "devices": [
+        {"kind": "meter", "series": "home"},
+        {"kind": "pv", "series": "roof"},
+        {"kind": "battery", "parameters": {"rated_w": 3_000, "ramp_w": 500}},
+    ],
+}
+
+
+def simulator(adapter: Lwm2mAdapter, folder: Path, *, psk: bool) -> Lwm2mSimulator:
+    devices = make_devices(Profile.model_validate(PROFILE), 3, "seed", T0)
+    plan = Plan(T0, time.time_ns() // 1_000_000, interval_s=10.0, rate=20)
+    section = {"port": adapter.coaps_port if psk else adapter.coap_port, "psk": psk, "rated_w": 3_000}
+    made = make_simulator(section, folder, devices, plan, "seed")
+    assert isinstance(made, Lwm2mSimulator)
+    return made
+
+
+@pytest.mark.parametrize("psk", [False, True])
+async def test_readings_and_commands(tmp_path: Path, psk: bool) -> None:
+    names = ("meter-1", "pv-2", "battery-3")
+    (tmp_path / "keys").write_text("".join(f"{name}:{psk_of('seed', name).hex()}\n" for name in names))
+    section = {
+        "coap": {"port": 0},
+        "coaps": {"port": 0, "psk_file": "keys"},
+        "observe": (),
+        "commands": {"rated_w": 3_000},
+    }
+    adapter = make_adapter("field", section, tmp_path, NoNativeCodec())
+    sink = RecordingSink()
+    async with running(adapter, sink):
+        devices = simulator(adapter, tmp_path, psk=psk)
+        living = asyncio.create_task(devices.run())
+        try:
+            await until(lambda: len({frame.credential for frame in sink.frames}) == 3, 20, "readings of all three")
+            expected = set(names) if psk else {f"udp:127.100.0.{number}" for number in (1, 2, 3)}
+            assert {frame.credential for frame in sink.frames} == expected
+            (first,) = [s.measurements for s in sink.stored if s.frame.credential == devices.credential(0)][:1]
+            assert first[0].observed_at == T0 + 10_000 and first[0].registers["power_w"] == 400
+            parameters = {"power_w": 1_500, "from_ms": T0, "until_ms": T0 + 3_600_000}
+            expires_at = time.time_ns() // 1_000_000 + 15_000
+            life = Life()
+            command = Command("c-1", "did:x", devices.credential(2), "set_power", parameters, expires_at, "order")
+            await adapter.execute(command, life)
+            assert life.states == [CommandState.QUEUED, CommandState.SENT, CommandState.ACKED]
+            battery = devices.credential(2)
+            await until(
+                lambda: any(
+                    m.registers.get("power_w") == 1_500
+                    for stored in sink.stored
+                    if stored.frame.credential == battery
+                    for m in stored.measurements
+                ),
+                20,
+                "the battery's power",
+            )
+            refused = Life()
+            await adapter.execute(
+                Command("c-2", "did:x", devices.credential(0), "set_power", parameters, expires_at, "order"), refused
+            )
+            assert refused.states[-1] is CommandState.FAILED  # a meter obeys nobody
+        finally:
+            living.cancel()
+            await asyncio.gather(living, return_exceptions=True)
+    assert sink.dead == [] and sink.faults == []
