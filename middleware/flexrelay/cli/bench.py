@@ -24,8 +24,17 @@ BENCHES = {
     "clear_pay_as_bid": "clearing",
     "merkle": "merkle",
     "opcua_changes": "opcua",
+    "fabric_throughput_16": "fabric.throughput",
+    "fabric_throughput_64": "fabric.throughput",
+    "fabric_throughput_128": "fabric.throughput",
+    "fabric_cpu_64": "fabric.throughput",
+    "fabric_latency_1": "fabric.throughput",
+    "fabric_settle_10k_keys": "fabric.settle",
+    "fabric_readings_anchored": "fabric.readings",
+    "fabric_raft_leader_pause": "fabric.pause",
+    "fabric_bft_leader_pause": "fabric.pause",
 }
-LONG = {"memory_growth": "growth"}
+LONG = {"memory_growth": "growth", "fabric_memory": "fabric.memory"}
 """Ten minutes; only when asked for by name."""
 
 
