@@ -161,12 +161,12 @@ class Lwm2mAdapter:
             )
             self._keeper = Keeper(store, answer=self.server.answer, release=self.layer.release)
             try:
+                self._open()
                 async with asyncio.TaskGroup() as group:
                     self._group = group
                     group.create_task(self._intake.run(sink), name=f"{self.name} readings")
                     group.create_task(self._keeper.run(), name=f"{self.name} registrations")
                     group.create_task(self._tidy(), name=f"{self.name} tidy")
-                    self._open()
                     self._resume(store.load())
                     self._online.set()
             finally:
@@ -345,10 +345,38 @@ class Lwm2mAdapter:
 
     # Housekeeping
 
+    def counters(self) -> dict[str, int]:
+        """What has come and what became of it since the start, for people and metrics."""
+        endpoints = self._endpoints()
+        stats = self.stats
+        counted = {
+            "devices": len(self.registrations),
+            "sessions": len(self.dtls) if self.dtls is not None else 0,
+            "datagrams": sum(endpoint.received for endpoint in endpoints),
+            "unsent": sum(endpoint.unsent for endpoint in endpoints),
+            "kernel_drops": sum(max(0, endpoint.kernel_drops) for endpoint in endpoints),
+            "frames": stats.frames,
+            "acknowledged": stats.acknowledged,
+            "full": stats.full,
+            "sink_refusals": stats.sink_refusals,
+        }
+        parts = (self.layer.counts, self.firewall.counts, self.dtls.counts if self.dtls is not None else {})
+        for part in parts:
+            for name, count in part.items():
+                counted[name] = counted.get(name, 0) + count
+        return counted
+
     async def _tidy(self) -> None:
+        drops = 0
         while True:
             await asyncio.sleep(TIDY_S)
             self.layer.tidy()
+            dropped = sum(max(0, endpoint.kernel_drops) for endpoint in self._endpoints())
+            if dropped > drops:
+                log.warning(
+                    "%s: the kernel dropped %d datagrams: they came faster than read", self.name, dropped - drops
+                )
+                drops = dropped
             self._assemblies.tidy(time.monotonic())
             for registration in self.registrations.expired(self._clock()):
                 log.info("%s: registration of %s has expired", self.name, registration.credential)

@@ -130,7 +130,7 @@ class Commander:
                 async with asyncio.timeout(left_s):
                     registration = await self._reachable(command.credential)
                     try:
-                        await self._write(registration, writing, on_sent)
+                        detail = await self._write(registration, writing, on_sent)
                     except NoAnswer:
                         registration.awake_until = 0.0
                         await asyncio.sleep(0 if registration.queue else AGAIN_S)
@@ -140,7 +140,7 @@ class Commander:
             except (Refused, FormatError) as error:
                 await tell(CommandState.FAILED, str(error)[:200])
                 return
-            await tell(CommandState.ACKED, "", writing.effect)
+            await tell(CommandState.ACKED, detail, writing.effect)
             return
         await tell(CommandState.EXPIRED, "not confirmed in time" if said else "the device was not reached in time")
 
@@ -152,10 +152,8 @@ class Commander:
                 return registration
             await self._registrations.heard(credential)
 
-    async def _write(
-        self, registration: Registration, writing: Writing, on_sent: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Write, and read back. Raises NoAnswer, Refused, FormatError."""
+    async def _write(self, registration: Registration, writing: Writing, on_sent: Callable[[], Awaitable[None]]) -> str:
+        """Write, and read back; what is to be said about it. Raises NoAnswer, Refused, FormatError."""
         peer = registration.peer
         if peer is None:
             raise NoAnswer("the device is gone")
@@ -176,11 +174,15 @@ class Commander:
             asking.cancel()
             await asyncio.gather(asking, waiting, return_exceptions=True)
         if self._config.confirm:
-            records = await self._operations.read(peer, writing.path, content_format)
+            try:
+                records = await self._operations.read(peer, writing.path, content_format)
+            except Refused as error:
+                return f"accepted; it cannot be read back: {error}"[:200]
             has = {str(record.path[2]): record.value for record in records if len(record.path) == 3}
             for name, value in writing.values.items():
                 if not _same(value, has.get(name)):
                     raise Refused(0x45, f"{writing.path}/{name} reads back as {has.get(name)!r}, not {value!r}"[:200])
+        return ""
 
 
 def _same(written: Value, read: Value) -> bool:

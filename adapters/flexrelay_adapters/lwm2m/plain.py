@@ -7,7 +7,7 @@ from flexrelay_adapters.lwm2m.coap.peer import Address, Peer
 from flexrelay_adapters.lwm2m.coap.udp import UdpEndpoint
 from flexrelay_adapters.lwm2m.firewall import Firewall
 
-MAX_PEERS: Final = 200_000
+MAX_PEERS: Final = 50_000
 PREFIX: Final = "udp:"
 
 

@@ -103,7 +103,16 @@ async def test_a_device_that_starts_anew_at_its_address(serve: Serve, sink: Reco
         await again.register()
         assert await again.send(reading(5)) == codes.CHANGED
         assert len(transport(adapter)) == 1 and len(adapter.registrations) == 1
-        again.close()
+        again.close(say=False)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(socket.socket, "bind", lambda sock, address: real(sock, (address[0], port)), raising=False)
+            somebody_else = device(adapter, psk("meter-2", OTHER))
+            await somebody_else.open()
+        assert await somebody_else.send(reading(6)) == codes.NOT_FOUND  # it is not the one that is registered
+        await somebody_else.register()
+        assert await somebody_else.send(reading(7)) == codes.CHANGED
+        assert [frame.credential for frame in sink.frames] == ["meter-1", "meter-2"]
+        somebody_else.close()
 
 
 async def test_strangers_keep_nothing_and_disturb_nobody(serve: Serve, sink: RecordingSink, keys: Path) -> None:

@@ -32,7 +32,7 @@ class UdpEndpoint:
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(sock.fileno(), self._read)
         self._open = True
-        self._inode = str(Path(f"/proc/self/fd/{sock.fileno()}").readlink()).removeprefix("socket:[").rstrip("]")
+        self._inode = _inode(sock)
         self.address: Final[Address] = sock.getsockname()[:2]
         self.received = 0
         self.unsent = 0
@@ -105,3 +105,11 @@ class UdpEndpoint:
             self._open = False
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
+
+
+def _inode(sock: socket.socket) -> str:
+    """The socket's number in the kernel's tables, "" where there are none."""
+    try:
+        return str(Path(f"/proc/self/fd/{sock.fileno()}").readlink()).removeprefix("socket:[").rstrip("]")
+    except OSError:
+        return ""
