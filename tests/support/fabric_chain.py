@@ -44,7 +44,7 @@ def payment(seed: int, number: int) -> Payment:
     name = f"pay-{seed}-{number:05}"
     amount = 1_000 + number
     wanted, own = "fees:wanted", f"fees:{name}"
-    match chance.randrange(12):
+    match chance.randrange(16):
         case 0 | 1:
             function, args = "accounts.fund", {"account": wanted, "micro_eur": amount}
         case 2:

@@ -68,12 +68,14 @@ class Load:
         """When commits were learned, time.monotonic()."""
 
     async def run(self, enough: Callable[[], bool]) -> None:
-        """Add until it is enough, then wait for every end."""
+        """Add until it is enough, then wait for every end, of what was added before this process too."""
         async with asyncio.TaskGroup() as group:
-            while not enough():
+            while True:
                 await self._room.acquire()
                 wanted = payment(self._seed, self.added)
                 found = await self._outbox.find(self._chain.operator.did, wanted.name)
+                if found is None and enough():
+                    break
                 intent = found.intent if found is not None else self._chain.signed(wanted)
                 entry = await self._outbox.add(intent, ordering_key=wanted.key)
                 group.create_task(self._wait(wanted.name, entry))

@@ -7,7 +7,7 @@ submitted any number of times: the ledger applies it at most once. Reading block
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,9 @@ class Rejected(LedgerError):
 class NeedsAttention(LedgerError):
     """Trying again may not help by itself: somebody has to look. `alarm` names the kind, for metrics."""
 
-    alarm: ClassVar[str] = "ledger"
+    alarm: str = "ledger"
+    patience_s: float = 3.0
+    """How long it may last before somebody should look."""
 
 
 class Ledger(Protocol):

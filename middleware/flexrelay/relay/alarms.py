@@ -26,18 +26,16 @@ class _Trouble:
     intent_id: str
     kind: str
     message: str
+    patience_s: float
     since: float
     told: float
 
 
 class Alarms:
     """The troubles of entries, each until its entry goes on. Peers that are a block apart disagree for a moment: a
-    trouble stands as an alarm when it has lasted `lasting_s`, and is told again every `again_s`."""
+    trouble stands as an alarm when it has lasted for its patience, and is told again every `again_s`."""
 
-    def __init__(
-        self, *, lasting_s: float = 3.0, again_s: float = 60.0, now: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._lasting_s = lasting_s
+    def __init__(self, *, again_s: float = 60.0, now: Callable[[], float] = time.monotonic) -> None:
         self._again_s = again_s
         self._now = now
         self._troubles: dict[int, _Trouble] = {}
@@ -50,11 +48,12 @@ class Alarms:
         self.counts[error.alarm] += 1
         known = self._troubles.get(entry)
         if known is None or known.kind != error.alarm:
-            self._troubles[entry] = _Trouble(intent_id, error.alarm, str(error), now, float("-inf"))
+            began = _Trouble(intent_id, error.alarm, str(error), error.patience_s, now, float("-inf"))
+            self._troubles[entry] = began
             logger.warning("intent %s: %s: %s; trying again", intent_id, error.alarm, error)
             return True
-        known.message = str(error)
-        if now - known.since >= self._lasting_s and now - known.told >= self._again_s:
+        known.message, known.patience_s = str(error), error.patience_s
+        if now - known.since >= known.patience_s and now - known.told >= self._again_s:
             known.told = now
             logger.error(
                 "intent %s has not gone on for %.0f s, %s: %s; it is tried again until its deadline",
@@ -73,6 +72,6 @@ class Alarms:
         found = [
             Alarm(item.intent_id, item.kind, item.message, now - item.since)
             for item in self._troubles.values()
-            if now - item.since >= self._lasting_s
+            if now - item.since >= item.patience_s
         ]
         return sorted(found, key=lambda alarm: -alarm.seconds)

@@ -25,6 +25,8 @@ from flexrelay.store import Store
 PATIENCE_S = 150.0
 """The machine may be busy with other things; nothing here is about speed but the pauses that are printed."""
 
+NEAR_BLOCKS = 3
+
 
 @dataclass
 class Running:
@@ -92,26 +94,29 @@ class Rig:
         return report
 
     async def leader(self) -> str:
-        """The orderer that leads the channel, as the orderers' own figures say."""
+        """The orderer that leads the channel, once all orderers run, agree on it and have the same blocks: one that has
+        just come back is a fault more."""
         async with asyncio.timeout(PATIENCE_S):
             while True:
                 found = await asyncio.to_thread(self._leader)
-                if found:
+                if found and await asyncio.to_thread(self._level):
                     return found
                 await asyncio.sleep(0.2)
 
     def _leader(self) -> str:
-        bft = self.native.spec.consensus == "bft"
-        votes: list[str] = []
-        for name in self.native.spec.orderer_names:
-            text = self._metrics(name)
-            if bft and (
-                found := re.search(rf'^consensus_(?:bft|smartbft)_leader_id{{channel="{CHANNEL}".*}} (\d+)', text, re.M)
-            ):
-                votes.append(f"orderer{int(found[1]) - 1}")
-            elif not bft and re.search(rf'^consensus_etcdraft_is_leader{{channel="{CHANNEL}"}} 1', text, re.M):
-                return name
-        return max(set(votes), key=votes.count) if votes else ""
+        names = self.native.spec.orderer_names
+        if self.native.spec.consensus == "bft":
+            pattern = rf'^consensus_smartbft_view_leader_id{{channel="{CHANNEL}"}} (\d+)'
+            votes = [re.search(pattern, self._metrics(name), re.M) for name in names]
+            led = {f"orderer{int(vote[1]) - 1}" for vote in votes if vote}
+            return led.pop() if len(led) == 1 and all(votes) else ""
+        leads = rf'^consensus_etcdraft_is_leader{{channel="{CHANNEL}"}} 1'
+        led = {name for name in names if re.search(leads, self._metrics(name), re.M)}
+        return led.pop() if len(led) == 1 else ""
+
+    def _level(self) -> bool:
+        heights = [item.heights.get(CHANNEL, 0) for item in self.native.status() if item.kind == "orderer"]
+        return max(heights) - min(heights) <= NEAR_BLOCKS
 
     def _metrics(self, name: str) -> str:
         port = self.native.state.ports[f"{name}.operations"]

@@ -1,8 +1,7 @@
 """What can go wrong beyond the port's own failures. Every message names what to look at."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
 
 from flexrelay.ledger.port import LedgerError, LedgerUnavailable, NeedsAttention
 
@@ -14,19 +13,19 @@ class ProfileError(LedgerError):
 class AccessDenied(LedgerUnavailable, NeedsAttention):
     """The network does not know this gateway: wrong organisation, expired or revoked certificate, no such channel."""
 
-    alarm: ClassVar[str] = "access_denied"
+    alarm: str = "access_denied"
 
 
 class NetworkMismatch(NeedsAttention):
     """The network is not what the profile says: channel, chaincode or its version. The message names the remedy."""
 
-    alarm: ClassVar[str] = "network_mismatch"
+    alarm: str = "network_mismatch"
 
 
 class Untrusted(NeedsAttention):
     """A peer told something that its signatures do not prove: a block, an endorsement, an identity."""
 
-    alarm: ClassVar[str] = "untrusted"
+    alarm: str = "untrusted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +40,25 @@ class EndorsedResult:
     digest: str
     error: str = ""
     refusal: str = ""
+    reads: Mapping[tuple[str, ...], bytes] = field(default_factory=dict, repr=False)
+    """What was read → in which version: keys, and ranges with all that was in them."""
 
 
 class EndorsementMismatch(NeedsAttention):
     """The organisations' peers gave different results for one proposal: different contract versions, a contract that
-    is not deterministic, a peer that is behind, or one that lies. `results` by organisation."""
+    is not deterministic, a peer that is behind, or one that lies. `results` by organisation.
 
-    alarm: ClassVar[str] = "endorsement_mismatch"
+    `behind`: they read different states, or one of them refused; it takes a while to know that this is not only a peer
+    that has a block less than another.
+    """
 
-    def __init__(self, message: str, results: Mapping[str, EndorsedResult], tx_id: str = "") -> None:
+    alarm: str = "endorsement_mismatch"
+
+    def __init__(
+        self, message: str, results: Mapping[str, EndorsedResult], tx_id: str = "", *, behind: bool = False
+    ) -> None:
         super().__init__(message, tx_id)
         self.results = dict(results)
+        self.behind = behind
+        if behind:
+            self.patience_s = 30.0

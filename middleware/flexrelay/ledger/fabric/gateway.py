@@ -153,6 +153,7 @@ class Gateway:
                         f"the organisations' peers disagree on this transaction: {_disagreement(results)}",
                         results,
                         unsigned.tx_id,
+                        behind=_behind(results),
                     ) from None
                 if not any(item.refusal for item in results.values()):  # one of them was a block behind
                     text = "the organisations' peers disagreed, and agree by now"
@@ -185,7 +186,8 @@ class Gateway:
             except Untrusted as error:
                 found[org] = EndorsedResult("", "", str(error))
             else:
-                found[org] = EndorsedResult(endorsed.result.decode(errors="replace"), endorsed.digest)
+                result = endorsed.result.decode(errors="replace")
+                found[org] = EndorsedResult(result, endorsed.digest, reads=endorsed.reads())
         return found
 
     async def submit(self, tx_id: str, envelope: Any) -> None:
@@ -243,6 +245,17 @@ def _disagree(results: Mapping[str, EndorsedResult]) -> bool:
     """Whether two peers executed the contract with different ends; a peer that cannot be reached has none."""
     ends = {item.digest or item.refusal for item in results.values()}
     return len(ends - {""}) > 1
+
+
+def _behind(results: Mapping[str, EndorsedResult]) -> bool:
+    """Whether the difference may come from different states only: the same key or range was another at two peers, or
+    one of them refused and showed nothing of what it read."""
+    seen: dict[tuple[str, ...], bytes] = {}
+    different = False
+    for item in results.values():
+        different = different or bool(item.refusal)
+        different = different or any(seen.setdefault(what, version) != version for what, version in item.reads.items())
+    return different
 
 
 def _disagreement(results: Mapping[str, EndorsedResult]) -> str:

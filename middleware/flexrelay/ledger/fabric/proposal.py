@@ -19,6 +19,7 @@ from flexrelay.ledger.fabric.messages import (
     ChaincodeProposalPayload,
     ChannelHeader,
     Header,
+    KVRWSet,
     Payload,
     Proposal,
     ProposalResponsePayload,
@@ -26,6 +27,7 @@ from flexrelay.ledger.fabric.messages import (
     SeekPosition,
     SignatureHeader,
     Transaction,
+    TxReadWriteSet,
 )
 from flexrelay.ledger.fabric.msp import Trust
 
@@ -51,11 +53,27 @@ class Unsigned:
 
 @dataclass(frozen=True, slots=True)
 class Endorsed:
-    """What the endorsers signed: the contract's answer, who endorsed, and a digest of all that was read and written."""
+    """What the endorsers signed: the contract's answer, who endorsed, and the whole execution (ChaincodeAction)."""
 
     result: bytes
     orgs: tuple[str, ...]
-    digest: str
+    execution: bytes
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of all that was read and written."""
+        return hashlib.sha256(self.execution).hexdigest()
+
+    def reads(self) -> dict[tuple[str, ...], bytes]:
+        """(namespace, key) and (namespace, start, end) → the version, or all that was in the range."""
+        found: dict[tuple[str, ...], bytes] = {}
+        for space in TxReadWriteSet.FromString(ChaincodeAction.FromString(self.execution).results).ns_rwset:
+            public = KVRWSet.FromString(space.rwset)
+            for read in public.reads:
+                found[space.namespace, read.key] = read.version.SerializeToString()
+            for asked in public.range_queries_info:
+                found[space.namespace, asked.start_key, asked.end_key] = asked.SerializeToString()
+        return found
 
 
 def propose(
@@ -117,7 +135,7 @@ def check_endorsed(unsigned: Unsigned, payload: bytes, trust: Trust, asked: Sequ
     missing = sorted(set(asked) - set(orgs))
     if missing:
         raise Untrusted(f"the endorsement of {', '.join(missing)} was asked for and is not there", unsigned.tx_id)
-    return Endorsed(executed.response.payload, orgs, hashlib.sha256(response.extension).hexdigest())
+    return Endorsed(executed.response.payload, orgs, response.extension)
 
 
 def check_endorsements(action: Any, trust: Trust, tx_id: str) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ not looked at, and changes of the channel's configuration are taken as the order
 """
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from flexrelay.ledger.fabric.blocks import is_config, validation_of
@@ -33,13 +34,25 @@ async def verify(
 ) -> Report:
     """Verify the channel as the connection's first peer has it; others may go on writing. Contracts default to the
     catalogue. Raises LedgerError when the peer does not answer."""
+    async with replayed(ledger, transactions=transactions, progress=progress) as run:
+        return run.report
+
+
+@asynccontextmanager
+async def replayed(
+    ledger: FabricLedger,
+    *,
+    transactions: Transactions | None = None,
+    progress: Progress = lambda done, total: None,
+) -> AsyncIterator["Replay"]:
+    """`verify` for those who look at the state that follows from the blocks too."""
     if transactions is None:
         from flexrelay_contracts.catalogue import TRANSACTIONS
 
         transactions = TRANSACTIONS
     view = ledger.at_peer()
     report = Report(peer=view.name)
-    run = _Run(ledger.profile, ledger.trust, transactions, report)
+    run = Replay(ledger.profile, ledger.trust, transactions, report)
     try:
         height = await view.height()
         await _replay(view, run, 0, height, progress)
@@ -51,12 +64,12 @@ async def verify(
             await _replay(view, run, height, grown, progress)
             if report.height == grown:
                 comparison.finish(run.world)
+        yield run
     finally:
         run.close()
-    return report
 
 
-async def _replay(view: Any, run: "_Run", start: int, stop: int, progress: Progress) -> None:
+async def _replay(view: Any, run: "Replay", start: int, stop: int, progress: Progress) -> None:
     if start >= stop:
         return
     async with aclosing(view.blocks(start, stop - 1)) as blocks:
@@ -71,7 +84,7 @@ async def _replay(view: Any, run: "_Run", start: int, stop: int, progress: Progr
             progress(run.report.height, stop)
 
 
-class _Run:
+class Replay:
     """The chain replayed into a state of its own. Blocking."""
 
     def __init__(self, profile: Profile, trust: Trust, transactions: Transactions, report: Report) -> None:
