@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 scripts/mosquitto.sh
 scripts/leshan.sh
 scripts/node_opcua.sh
+scripts/sparkplug.sh
 .venv/bin/python - <<'PROGRAM'
 from flexrelay.network import ensure
 

@@ -7,16 +7,16 @@ dropped; what waits is bounded in number and bytes and the bound stops the readi
 import logging
 import ssl
 from collections.abc import AsyncIterator, Sequence
-from typing import Final, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 import mqttium
 from mqttium import MQTTError, MQTTProtocolVersion
-from mqttium.api import AsyncClient, Properties
+from mqttium.api import AsyncClient, Properties, PublishMessage
 from mqttium.types import Message
 
 from flexrelay_adapters.mqtt._publish import Publish, PublishCutter, puback
 from flexrelay_adapters.mqtt._wire import Wire
-from flexrelay_adapters.mqtt.config import MqttConfig
+from flexrelay_adapters.mqtt.config import BrokerConfig
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,18 @@ _SEAM: Final = "1.2."
 
 class ConnectionLost(Exception):
     """The connection to the broker is gone or was refused; unacknowledged messages come again."""
+
+
+class Session(NamedTuple):
+    """What a protocol upon MQTT may ask of its session beyond the configuration: a will (topic, payload; QoS 1,
+    retained), and that the broker keeps nothing when the connection ends (`clean`)."""
+
+    will: tuple[str, bytes] | None = None
+    clean: bool = False
+
+
+KEPT: Final = Session()
+"""The session goes on when the connection ends."""
 
 
 class Inbound(Protocol):
@@ -54,8 +66,10 @@ class Connection(Protocol):
         """Tell the broker that these are done with, in the order in which `gather` gave them out."""
         ...
 
-    async def publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
-        """QoS 1; returns when the broker has it. `expiry_s` counts on MQTT 5 only."""
+    async def publish(
+        self, topic: str, payload: bytes, expiry_s: int | None, *, qos: int = 1, retain: bool = False
+    ) -> None:
+        """Returns when the broker has it (with QoS 0: when it is sent). `expiry_s` counts on MQTT 5 only."""
         ...
 
     async def close(self) -> None:
@@ -72,9 +86,9 @@ class MqttiumConnection:
         self._messages: AsyncIterator[Message] = client.messages()
 
     @classmethod
-    async def open(cls, config: MqttConfig) -> Self:
+    async def open(cls, config: BrokerConfig, session: Session = KEPT) -> Self:
         """Connect and wait for the broker's consent. Raises ConnectionLost."""
-        client = _client(config)
+        client = _client(config, session)
         await _connect(client, config)
         return cls(client, config.protocol == "5")
 
@@ -103,10 +117,13 @@ class MqttiumConnection:
         except (MQTTError, OSError) as error:
             raise ConnectionLost(f"acknowledgement not sent: {error}") from error
 
-    async def publish(self, topic: str, payload: bytes, expiry_s: int) -> None:
-        properties = Properties({"message_expiry_interval": expiry_s}) if self._mqtt5 else None
+    async def publish(
+        self, topic: str, payload: bytes, expiry_s: int | None, *, qos: int = 1, retain: bool = False
+    ) -> None:
+        expires = self._mqtt5 and expiry_s is not None
+        properties = Properties({"message_expiry_interval": expiry_s}) if expires else None
         try:
-            receipt = await self._client.publish(topic, payload, qos=1, properties=properties)
+            receipt = await self._client.publish(topic, payload, qos=qos, retain=retain, properties=properties)
             await receipt.wait()
         except (MQTTError, OSError) as error:
             raise ConnectionLost(f"publication to {topic} not confirmed: {error}") from error
@@ -133,11 +150,11 @@ class DirectConnection(MqttiumConnection):
         self._wire = wire
 
     @classmethod
-    async def connect(cls, config: MqttConfig) -> MqttiumConnection:
+    async def connect(cls, config: BrokerConfig, session: Session = KEPT) -> MqttiumConnection:
         """`open`, or `MqttiumConnection.open` when this mqttium is not known. Raises ConnectionLost."""
         if not mqttium.__version__.startswith(_SEAM):
             log.warning("mqttium %s is not known here: readings take twice the time", mqttium.__version__)
-            return await MqttiumConnection.open(config)
+            return await MqttiumConnection.open(config, session)
         mqtt5 = config.protocol == "5"
         most = config.max_payload_bytes + _PACKET_HEADROOM if mqtt5 else _MAX_PACKET
         wire = Wire(
@@ -145,7 +162,7 @@ class DirectConnection(MqttiumConnection):
             max_messages=config.max_pending,
             max_bytes=config.max_pending_bytes,
         )
-        client = _client(config)
+        client = _client(config, session)
         client._transport_factory = wire.connect
         await _connect(client, config)
         return cls(client, mqtt5, wire)
@@ -165,16 +182,18 @@ class DirectConnection(MqttiumConnection):
             await super().acknowledge([message for message in messages if type(message) is not Publish])
 
 
-def _client(config: MqttConfig) -> AsyncClient:
+def _client(config: BrokerConfig, session: Session) -> AsyncClient:
     mqtt5 = config.protocol == "5"
+    expiry_s = 0 if session.clean else config.session_expiry_s
     return AsyncClient(
         config.client_id,
         protocol=MQTTProtocolVersion.MQTTv5 if mqtt5 else MQTTProtocolVersion.MQTTv311,
-        clean_start=False,
+        clean_start=session.clean,
+        will=PublishMessage(*session.will, qos=1, retain=True) if session.will is not None else None,
         keepalive=config.keepalive_s,
         username=config.username,
         password=config.password.get_secret_value() if config.password is not None else None,
-        connect_properties=Properties({"session_expiry_interval": config.session_expiry_s}) if mqtt5 else None,
+        connect_properties=Properties({"session_expiry_interval": expiry_s}) if mqtt5 else None,
         maximum_packet_size=config.max_payload_bytes + _PACKET_HEADROOM if mqtt5 else None,
         max_inbound_inflight=config.receive_maximum if mqtt5 else None,
         manual_ack=True,
@@ -184,14 +203,14 @@ def _client(config: MqttConfig) -> AsyncClient:
     )
 
 
-async def _connect(client: AsyncClient, config: MqttConfig) -> None:
+async def _connect(client: AsyncClient, config: BrokerConfig) -> None:
     try:
         await client.connect(config.host, config.port, ssl=_tls(config))
     except (MQTTError, OSError) as error:
         raise ConnectionLost(f"cannot connect to {config.host}:{config.port}: {error}") from error
 
 
-def _tls(config: MqttConfig) -> ssl.SSLContext | None:
+def _tls(config: BrokerConfig) -> ssl.SSLContext | None:
     if config.tls is None:
         return None
     context = ssl.create_default_context(cafile=str(config.tls.ca) if config.tls.ca else None)

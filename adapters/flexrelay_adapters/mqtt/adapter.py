@@ -93,11 +93,7 @@ class MqttAdapter:
 
     def validate(self) -> None:
         """Check what the model cannot: that the files exist. Raises ValueError naming the field."""
-        if self.config.tls is not None:
-            for field in ("ca", "certificate", "key"):
-                path = getattr(self.config.tls, field)
-                if path is not None and not path.is_file():
-                    raise ValueError(f"{self.name}.tls.{field}: there is no file {path}")
+        self.config.check_files()
 
     @property
     def endpoint(self) -> str:

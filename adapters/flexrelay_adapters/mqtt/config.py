@@ -11,7 +11,7 @@ from pydantic import (
 )
 
 from flexrelay_adapters.mqtt.topics import TopicPattern
-from flexrelay_sdk.config import AdapterConfig, Section
+from flexrelay_sdk.config import AdapterConfig, Section, below
 from flexrelay_sdk.mapping import JsonMapping
 
 
@@ -29,8 +29,8 @@ class TlsConfig(Section):
         return self
 
 
-class MqttConfig(AdapterConfig):
-    """One connection to one broker, for one organisation.
+class BrokerConfig(AdapterConfig):
+    """One connection to one broker, for one organisation: what every adapter over MQTT needs of it.
 
     The window is how many readings may be unacknowledged, hence the greatest batch of one commit: `receive_maximum` on
     MQTT 5, the broker's own setting on 3.1.1 (Mosquitto: `max_inflight_messages`, 20 unless set).
@@ -60,6 +60,40 @@ class MqttConfig(AdapterConfig):
     """The same bound in bytes."""
     shared_group: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = None
     """MQTT 5 shared subscription: several gateways of one organisation divide the readings."""
+    backoff_min_s: Annotated[float, Field(gt=0)] = 0.2
+    backoff_max_s: Annotated[float, Field(gt=0)] = 30.0
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.shared_group is not None and self.protocol != "5":
+            raise ValueError("shared_group needs protocol 5")
+        if self.password is not None and self.username is None:
+            raise ValueError("password without username")
+        if self.backoff_max_s < self.backoff_min_s:
+            raise ValueError("backoff_max_s is less than backoff_min_s")
+        if self.max_pending_bytes < self.max_payload_bytes:
+            raise ValueError("max_pending_bytes is less than max_payload_bytes")
+        return self
+
+    def below(self, folder: Path) -> Self:
+        """The same with the TLS files as they are meant in a configuration file of `folder`."""
+        if self.tls is None:
+            return self
+        files = {field: below(folder, getattr(self.tls, field)) for field in ("ca", "certificate", "key")}
+        return self.model_copy(update={"tls": self.tls.model_copy(update=files)})
+
+    def check_files(self) -> None:
+        """Raises ValueError naming the field of a file that does not exist."""
+        if self.tls is not None:
+            for field in ("ca", "certificate", "key"):
+                path = getattr(self.tls, field)
+                if path is not None and not path.is_file():
+                    raise ValueError(f"{self.name}.tls.{field}: there is no file {path}")
+
+
+class MqttConfig(BrokerConfig):
+    """Readings of one mapping, commands and results as this adapter defines them."""
+
     readings: Annotated[tuple[str, ...], Field(min_length=1)]
     """Topics of readings, each with one level {device}."""
     commands: str | None = None
@@ -68,8 +102,6 @@ class MqttConfig(AdapterConfig):
     """Topic of a device's answers, with {device}."""
     codec: Literal["flexrelay"] | JsonMapping = "flexrelay"
     """`flexrelay`: signed readings; or a mapping of plain JSON."""
-    backoff_min_s: Annotated[float, Field(gt=0)] = 0.2
-    backoff_max_s: Annotated[float, Field(gt=0)] = 30.0
 
     @field_validator("readings")
     @classmethod
@@ -89,12 +121,4 @@ class MqttConfig(AdapterConfig):
     def _consistent(self) -> Self:
         if (self.commands is None) != (self.results is None):
             raise ValueError("commands and results belong together: give both topics or none")
-        if self.shared_group is not None and self.protocol != "5":
-            raise ValueError("shared_group needs protocol 5")
-        if self.password is not None and self.username is None:
-            raise ValueError("password without username")
-        if self.backoff_max_s < self.backoff_min_s:
-            raise ValueError("backoff_max_s is less than backoff_min_s")
-        if self.max_pending_bytes < self.max_payload_bytes:
-            raise ValueError("max_pending_bytes is less than max_payload_bytes")
         return self

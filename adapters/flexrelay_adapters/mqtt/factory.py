@@ -5,19 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from flexrelay_adapters.mqtt.adapter import MqttAdapter
-from flexrelay_adapters.mqtt.config import MqttConfig, TlsConfig
+from flexrelay_adapters.mqtt.config import MqttConfig
 from flexrelay_sdk import Codec
 from flexrelay_sdk.mapping import JsonMapping, MappingCodec
 
 
 def make_adapter(name: str, section: Mapping[str, Any], folder: Path, native: Codec) -> MqttAdapter:
     """See `flexrelay_sdk.AdapterFactory`. `codec` in the section chooses signed readings or a JSON mapping."""
-    config = MqttConfig.from_section(name, section)
-    if config.tls is not None:
-        config = config.model_copy(update={"tls": _within(config.tls, folder)})
+    config = MqttConfig.from_section(name, section).below(folder)
     return MqttAdapter(config, MappingCodec(config.codec) if isinstance(config.codec, JsonMapping) else native)
-
-
-def _within(tls: TlsConfig, folder: Path) -> TlsConfig:
-    files = {field: getattr(tls, field) for field in ("ca", "certificate", "key")}
-    return tls.model_copy(update={field: folder / path for field, path in files.items() if path is not None})

@@ -140,7 +140,7 @@ async def test_another_mqttium_goes_its_own_way(monkeypatch: pytest.MonkeyPatch)
     assert mqttium.__version__.startswith("1.2."), "try the conformance tests, then tell `_client`"
     opened: list[MqttConfig] = []
 
-    async def plain(config: MqttConfig) -> None:
+    async def plain(config: MqttConfig, session: object) -> None:
         opened.append(config)
 
     monkeypatch.setattr(MqttiumConnection, "open", plain)

@@ -1,0 +1,162 @@
+"""A protocol upon MQTT, held to its broker: connect, subscribe, take, acknowledge, reconnect; and publish.
+
+What the messages mean is the protocol's (`take`); that they are acknowledged only after `take` has returned is decided
+here.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, DirectConnection, Inbound, Session
+from flexrelay_adapters.mqtt.config import BrokerConfig
+from flexrelay_sdk import SinkUnavailable
+
+log = logging.getLogger(__name__)
+
+Connect = Callable[[BrokerConfig, Session], Awaitable[Connection]]
+
+
+def wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Upon(Protocol):
+    """The protocol upon MQTT."""
+
+    def session(self) -> Session:
+        """Of the connection that is about to be opened."""
+        ...
+
+    def filters(self) -> Sequence[str]: ...
+
+    async def opened(self, connection: Connection) -> None:
+        """Connected and subscribed. Raises ConnectionLost."""
+        ...
+
+    async def take(self, gathered: Sequence[Inbound], now_ms: int) -> None:
+        """Return when all of it is on disk or told to whom it concerns. Raises SinkUnavailable."""
+        ...
+
+    async def closing(self, connection: Connection) -> None:
+        """The connection ends; it may be lost already. Raises ConnectionLost."""
+        ...
+
+
+class BrokerLink:
+    """`run` until cancelled. `clock` is wall-clock UTC ms."""
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        upon: Upon,
+        *,
+        connect: Connect = DirectConnection.connect,
+        clock: Callable[[], int] = wall_ms,
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self.connections = 0
+        self.acknowledged = 0
+        self.sink_refusals = 0
+        self._upon = upon
+        self._connect = connect
+        self._connection: Connection | None = None
+        self._online = asyncio.Event()
+        self._failures = 0
+
+    @property
+    def connected(self) -> bool:
+        """Connected and subscribed."""
+        return self._online.is_set()
+
+    async def wait_connected(self) -> None:
+        await self._online.wait()
+
+    async def run(self) -> None:
+        """Serve and reconnect with back-off. What else `take` raises ends it."""
+        while True:
+            try:
+                await self._serve()
+            except ConnectionLost as error:
+                log.warning("%s: %s", self.config.name, error)
+            except SinkUnavailable as error:
+                self.sink_refusals += 1
+                log.warning("%s: the gateway cannot store (%s); backing off", self.config.name, error)
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # Python 3.11's wait_for lets a cancellation get lost in an exception that comes at the same moment
+                raise asyncio.CancelledError
+            most = min(self.config.backoff_max_s, self.config.backoff_min_s * 2 ** min(self._failures, 20))
+            self._failures += 1
+            await asyncio.sleep(most * (0.5 + random.random() / 2))  # noqa: S311  # jitter, not a secret
+
+    async def publish(
+        self, topic: str, payload: bytes, expires_at: int | None = None, *, qos: int = 1, retain: bool = False
+    ) -> bool:
+        """Hand it to the broker, waiting for a connection until `expires_at` (UTC ms); False when that came first.
+
+        Without `expires_at` one attempt is made. Raises ConnectionLost then.
+        """
+        while expires_at is None or self.clock() < expires_at:
+            if expires_at is not None and not self._online.is_set():
+                try:
+                    async with asyncio.timeout(max(0, expires_at - self.clock()) / 1000):
+                        await self._online.wait()
+                except TimeoutError:
+                    return False
+            connection = self._connection
+            try:
+                if connection is None:
+                    raise ConnectionLost(f"there is no connection to {self.config.host}:{self.config.port}")
+                expiry_s = None if expires_at is None else max(1, (expires_at - self.clock()) // 1000)
+                await connection.publish(topic, payload, expiry_s, qos=qos, retain=retain)
+            except ConnectionLost as error:
+                if expires_at is None:
+                    raise
+                log.info("%s: %s goes out again: %s", self.config.name, topic, error)
+                await asyncio.sleep(self.config.backoff_min_s)
+                continue
+            return True
+        return False
+
+    async def _serve(self) -> None:
+        connection = self._connection = await self._connect(self.config, self._upon.session())
+        # A resumed session delivers at once, and what it delivers may fill every bound before the broker's answer to
+        # the subscription: so both go on side by side.
+        pumping = asyncio.create_task(self._pump(connection), name=f"{self.config.name} readings")
+        opening = asyncio.create_task(self._open(connection), name=f"{self.config.name} subscription")
+        try:
+            done, _ = await asyncio.wait({pumping, opening}, return_when=asyncio.FIRST_COMPLETED)
+            if opening in done:
+                opening.result()
+            await pumping
+        finally:
+            self._online.clear()
+            self._connection = None
+            for task in (pumping, opening):
+                task.cancel()
+            await asyncio.gather(pumping, opening, return_exceptions=True)
+            try:
+                async with asyncio.timeout(1.0):
+                    await self._upon.closing(connection)
+            except (ConnectionLost, TimeoutError):
+                pass  # it was lost already, or does not answer
+            await connection.close()
+
+    async def _open(self, connection: Connection) -> None:
+        await connection.subscribe(self._upon.filters())
+        await self._upon.opened(connection)
+        self.connections += 1
+        self._online.set()
+
+    async def _pump(self, connection: Connection) -> None:
+        while True:
+            gathered = await connection.gather(self.config.batch)
+            await self._upon.take(gathered, self.clock())
+            await connection.acknowledge(gathered)
+            self.acknowledged += len(gathered)
+            self._failures = 0

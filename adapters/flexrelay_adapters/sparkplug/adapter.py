@@ -1,0 +1,348 @@
+"""The host application: births, data and deaths → sink; STATE, rebirth requests and commands → edge nodes."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+
+from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, DirectConnection, Inbound, Session
+from flexrelay_adapters.mqtt.commands import OnUpdate, Waiting
+from flexrelay_adapters.mqtt.link import BrokerLink, Connect, wall_ms
+from flexrelay_adapters.sparkplug.codec import SparkplugCodec
+from flexrelay_adapters.sparkplug.commands import Pending, command_payload, rebirth_payload, reported
+from flexrelay_adapters.sparkplug.config import SparkplugConfig
+from flexrelay_adapters.sparkplug.frame import BIRTH, DATA, head
+from flexrelay_adapters.sparkplug.nodes import EdgeNode, Nodes, Order, Thing
+from flexrelay_adapters.sparkplug.payload import read_payload
+from flexrelay_adapters.sparkplug.sparkplug_b_pb2 import Payload
+from flexrelay_adapters.sparkplug.topics import Address, address_of, filters, state_topic, topic_for
+from flexrelay_schemas.canonical import canonical
+from flexrelay_sdk import Codec, Command, CommandState, Decoded, DecodeError, Frame, Sink, SinkUnavailable
+
+log = logging.getLogger(__name__)
+
+PROTOCOL = "sparkplug"
+_BIRTH, _UNTOLD = head(BIRTH), head(DATA)
+
+
+@dataclass(slots=True)
+class SparkplugStats:
+    """Counters since the adapter was made."""
+
+    frames: int = 0
+    births: int = 0
+    deaths: int = 0
+    gaps: int = 0
+    """Messages that were missing before another one, as the sequence numbers tell."""
+    rebirths: int = 0
+    """Rebirths asked for."""
+    unused: int = 0
+    """Messages with none of the mapped metrics: they are not kept."""
+    turned_away: int = 0
+    """Messages of nodes and devices beyond `max_nodes` and `max_devices`."""
+
+
+class _Checked:
+    """For a batch that holds something the plain codec must not see."""
+
+    def __init__(self, codec: Codec, most: int) -> None:
+        self._codec = codec
+        self._most = most
+
+    def decode(self, frame: Frame) -> Decoded:
+        if not frame.credential:
+            raise DecodeError("topic_not_expected", f"topic {frame.channel[:200]!r} is none of this adapter's", "topic")
+        size = len(frame.payload) - len(_UNTOLD)
+        if size > self._most and frame.payload.startswith(_UNTOLD):
+            raise DecodeError("oversized", f"{size} bytes, at most {self._most} are taken", "payload")
+        return self._codec.decode(frame)
+
+
+class SparkplugAdapter:
+    """`Adapter`, `CommandTarget` and `Discoverer` over one broker. Credentials are group/node and group/node/device."""
+
+    def __init__(
+        self,
+        config: SparkplugConfig,
+        *,
+        connect: Connect = DirectConnection.connect,
+        clock: Callable[[], int] = wall_ms,
+    ) -> None:
+        self.name = config.name
+        self.protocol = PROTOCOL
+        self.config = config
+        self.stats = SparkplugStats()
+        self.link = BrokerLink(config, self, connect=connect, clock=clock)
+        self._clock = clock
+        self._codec = SparkplugCodec(config.registers)
+        self._checked = _Checked(self._codec, config.max_payload_bytes)
+        self._used = frozenset(mapping.metric for mapping in config.registers.values())
+        self._nodes = Nodes(config.told, max_nodes=config.max_nodes, max_devices=config.max_devices)
+        self._state = state_topic(config.host_id)
+        self._since = 0
+        self._sink: Sink | None = None
+        self._pending: dict[str, list[Pending]] = {}
+        self._born = asyncio.Condition()
+
+    def validate(self) -> None:
+        """Check what the model cannot: that the files exist. Raises ValueError naming the field."""
+        self.config.check_files()
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.config.host}:{self.config.port}"
+
+    @property
+    def connected(self) -> bool:
+        return self.link.connected
+
+    @property
+    def can_command(self) -> bool:
+        return bool(self.config.commands)
+
+    async def wait_connected(self) -> None:
+        """Return once the adapter is connected, subscribed and its STATE says online."""
+        await self.link.wait_connected()
+
+    def channels_for(self, credential: str) -> Sequence[str]:
+        """The topics of births and data. Raises ValueError for a credential that is not group/node[/device]."""
+        return [topic_for(credential, kind) for kind in ("NBIRTH", "NDATA")]
+
+    def codec_for(self, channel: str) -> Codec | None:
+        return self._codec if address_of(channel) is not None else None
+
+    async def discover(self) -> AsyncIterator[str]:
+        """Everything whose birth is known and whose death is not."""
+        for credential in list(self._nodes.born()):
+            yield credential
+
+    async def run(self, sink: Sink) -> None:
+        """Until cancelled. What the sink raises besides SinkUnavailable ends it."""
+        self._sink = sink
+        await self.link.run()
+
+    # What the link asks (`flexrelay_adapters.mqtt.link.Upon`).
+
+    def session(self) -> Session:
+        """Clean, with the will that says offline (Sparkplug 3.0 §5.3)."""
+        self._since = self._clock()
+        self._nodes.forget_connections()
+        return Session((self._state, self._standing(online=False)), clean=True)
+
+    def filters(self) -> Sequence[str]:
+        return filters(self.config.groups, self.config.host_id)
+
+    async def opened(self, connection: Connection) -> None:
+        await connection.publish(self._state, self._standing(online=True), None, retain=True)
+
+    async def closing(self, connection: Connection) -> None:
+        """Say offline before going: nodes with this primary host keep from here on what they measure."""
+        await connection.publish(self._state, self._standing(online=False), None, retain=True)
+
+    async def take(self, gathered: Sequence[Inbound], now_ms: int) -> None:
+        """Births and deaths are counted in, data go to the sink, gaps are asked about, answers are told."""
+        assert self._sink is not None
+        most = self.config.max_payload_bytes
+        frames: list[Frame] = []
+        ask: dict[str, EdgeNode] = {}
+        heard: list[tuple[str, Thing, Payload]] = []
+        codec: Codec = self._codec
+        for message in gathered:
+            topic, data = message.topic, message.payload
+            address = address_of(topic)
+            if address is None:
+                if topic == self._state:
+                    await self._own_state(data)
+                else:
+                    codec = self._checked
+                    frames.append(Frame(PROTOCOL, "", data, now_ms, topic))
+                continue
+            credential = address.credential
+            if len(data) > most:
+                codec = self._checked
+                frames.append(Frame(PROTOCOL, credential, _UNTOLD + data, now_ms, topic))
+                continue
+            try:
+                payload = read_payload(data)
+            except DecodeError:
+                frames.append(Frame(PROTOCOL, credential, _UNTOLD + data, now_ms, topic))
+                continue
+            before = self._count_in(address, payload, ask)
+            if before is not None:
+                frames.append(Frame(PROTOCOL, credential, before + data, now_ms, topic))
+            if self._pending and credential in self._pending:
+                thing = self._nodes.thing(credential)
+                if thing is not None:
+                    heard.append((credential, thing, payload))
+        if frames:
+            await self._sink.put(frames, codec)
+            self.stats.frames += len(frames)
+        for credential, thing, payload in heard:
+            await self._hear(credential, thing, payload)
+        for name, node in ask.items():
+            await self._ask(name, node, now_ms)
+        if self._pending:
+            async with self._born:
+                self._born.notify_all()
+
+    def _count_in(self, address: Address, payload: Payload, ask: dict[str, EdgeNode]) -> bytes | None:
+        """What stands before the payload in its frame; None when there is nothing in it to keep."""
+        nodes, stats = self._nodes, self.stats
+        node = nodes.node(address.of_node)
+        if node is None:
+            stats.turned_away += 1
+            return None
+        kind = address.kind
+        if kind == "NBIRTH":
+            stats.births += 1
+            nodes.nbirth(node, payload)
+            return self._used_birth(payload)
+        if kind == "NDEATH":
+            stats.deaths += nodes.ndeath(node, payload)
+            return None
+        thing = nodes.thing(address.credential)
+        if kind == "DBIRTH" and node.seq is not None:
+            stats.births += 1
+            if not nodes.dbirth(node, address.device, payload):
+                stats.turned_away += 1
+                return None
+            thing = nodes.thing(address.credential)
+        order = nodes.order(node, thing, payload)
+        if order is not Order.GOOD:
+            stats.gaps += order is Order.GAP
+            if kind != "DDEATH":
+                ask[address.of_node] = node
+        if kind == "DDEATH":
+            stats.deaths += 1
+            nodes.ddeath(node, address.device)
+            return None
+        if kind == "DBIRTH":
+            return self._used_birth(payload)
+        aliases = thing.aliases if thing is not None else None
+        used = self._used
+        for metric in payload.metrics:
+            name = metric.name
+            if name in used if name else aliases is None or not aliases or metric.alias in aliases:
+                return _UNTOLD if thing is None else thing.head
+        stats.unused += 1
+        return None
+
+    def _used_birth(self, payload: Payload) -> bytes | None:
+        used = self._used
+        for metric in payload.metrics:
+            if metric.name in used and not metric.is_null and metric.WhichOneof("value") is not None:
+                return _BIRTH
+        return None
+
+    async def _ask(self, name: str, node: EdgeNode, now_ms: int) -> None:
+        if node.asked_at and now_ms - node.asked_at < self.config.rebirth_interval_s * 1000:
+            return
+        node.asked_at = now_ms
+        self.stats.rebirths += 1
+        try:
+            await self.link.publish(topic_for(name, "NCMD"), rebirth_payload(now_ms), qos=0)
+        except ConnectionLost as error:
+            log.info("%s: %s is asked for its birth later: %s", self.name, name, error)
+            node.asked_at = 0
+
+    def _standing(self, *, online: bool) -> bytes:
+        return canonical({"online": online, "timestamp": self._since})
+
+    async def _own_state(self, data: bytes) -> None:
+        """Another's word, or an old will's, that this host is offline while it is not (Sparkplug 3.0 §5.4)."""
+        try:
+            offline = json.loads(data).get("online") is False
+        except (ValueError, AttributeError, RecursionError):
+            offline = True
+        if offline and self.link.connected:
+            log.warning("%s: something says that host %s is offline; it is told again", self.name, self.config.host_id)
+            try:
+                await self.link.publish(self._state, self._standing(online=True), qos=0, retain=True)
+            except ConnectionLost:
+                pass  # the next connection tells it
+
+    async def _hear(self, credential: str, thing: Thing, payload: Payload) -> None:
+        told = reported(payload, thing.told)
+        for pending in list(self._pending.get(credential, ())):
+            verdict = pending.verdict(told) if pending.sent else None
+            if verdict is None:
+                continue
+            try:
+                await pending.waiting.tell(verdict[0], self._clock(), verdict[1])
+            except Exception as error:
+                command_id = pending.waiting.command.command_id
+                log.exception("%s: the answer to command %s could not be recorded", self.name, command_id)
+                raise SinkUnavailable(f"the answer to command {command_id} could not be recorded") from error
+
+    # Commands.
+
+    async def execute(self, command: Command, on_update: OnUpdate) -> None:
+        """Write the command's metrics once the device lives, and tell its states until acked, failed or expired.
+
+        Raises ValueError when the adapter commands nothing, the command is under way, or for a credential that is none.
+        """
+        if not self.config.commands:
+            raise ValueError(f"{self.name} commands nothing; set `commands`")
+        topic = topic_for(command.credential, "NCMD")
+        there = self._pending.get(command.credential, [])
+        if any(pending.waiting.command.command_id == command.command_id for pending in there):
+            raise ValueError(f"command {command.command_id} is under way")
+        waiting = Waiting(command, on_update)
+        await waiting.tell(CommandState.QUEUED, self._clock())
+        mapping = self.config.commands.get(command.name)
+        if mapping is None:
+            await waiting.tell(CommandState.FAILED, self._clock(), f"{command.name} is not configured in {self.name}")
+            return
+        pending = Pending(waiting, mapping)
+        self._pending.setdefault(command.credential, []).append(pending)
+        try:
+            async with asyncio.timeout(max(0, command.expires_at - self._clock()) / 1000):
+                while command.expires_at > self._clock() and not waiting.answered.is_set():
+                    await self._send(pending, topic)
+                    await self._answered_or_reborn(pending)
+        except TimeoutError:
+            pass
+        finally:
+            self._pending[command.credential].remove(pending)
+            if not self._pending[command.credential]:
+                del self._pending[command.credential]
+        await waiting.tell(CommandState.EXPIRED, self._clock(), "not answered in time")
+
+    async def _answered_or_reborn(self, pending: Pending) -> None:
+        """A device that is born again may have missed the command: QoS 0 is what the protocol demands."""
+        credential = pending.waiting.command.credential
+
+        def done() -> bool:
+            thing = self._nodes.thing(credential)
+            return pending.waiting.answered.is_set() or (thing is not None and thing.births != pending.births)
+
+        async with self._born:
+            await self._born.wait_for(done)
+
+    async def _send(self, pending: Pending, topic: str) -> None:
+        command = pending.waiting.command
+        while (left_ms := command.expires_at - self._clock()) > 0:
+            thing = self._nodes.thing(command.credential)
+            if thing is None or not thing.born or not self.link.connected:
+                async with self._born:  # births are told here; the connection is looked at now and then
+                    try:
+                        async with asyncio.timeout(min(1.0, left_ms / 1000)):
+                            await self._born.wait()
+                    except TimeoutError:
+                        continue
+                continue
+            try:
+                payload = command_payload(command, pending.mapping, thing, self._clock())
+            except ValueError as error:
+                await pending.waiting.tell(CommandState.FAILED, self._clock(), str(error)[:500])
+                return
+            pending.sent, pending.births = True, thing.births
+            try:
+                await self.link.publish(topic, payload, qos=0)
+            except ConnectionLost as error:
+                log.info("%s: command %s goes out again: %s", self.name, command.command_id, error)
+                await asyncio.sleep(self.config.backoff_min_s)
+                continue
+            await pending.waiting.tell(CommandState.SENT, self._clock())
+            return
