@@ -8,10 +8,10 @@ from flexrelay.network.authority import write_secret, write_whole
 from flexrelay.network.folder import Folder, relative
 from flexrelay.network.genesis import Hosts
 from flexrelay.network.material import Material
-from flexrelay.network.package import connection, package, package_id
 from flexrelay.network.processes import Program
 from flexrelay.network.spec import Collection, Contract, Spec
 from flexrelay.network.toml import dumps
+from flexrelay_chaincode.package import ClientTls, connection, package, package_id
 
 PORTS = ("", ".health")
 
@@ -28,13 +28,8 @@ def ensure_package(folder: Folder, material: Material, contract: Contract, hosts
         server = process_name(contract, material.org)
         material.tls_pair(server, "client")
         dialling = material.tls_pair("chaincode-client", "client")
-        content = connection(
-            hosts.endpoint(server),
-            material.tls_root.read_bytes(),
-            dialling.certificate.read_bytes(),
-            dialling.key.read_bytes(),
-        )
-        write_secret(path, package(contract.label, content))
+        tls = ClientTls(material.tls_root.read_text(), dialling.certificate.read_text(), dialling.key.read_text())
+        write_secret(path, package(contract.label, connection(hosts.endpoint(server), tls)))
     return path
 
 
