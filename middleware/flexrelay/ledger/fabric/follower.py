@@ -210,7 +210,11 @@ class Follower:
 
     async def _look_after(self, peer: PeerChannel) -> None:
         """Raises LedgerUnavailable when the silent peer does not answer or has blocks that it does not send."""
-        height = await self._system.height(peer, timeout_s=self._vigilance.answer_s)
+        try:
+            height = await self._system.height(peer, timeout_s=self._vigilance.answer_s)
+        except LedgerUnavailable:
+            self._pool.give_up(peer)  # it would let every call wait for its deadline
+            raise
         if height <= self._next:
             self._heard = asyncio.get_running_loop().time()
             return

@@ -84,7 +84,11 @@ class Gateway:
                     target_organizations=[candidate.org],
                 )
                 try:
-                    response = await candidate.evaluate(request, limit)
+                    with self._pool.attending(candidate, LedgerUnavailable, unsigned.tx_id):
+                        response = await candidate.evaluate(request, limit)
+                except LedgerUnavailable as hung:
+                    error = error or hung
+                    continue
                 except grpc.aio.AioRpcError as rpc_error:
                     failure = Failure.of(rpc_error, candidate.address)
                     found = _execution_failure(failure)
@@ -142,7 +146,8 @@ class Gateway:
             endorsing_organizations=orgs,
         )
         try:
-            response = await peer.endorse(request, self._limits.endorse_s)
+            with self._pool.attending(peer, LedgerUnavailable, unsigned.tx_id):
+                response = await peer.endorse(request, self._limits.endorse_s)
         except grpc.aio.AioRpcError as rpc_error:
             failure = Failure.of(rpc_error, peer.address)
             if failure.mismatch or _refused_elsewhere(failure, peer, orgs):
@@ -198,7 +203,10 @@ class Gateway:
         async with self._room:
             for peer in self._pool.order():
                 try:
-                    await peer.submit(request, self._limits.submit_s)
+                    with self._pool.attending(peer, OutcomeUnknown, tx_id):
+                        await peer.submit(request, self._limits.submit_s)
+                except OutcomeUnknown as hung:
+                    unknown = unknown or hung
                 except grpc.aio.AioRpcError as rpc_error:
                     failure = Failure.of(rpc_error, peer.address)
                     error = submit_error(failure, tx_id)

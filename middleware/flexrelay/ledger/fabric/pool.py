@@ -1,11 +1,14 @@
 """The peers of a connection: who is asked first, and who rests after a failure."""
 
+import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from flexrelay.ledger.fabric.channel import PeerChannel
+from flexrelay.ledger.port import LedgerError
 
 _LOG = logging.getLogger(__name__)
 _FIRST_REST_S = 0.2
@@ -23,6 +26,7 @@ class PeerPool:
         self._others = [peer for peer in peers if peer.org != org]
         self._now = now
         self._rests: dict[str, tuple[float, float]] = {}
+        self._attended: dict[str, dict[asyncio.Task[object], bool]] = {}
         self._lies: dict[str, tuple[float, str]] = {}
 
     def order(self, *, own_only: bool = False) -> list[PeerChannel]:
@@ -44,6 +48,31 @@ class PeerPool:
         rest = _HANGING_REST_S if hangs else min(max(last * 2, _FIRST_REST_S), _LONGEST_REST_S)
         self._rests[peer.address] = (now + rest * random.uniform(0.75, 1.25), rest)  # noqa: S311 (jitter)
         _LOG.warning("peer %s of %s failed and rests for %.1f s: %s", peer.address, peer.org, rest, why)
+
+    @contextmanager
+    def attending(self, peer: PeerChannel, ends: type[LedgerError], tx_id: str) -> Iterator[None]:
+        """Around one call of a peer: when it is found out meanwhile that the peer hangs, the call ends with `ends`."""
+        task = asyncio.current_task()
+        assert task is not None
+        tasks = self._attended.setdefault(peer.address, {})
+        cancelling = task.cancelling()
+        tasks[task] = False
+        try:
+            yield
+        except asyncio.CancelledError:
+            if tasks[task] and task.uncancel() <= cancelling:
+                raise ends(f"peer {peer.address} of {peer.org} hangs: it answers no other call", tx_id) from None
+            raise
+        finally:
+            del tasks[task]
+
+    def give_up(self, peer: PeerChannel) -> None:
+        """It is known that this peer hangs: nobody waits for it any longer."""
+        self.failed(peer, "it hangs", hangs=True)
+        tasks = self._attended.get(peer.address, {})
+        for task in tasks:
+            tasks[task] = True
+            task.cancel()
 
     def lied(self, peer: PeerChannel, why: str) -> None:
         """What it told is not proved by its signatures: it is the last to be asked for some minutes."""
