@@ -98,7 +98,7 @@ class Lwm2mAdapter:
             files |= {f"coaps.{field}": getattr(coaps, field) for field in ("psk_file", "ca", "certificate", "key")}
         for field, path in files.items():
             if path is not None and not path.is_file():
-                raise ValueError(f"{self.name}.{field}: there is no file {path}")
+                raise ValueError(f"{field}: there is no file {path}")
 
     @property
     def endpoint(self) -> str:

@@ -30,7 +30,7 @@ from flexrelay_sdk.testkit import RecordingSink, running
 from flexrelay_sdk.testkit.codecs import mutated
 
 SOAK = bool(os.environ.get("FLEXRELAY_SOAK"))
-COUNT, SOAK_COUNT = 15_000, 1_000_000
+COUNT, SOAK_COUNT = 8_000, 1_000_000
 RECORDS = [Record((3305, 0, 5800), 1234.5), Record((3305, 0, 5805), 7), Record((3305, 0, 5750, 1), "text")]
 SENML = cbor2.dumps([{-2: "/3305/0/", -3: 1_700_000_000, 0: "5800", 2: 1.5}, {0: "5805", 2: 7, 6: -3}])
 
