@@ -16,7 +16,10 @@ done
 echo "setup: fetching and building the Leshan peers"
 rm -rf "$target/classes" "$target/stamp"
 mkdir -p "$target/classes"
-mvn -B -q -f "$source/pom.xml" dependency:copy-dependencies -DoutputDirectory="$PWD/$target/lib"
+if ! mvn -B -q -f "$source/pom.xml" dependency:copy-dependencies -DoutputDirectory="$PWD/$target/lib"; then
+    echo "setup: Leshan's libraries cannot be fetched: its tests will not run" >&2
+    exit 0
+fi
 javac -nowarn -d "$target/classes" -cp "$target/lib/*" "$source"/src/*.java
 cp "$source/src/logback.xml" "$target/classes/"
 echo "$stamp" >"$target/stamp"
