@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from flexrelay_contracts import network
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
@@ -245,5 +246,6 @@ QUERIES: dict[str, Query[Any]] = {
         Query("probe.page", PageArgs, page),
         Query("probe.private_get", Private, private_get),
         Query("probe.private_hash", Private, private_hash),
+        *(query for query in network.QUERIES if query.name == "network.state_page"),
     )
 }

@@ -1,0 +1,89 @@
+"""The embedded ledger and Fabric, driven with the same random histories: same answers, refusals, judgements, events and
+state, down to hashes of private values and policies of keys; and Fabric's chain recomputes.
+
+FLEXRELAY_SEED repeats a run, FLEXRELAY_TEST_FABRIC chooses the version. What a run was made of is printed.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.chance import told_seed
+from support.fabric import native
+from support.histories import congestion, core, equivocation, local_energy
+from support.network import Network
+from support.two_ledgers import Grounds, description
+
+from flexrelay.network.processes import Processes, Program
+from flexrelay_contracts.catalogue import TRANSACTIONS
+
+Story = Callable[[random.Random], None]
+
+
+def _core(chance: random.Random) -> None:
+    core(Network.start(), chance, 3)
+
+
+def _congestion(chance: random.Random) -> None:
+    congestion(Network.start(), chance)
+
+
+STORIES: tuple[Story, ...] = (_congestion, equivocation, local_energy, _core)
+
+
+@pytest.fixture
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int, int], Grounds]]:
+    """play(seed, rounds): the stories, each on a fresh pair of ledgers that is compared when it ends."""
+
+    plain = Processes.start
+
+    def at_any_time(self: Processes, program: Program) -> None:
+        """A peer takes only proposals whose time is within 15 minutes of its own, and these histories last for days."""
+        environment = {**program.environment, "CORE_PEER_AUTHENTICATION_TIMEWINDOW": "876000h"}
+        plain(self, replace(program, environment=environment))
+
+    monkeypatch.setattr(Processes, "start", at_any_time)
+
+    def run(seed: int, rounds: int) -> Grounds:
+        stories = [story for number in range(rounds) for story in STORIES[: 3 if rounds == 1 else None]]
+        chance = random.Random(seed)
+        names = [f"story{number}" for number in range(len(stories))]
+        with native(tmp_path / "network", description(names)) as network:
+            grounds = Grounds(network, tmp_path / "ledgers", chance)
+            for story in stories:
+                with ExitStack() as stack:
+
+                    def start(cls: Any, *args: Any, stack: ExitStack = stack, **options: Any) -> Any:
+                        assert not args and not options
+                        return stack.enter_context(grounds.network())
+
+                    monkeypatch.setattr(Network, "start", classmethod(start))
+                    story(chance)
+        return grounds
+
+    yield run
+
+
+def _complete(grounds: Grounds) -> None:
+    tally = grounds.tally
+    print(tally.told())
+    missing = set(TRANSACTIONS) - set(+tally.committed)
+    assert not missing, sorted(missing)
+    for code in ("MVCC_READ_CONFLICT", "PHANTOM_READ_CONFLICT", "DUPLICATE_TXID"):
+        assert tally.validations[code], f"no {code} among {tally.validations}"
+    assert tally.private and tally.private_hashes and len(tally.refusals) > 5
+
+
+@pytest.mark.timeout(280)
+def test_the_same_history_gives_the_same_on_both_ledgers(play: Callable[[int, int], Grounds]) -> None:
+    _complete(play(told_seed(), 1))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
+def test_many_histories_give_the_same_on_both_ledgers(play: Callable[[int, int], Grounds]) -> None:
+    _complete(play(told_seed(), 5))
