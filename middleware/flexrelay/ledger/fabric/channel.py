@@ -1,10 +1,11 @@
-"""One gRPC channel to one peer, with TLS. Certificates and keys are read again when their files change."""
+"""The connections to one peer, with TLS: gRPC's own for the stream of blocks, a lighter one for the many small calls.
+Certificates and keys are read again when their files change."""
 
 import asyncio
 import hashlib
 import logging
+import ssl
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 import grpc
@@ -22,6 +23,7 @@ from flexrelay.ledger.fabric.messages import (
     SubmitResponse,
 )
 from flexrelay.ledger.fabric.profile import ClientTls, Peer
+from flexrelay.ledger.fabric.rpc import Caller
 
 _LOG = logging.getLogger(__name__)
 MAX_MESSAGE_BYTES: Final = 100 * 1024 * 1024
@@ -39,8 +41,6 @@ _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
 )
 
-Unary = Callable[..., Any]
-
 
 class PeerChannel:
     """The calls of one peer. Must be used from one event loop."""
@@ -54,20 +54,22 @@ class PeerChannel:
         self._watched = files.Watched([peer.tls_ca, *((tls.certificate, tls.key) if tls else ())])
         self._looked = time.monotonic()
         self._leaving: set[asyncio.Task[None]] = set()
-        self._credentials = self._read()
+        self._credentials, context = self._read()
+        self._calls = Caller(peer.endpoint, peer.server_name, context, MAX_MESSAGE_BYTES)
         self._open()
 
-    def _read(self) -> grpc.ChannelCredentials | None:
+    def _read(self) -> tuple[grpc.ChannelCredentials | None, ssl.SSLContext | None]:
         """Raises ProfileError."""
         self.tls_hash = b""
         if not self._peer.tls_ca:
             if self._tls is not None:
                 raise ProfileError(f"{self._field}: is empty, but the profile has client TLS; name the peer's TLS CA")
-            return None
+            return None, None
         authorities = files.read_file(self._peer.tls_ca, self._field)
         files.read_certificates(self._peer.tls_ca, self._field)
+        context = _context(authorities)
         if self._tls is None:
-            return grpc.ssl_channel_credentials(authorities)
+            return grpc.ssl_channel_credentials(authorities), context
         certificate = files.read_certificate(self._tls.certificate, "tls.certificate")
         key = files.read_key(self._tls.key, "tls.key")
         public = certificate.public_key()
@@ -78,7 +80,8 @@ class PeerChannel:
             raise ProfileError(f"tls: the certificate in {self._tls.certificate} is not for the key in {self._tls.key}")
         chain = files.read_file(self._tls.certificate, "tls.certificate")
         self.tls_hash = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).digest()
-        return grpc.ssl_channel_credentials(authorities, files.read_file(self._tls.key, "tls.key"), chain)
+        context.load_cert_chain(self._tls.certificate, self._tls.key)
+        return grpc.ssl_channel_credentials(authorities, files.read_file(self._tls.key, "tls.key"), chain), context
 
     def _open(self) -> None:
         options: list[tuple[str, Any]] = list(_OPTIONS)
@@ -88,32 +91,24 @@ class PeerChannel:
             self._channel = grpc.aio.insecure_channel(self.address, options)
         else:
             self._channel = grpc.aio.secure_channel(self.address, self._credentials, options)
-        self._evaluate = self._unary("/gateway.Gateway/Evaluate", EvaluateResponse)
-        self._endorse = self._unary("/gateway.Gateway/Endorse", EndorseResponse)
-        self._submit = self._unary("/gateway.Gateway/Submit", SubmitResponse)
         self._deliver: Any = self._channel.stream_stream(
             "/protos.Deliver/Deliver",
             request_serializer=Envelope.SerializeToString,
             response_deserializer=DeliverResponse.FromString,
         )
 
-    def _unary(self, path: str, response: Any) -> Unary:
-        call: Unary = self._channel.unary_unary(
-            path, request_serializer=_serialize, response_deserializer=response.FromString
-        )
-        return call
-
     async def evaluate(self, request: Any, timeout_s: float) -> Any:
-        self.renew()
-        return await self._evaluate(request, timeout=timeout_s)
+        return EvaluateResponse.FromString(await self._call("/gateway.Gateway/Evaluate", request, timeout_s))
 
     async def endorse(self, request: Any, timeout_s: float) -> Any:
-        self.renew()
-        return await self._endorse(request, timeout=timeout_s)
+        return EndorseResponse.FromString(await self._call("/gateway.Gateway/Endorse", request, timeout_s))
 
     async def submit(self, request: Any, timeout_s: float) -> Any:
+        return SubmitResponse.FromString(await self._call("/gateway.Gateway/Submit", request, timeout_s))
+
+    async def _call(self, path: str, request: Any, timeout_s: float) -> bytes:
         self.renew()
-        return await self._submit(request, timeout=timeout_s)
+        return await self._calls.call(path, request.SerializeToString(), timeout_s)
 
     def deliver(self) -> Any:
         """A stream of blocks; write one seek envelope to it."""
@@ -133,11 +128,13 @@ class PeerChannel:
             return False
         before = self.tls_hash
         try:
-            self._credentials = self._read()
+            self._credentials, context = self._read()
         except ProfileError as error:
             self.tls_hash = before
             _LOG.error("the new TLS files for peer %s are not used: %s", self.address, error)
             return False
+        self._calls.trust(context)
+        self._calls.retire()
         old = self._channel
         self._open()
         task = asyncio.create_task(old.close(_OLD_CHANNEL_S), name=f"close-{self.address}")
@@ -148,9 +145,14 @@ class PeerChannel:
     async def close(self) -> None:
         for task in self._leaving:
             task.cancel()
+        self._calls.close()
         await self._channel.close(None)
 
 
-def _serialize(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
-    return data
+def _context(authorities: bytes) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate may be all that the profile names
+    context.load_verify_locations(cadata=authorities.decode("ascii", "replace"))
+    context.set_alpn_protocols(["h2"])
+    return context

@@ -1,0 +1,196 @@
+"""The light client against gRPC's own server, and against servers that misbehave."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+
+from flexrelay.ledger.fabric.rpc import Caller
+
+PATH = "/test.Service/Method"
+Answer = Callable[[bytes, Any], Awaitable[bytes]]
+LIMIT = 20_000_000
+
+
+@asynccontextmanager
+async def serving(
+    answer: Answer, port: int = 0, *options: tuple[str, int]
+) -> AsyncIterator[tuple[grpc.aio.Server, int]]:
+    sizes = (("grpc.max_receive_message_length", LIMIT), ("grpc.max_send_message_length", LIMIT))
+    server = grpc.aio.server(options=[*sizes, *options])
+    handlers = {"Method": grpc.unary_unary_rpc_method_handler(answer)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", handlers),))
+    bound = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    try:
+        yield server, bound
+    finally:
+        await server.stop(None)
+
+
+@asynccontextmanager
+async def calling(port: int, limit: int = LIMIT) -> AsyncIterator[Caller]:
+    caller = Caller(f"127.0.0.1:{port}", "", None, limit)
+    try:
+        yield caller
+    finally:
+        caller.close()
+
+
+async def echo(request: bytes, context: Any) -> bytes:
+    return request
+
+
+async def failed(call: Awaitable[bytes]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value.code(), caught.value.details() or ""
+
+
+async def test_answers_come_to_their_calls_small_and_large() -> None:
+    async with serving(echo) as (_, port), calling(port) as caller:
+        sizes = [0, 1, 16_383, 16_384, 65_535, 65_536, 3_000_000, 10_000_000] + [200] * 300
+        requests = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
+        assert await asyncio.gather(*(caller.call(PATH, request, 60.0) for request in requests)) == requests
+
+
+async def test_a_failure_carries_code_text_and_details() -> None:
+    async def fail(request: bytes, context: Any) -> bytes:
+        context.set_trailing_metadata((("grpc-status-details-bin", request),))
+        return await context.abort(grpc.StatusCode.ABORTED, "nein – 100 %")  # type: ignore[no-any-return]
+
+    async with serving(fail) as (_, port), calling(port) as caller:
+        for details in (b"\0\xff" * 50, b"x" * 20_000, b"y"):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await caller.call(PATH, details, 10.0)
+            assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.ABORTED, "nein – 100 %")
+            assert ("grpc-status-details-bin", details) in list(caught.value.trailing_metadata())
+        assert (await failed(caller.call("/test.Service/Other", b"", 10.0)))[0] is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_deadlines_and_cancellation_reach_the_server_and_disturb_nobody() -> None:
+    ended = []
+
+    async def slow(request: bytes, context: Any) -> bytes:
+        try:
+            await asyncio.sleep(30 if request == b"slow" else 0)
+        except asyncio.CancelledError:
+            ended.append(request)
+            raise
+        return request
+
+    async with serving(slow) as (_, port), calling(port) as caller:
+        assert await failed(caller.call(PATH, b"slow", 0.2)) == (
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            "no answer within 0.2 s",
+        )
+        task = asyncio.create_task(caller.call(PATH, b"slow", 30.0))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await caller.call(PATH, b"quick", 10.0) == b"quick"
+        async with asyncio.timeout(10):
+            while len(ended) < 2:  # noqa: ASYNC110 (the server's tasks end)
+                await asyncio.sleep(0.01)
+
+
+async def test_a_server_that_comes_back_is_called_again() -> None:
+    async with serving(echo) as (_, port), calling(port) as caller:
+        assert await caller.call(PATH, b"1", 10.0) == b"1"
+    async with calling(port) as caller:
+        code, text = await failed(caller.call(PATH, b"2", 10.0))
+        assert code is grpc.StatusCode.UNAVAILABLE and text.startswith("failed to connect to all addresses")
+        began = time.monotonic()
+        for _ in range(50):
+            await failed(caller.call(PATH, b"2", 10.0))  # it is not dialled each time
+        assert time.monotonic() - began < 1.0
+        async with serving(echo, port):
+            async with asyncio.timeout(10):
+                while True:
+                    try:
+                        assert await caller.call(PATH, b"3", 10.0) == b"3"
+                        break
+                    except grpc.aio.AioRpcError:
+                        await asyncio.sleep(0.05)
+
+
+async def test_calls_that_run_when_the_server_dies_are_unavailable() -> None:
+    async def hang(request: bytes, context: Any) -> bytes:
+        await asyncio.sleep(30)
+        return request
+
+    async with serving(hang) as (server, port), calling(port) as caller:
+        calls = [asyncio.create_task(failed(caller.call(PATH, b"x", 20.0))) for _ in range(5)]
+        await asyncio.sleep(0.2)
+        await server.stop(None)
+        codes = {code for code, _ in await asyncio.gather(*calls)}
+        assert codes <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+
+
+async def test_connections_that_the_server_renews_fail_no_call() -> None:
+    async with (
+        serving(echo, 0, ("grpc.max_connection_age_ms", 100), ("grpc.max_connection_age_grace_ms", 5_000)) as (_, port),
+        calling(port) as caller,
+    ):
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            answers = await asyncio.gather(*(caller.call(PATH, b"%d" % number, 10.0) for number in range(20)))
+            assert answers == [b"%d" % number for number in range(20)]
+
+
+async def test_more_calls_than_the_server_allows_wait() -> None:
+    async with (
+        serving(echo, 0, ("grpc.max_concurrent_streams", 3)) as (_, port),
+        calling(port) as caller,
+    ):
+        found = await asyncio.gather(*(caller.call(PATH, b"%d" % number, 20.0) for number in range(100)))
+        assert found == [b"%d" % number for number in range(100)]
+
+
+async def test_an_answer_that_is_too_large_fails_its_call_only() -> None:
+    async with serving(echo) as (_, port), calling(port, limit=1_000) as caller:
+        code, text = await failed(caller.call(PATH, b"x" * 50_000, 10.0))
+        assert code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text
+        assert await caller.call(PATH, b"y", 10.0) == b"y"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"",
+        b"\0\0\0\x04\0\0\0\0\0" + b"\xff\xff\xff\0\0\0\0\0\x01",
+        b"\0\0\0\x04\0\0\0\0\0" + b"\0\0\x01\x01\x05\0\0\0\x01\xff",
+        b"\0\0\0\x04\0\0\0\0\0" + b"\0\0\x04\x05\x04\0\0\0\x01\0\0\0\x02",
+        b"\0\0\0\x04\0\0\0\0\0" + b"\0\0\x02\0\x08\0\0\0\x01\x09x",
+    ],
+)
+async def test_a_server_that_speaks_something_else_is_unavailable(said: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(said)
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, calling(server.sockets[0].getsockname()[1]) as caller:
+        code, _ = await failed(caller.call(PATH, b"x", 5.0))
+        assert code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_server_that_accepts_and_is_silent_meets_the_deadline() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, calling(server.sockets[0].getsockname()[1]) as caller:
+        code, _ = await failed(caller.call(PATH, b"x", 0.3))
+        assert code is grpc.StatusCode.DEADLINE_EXCEEDED
