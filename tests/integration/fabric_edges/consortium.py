@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -183,3 +184,11 @@ async def written(
     committed = await outcome(ledger, prepared.tx_id, seconds=PATIENCE_S)
     assert committed.validation is Validation.VALID, committed
     return committed
+
+
+def metrics(consortium: Consortium, org: str) -> dict[str, str]:
+    """The chaincode process' own figures."""
+    port = consortium.native.state.ports[f"flexrelay_1.{org}.health"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text = answer.read().decode()
+    return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))

@@ -30,6 +30,9 @@ _OF_OTHERS: Final = (
     "endorsement timeout expired",
     "submit timeout expired",
 )
+_OUT_OF_TIME: Final = "incorrect timestamp"
+"""A peer's own window around its clock (15 minutes), which is beyond any guard of the chaincode."""
+_DENIED: Final = ("access denied", "creator", "client identity expired")
 _MAX_TEXT: Final = 400
 
 Code = grpc.StatusCode
@@ -143,7 +146,9 @@ def execution_error(failure: Failure, tx_id: str = "") -> LedgerError | Refused:
     if failure.code is Code.INVALID_ARGUMENT or _too_large(failure):
         return Rejected(text, tx_id)
     everything = " ".join((failure.message, *(detail.message for detail in failure.details))).lower()
-    if failure.code is Code.PERMISSION_DENIED or "access denied" in everything or "creator" in everything:
+    if _OUT_OF_TIME in everything:
+        return Rejected(f"timestamp: {text}; check the clock of this machine", tx_id)
+    if failure.code is Code.PERMISSION_DENIED or any(part in everything for part in _DENIED):
         return AccessDenied(
             f"{text} — the network does not accept this gateway: check the channel's name, that the organisation is a "
             "member, and that the certificate is neither expired nor revoked",

@@ -94,6 +94,8 @@ def test_what_is_no_contracts_failure_is_left_alone(said: str) -> None:
         (failure(Code.FAILED_PRECONDITION, "no combination of peers can be derived"), LedgerUnavailable),
         (failure(Code.FAILED_PRECONDITION, "error validating proposal: access denied: channel [c]"), AccessDenied),
         (failure(Code.PERMISSION_DENIED, "no"), AccessDenied),
+        (failure(Code.ABORTED, "see details", "proposal client identity expired"), AccessDenied),
+        (failure(Code.UNKNOWN, "request unauthorized due to incorrect timestamp 2026-11-21T16:54:07Z"), Rejected),
         (failure(Code.INVALID_ARGUMENT, "a signed proposal is required"), Rejected),
         (failure(Code.RESOURCE_EXHAUSTED, "grpc: received message larger than max"), Rejected),
         (failure(Code.RESOURCE_EXHAUSTED, "too many requests for /gateway.Gateway"), LedgerUnavailable),
