@@ -211,7 +211,7 @@ class Lwm2mAdapter:
             self.registrations.adopt(registration)
             self._observing.expect(registration, self._wanted(registration))
             if self.registrations.reachable(registration, now):
-                self._observe(registration)
+                self.observe(registration)
 
     # What the server asks for (server.Duties)
 
@@ -221,7 +221,7 @@ class Lwm2mAdapter:
         if self._keeper is None:
             self.layer.release(exchange)
             return
-        then = (lambda: self._observe(registration)) if new or registration.unobserved else None
+        then = (lambda: self.observe(registration)) if new or registration.unobserved else None
         self._keeper.keep(exchange, registration, whole=new, answer=answer, then=then)
 
     def remove(self, exchange: Exchange | None, registration: Registration) -> None:
@@ -300,7 +300,7 @@ class Lwm2mAdapter:
             return []
         return wanted(registration, configured or (), OBSERVED)
 
-    def _observe(self, registration: Registration) -> None:
+    def observe(self, registration: Registration) -> None:
         paths = self._wanted(registration)
         running = self._observers.get(registration.id)
         registration.unobserved = False

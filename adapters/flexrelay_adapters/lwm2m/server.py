@@ -35,6 +35,10 @@ class Duties(Protocol):
 
     def remove(self, exchange: Exchange | None, registration: Registration) -> None: ...
 
+    def observe(self, registration: Registration) -> None:
+        """Set its observations up (again)."""
+        ...
+
     def take(self, exchange: Exchange, frame: Frame) -> None:
         """Give a frame to the sink, then answer."""
         ...
@@ -136,6 +140,8 @@ class Server:
             return
         now = self._wall()
         self._registrations.wake(registration, peer, now)
+        if registration.unobserved:
+            self._duties.observe(registration)
         self._duties.take(
             exchange, Frame(PROTOCOL, peer.credential, payload, int(now * 1000), channel(SEND, content_format))
         )

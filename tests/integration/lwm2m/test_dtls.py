@@ -115,6 +115,24 @@ async def test_a_device_that_starts_anew_at_its_address(serve: Serve, sink: Reco
         somebody_else.close()
 
 
+async def test_a_new_session_is_observed_again(serve: Serve, sink: RecordingSink, keys: Path) -> None:
+    """The device goes on with its registration over a new session, and only sends."""
+    async with serve(coap=None, coaps={"port": 0, "psk_file": "keys"}) as adapter:
+        client = device(adapter, psk())
+        await client.open()
+        await client.register()
+        await until(lambda: any(frame.channel.startswith("/3305/0") for frame in sink.frames), 10, "the first value")
+        client.close()
+        await until(lambda: len(transport(adapter)) == 0, 5, "the end of the session")
+        again = device(adapter, psk())
+        await again.open()
+        assert await again.send(reading(1)) == codes.CHANGED
+        await until(lambda: len(again._observed) == 1, 10, "the observation")
+        again.change({(3305, 0, 5800): 4321.0})
+        await until(lambda: 4321 in sink.values(), 10, "the notification")
+        again.close()
+
+
 async def test_strangers_keep_nothing_and_disturb_nobody(serve: Serve, sink: RecordingSink, keys: Path) -> None:
     """ClientHellos without a cookie, replayed ones from elsewhere, and records of no session."""
     async with serve(coap=None, coaps={"port": 0, "psk_file": "keys", "max_handshakes": 5}, observe=()) as adapter:
