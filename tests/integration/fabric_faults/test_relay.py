@@ -1,0 +1,137 @@
+"""The relay on Fabric, one promise at a time: an envelope that was lost, one that comes back, organisations at odds."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from integration.fabric_faults.rig import PATIENCE_S, Rig
+from support.chance import told_seed
+from support.fabric_load import STORE
+
+from flexrelay.ledger.fabric import FabricLedger
+from flexrelay.ledger.port import Call, Checkpoint, LedgerError, Validation
+from flexrelay.outbox import OUTBOX, CommittedIntent, ExpiredIntent, Outbox, RefusedIntent
+from flexrelay.relay import Pace, Relay, RelayOptions
+from flexrelay.store import Store
+from flexrelay_schemas.intent import SignedIntent
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@asynccontextmanager
+async def outbox_of(rig: Rig) -> AsyncIterator[tuple[FabricLedger, Outbox]]:
+    async with rig.chain.connect() as ledger, Store(rig.chain.folder / STORE, [OUTBOX]) as store:
+        yield ledger, Outbox(store, ledger.org)
+
+
+async def test_a_lost_envelope_is_voided_and_dies_when_it_comes_back(single: Rig) -> None:
+    """Endorsed, kept and held back; after the deadline the void stands; then it is let go."""
+    name = f"held-{told_seed()}"
+    async with outbox_of(single) as (ledger, outbox):
+        signed = single.chain.fund("fees:held", 7, name, life_ms=3_000)
+        entry = await outbox.entry(await outbox.add(signed))
+        held = await ledger.prepare(Call(signed))
+        await outbox.record_prepared(entry, held)
+        await asyncio.sleep(3.0)
+        began = Checkpoint(await ledger.height() - 1)
+        options = RelayOptions(pace=Pace(void_margin_ms=10))
+        async with Relay(ledger, outbox, sign=single.chain.sign_void, options=options):
+            outcome = await asyncio.wait_for(outbox.wait(entry.id), PATIENCE_S)
+        assert isinstance(outcome, ExpiredIntent)
+        await ledger.submit(held.envelope)
+        async with asyncio.timeout(PATIENCE_S):
+            async for tx in ledger.events(began):
+                if tx.tx_id == held.tx_id:
+                    assert tx.validation is Validation.MVCC_READ_CONFLICT
+                    break
+        intent = SignedIntent.model_validate_json(signed).intent
+        status = await ledger.evaluate("intents.status", {"actor": intent.actor, "intent_id": name})
+        assert status == {"status": "void", "tx_id": outcome.tx_id}
+    await single.audited("an envelope that came back")
+
+
+async def test_an_envelope_that_was_submitted_and_not_noted_is_asked_for(single: Rig) -> None:
+    """The process died between the ledger's yes and its own note: twice submitted, once applied."""
+    name = f"twice-{told_seed()}"
+    async with outbox_of(single) as (ledger, outbox):
+        entry = await outbox.entry(await outbox.add(single.chain.fund("fees:twice", 7, name)))
+        sent = await ledger.prepare(Call(entry.intent))
+        await outbox.record_prepared(entry, sent)
+        await ledger.submit(sent.envelope)
+        await ledger.submit(sent.envelope)
+    async with outbox_of(single) as (ledger, outbox), Relay(ledger, outbox, sign=single.chain.sign_void):
+        outcome = await asyncio.wait_for(outbox.wait(entry.id), PATIENCE_S)
+        assert isinstance(outcome, CommittedIntent)
+        assert outcome.tx_id == sent.tx_id
+        assert len(await outbox.attempts(entry.id)) == 1
+    await single.audited("an envelope that was submitted twice")
+
+
+async def test_a_refusal_arrives_whole(single: Rig) -> None:
+    name = f"refused-{told_seed()}"
+    async with outbox_of(single) as (ledger, outbox), Relay(ledger, outbox, sign=single.chain.sign_void):
+        intent = single.chain.intent("accounts.withdraw", {"account": "fees:nobody", "micro_eur": 5}, name=name)
+        outcome = await asyncio.wait_for(outbox.wait(await outbox.add(intent)), PATIENCE_S)
+        assert isinstance(outcome, RefusedIntent)
+        assert (outcome.code, outcome.field) == ("funds", "account")
+
+
+async def test_organisations_at_odds_are_alarmed_and_the_intent_goes_on_when_they_agree(single: Rig) -> None:
+    """Another contract at one organisation whose endorsement was asked for: both results in the alarm."""
+    name = f"odds-{told_seed()}"
+    other = "flexrelay_1.agga"
+    await asyncio.to_thread(single.native.processes.stop, [other])
+    running = await asyncio.to_thread(another_contract, single.native.folder.contracts / f"{other}.toml")
+    try:
+        async with outbox_of(single) as (ledger, outbox), Relay(ledger, outbox, sign=single.chain.sign_void) as relay:
+            await answering(ledger, single)
+            intent = single.chain.fund("fees:odds", 7, name)
+            entry = await outbox.add(intent, endorsing_orgs=("dso", "agga"))
+            async with asyncio.timeout(PATIENCE_S):
+                while not relay.alarms.standing:  # noqa: ASYNC110 (alarms tell nobody)
+                    await asyncio.sleep(0.1)
+            (alarm,) = relay.alarms.standing
+            assert (alarm.intent_id, alarm.kind) == (name, "endorsement_mismatch")
+            assert '"micro_eur":7' in alarm.message and '"micro_eur":8' in alarm.message
+            assert "dso: result" in alarm.message and "agga: result" in alarm.message
+            running.kill()
+            running.wait()
+            await single.start(other)
+            outcome = await asyncio.wait_for(outbox.wait(entry), PATIENCE_S)
+            assert isinstance(outcome, CommittedIntent)
+            assert relay.alarms.standing == []
+    finally:
+        running.kill()
+        running.wait()
+        await single.start(other)
+    await single.audited("organisations at odds")
+
+
+def another_contract(config: Path) -> subprocess.Popen[bytes]:
+    """The organisation's chaincode process with a contract that pays a little more."""
+    changed = config.with_name("another.toml")
+    changed.write_text(config.read_text().replace("fabric_faults.contract", "fabric_faults.another"))
+    environment = {**os.environ, "PYTHONPATH": ":".join(path for path in sys.path if path)}
+    code = (
+        f"from support.guardian import end_with; end_with({os.getpid()});"
+        "import runpy; runpy.run_module('flexrelay_chaincode', run_name='__main__')"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, "--config", str(changed)], env=environment)
+
+
+async def answering(ledger: FabricLedger, rig: Rig) -> None:
+    """Until the organisation's peer executes again."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                await ledger.prepare(Call(rig.chain.fund("fees:probe", 1, ""), endorsing_orgs=("agga",)))
+                return
+            except LedgerError:
+                await asyncio.sleep(0.2)
