@@ -257,8 +257,8 @@ class Http2:
         if flags & _PADDED:
             payload = _unpadded(payload)
         buffer = found.buffer
-        size = int.from_bytes(payload[1:5], "big") if len(payload) >= 5 else -1
-        if not buffer and size == len(payload) - 5 and not payload[0]:  # a whole message, the usual case
+        whole = len(payload) >= 5 and not payload[0] and int.from_bytes(payload[1:5], "big") == len(payload) - 5
+        if whole and not buffer and len(payload) - 5 <= self._max_message:  # the usual case
             self._events.append(Message(stream, payload[5:]))
         else:
             buffer += payload

@@ -158,11 +158,11 @@ def test_any_frames_give_events_or_a_fault(sent: list[tuple[int, int, int, bytes
         for item in sent:
             found.receive(frame(*item))
             found.send(1, b"answer")
+        found.receive(request(101))
     except ProtocolFault as fault:
         found.goodbye(fault.code)
         assert found.outgoing()
         return
-    found.receive(request(101))
     found.send(101, b"still here")
     assert b"still here" in found.outgoing() or sent
 
