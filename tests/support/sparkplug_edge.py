@@ -1,4 +1,4 @@
-"""An edge node of sparkplug-client in a process of its own: started from .cache/sparkplug, told what to do line by line."""
+"""An edge node of sparkplug-client in a process of its own: from .cache/sparkplug, told what to do line by line."""
 
 from __future__ import annotations
 

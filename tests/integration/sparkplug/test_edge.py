@@ -52,6 +52,7 @@ async def test_a_gap_is_kept_and_asks_for_a_rebirth(tmp_path: Path) -> None:
         broker_of(tmp_path) as broker,
         Edge.started(broker.port, tmp_path / "edge.log", primary=False) as edge,
     ):
+        await edge.until("born")
         adapter, sink = made(broker), RecordingSink()
         async with running(adapter, sink):
             await edge.do("raw", device="meter1", data="")  # data before any birth that this host knows

@@ -1,0 +1,121 @@
+"""The HTTP transport of devices: measures by POST and GET, commands for those that ask, results.
+
+200 is said only when the journal has it. What was refused for good gets 4xx (its dead letter is on disk), what could
+not be stored 503.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from flexrelay_sdk import SinkUnavailable
+
+if TYPE_CHECKING:
+    from flexrelay_adapters.iotagent.adapter import IotAgentAdapter
+
+RETRY_S: Final = "5"
+_UNKNOWN: Final = frozenset({"unknown_device", "no_identity"})
+
+
+class MeasuresApi:
+    """`/iot/d` or `/iot/json`: k the API key, i the device, t the time, d the measures of a GET, getCmd=1 asks."""
+
+    def __init__(self, adapter: "IotAgentAdapter") -> None:
+        self._adapter = adapter
+        self._path = adapter.dialect.path
+
+    def application(self) -> Starlette:
+        path = self._path
+        return Starlette(
+            routes=[
+                Route(path, self._measures, methods=["GET", "POST"]),
+                Route(f"{path}/attrs/{{attribute}}", self._measures, methods=["POST"]),
+                Route(f"{path}/commands", self._results, methods=["POST"]),
+            ]
+        )
+
+    async def _measures(self, request: Request) -> Response:
+        adapter = self._adapter
+        adapter.stats.requests += 1
+        who = self._who(request)
+        if isinstance(who, Response):
+            return who
+        query = request.query_params
+        payload: bytes | None
+        if request.method == "GET":
+            payload = query["d"].encode() if "d" in query else None
+        else:
+            payload = await self._body(request)
+            if payload is None:
+                return self._refused(413, "TOO_LARGE", f"at most {adapter.config.max_payload_bytes} bytes are taken")
+        polling = query.get("getCmd") == "1"
+        if request.method == "POST" and not payload and polling:
+            payload = None
+        attribute = request.path_params.get("attribute", "")
+        try:
+            if payload is None:
+                if not polling:
+                    return self._refused(400, "MANDATORY_PARAMS_NOT_FOUND", "d is missing")
+            elif not attribute and adapter.dialect.is_result(payload):
+                await adapter.answered(who, payload)
+            else:
+                reason = await adapter.measured(
+                    who, payload, self._path, attribute=attribute, time=query.get("t", "")[:64]
+                )
+                if reason:
+                    status = 404 if reason in _UNKNOWN else 400
+                    return JSONResponse({"name": reason.upper(), "message": "it is not taken"}, status_code=status)
+        except SinkUnavailable as error:
+            return self._later(error)
+        commands = await adapter.polled(who) if polling else b""
+        return Response(commands, media_type=adapter.dialect.media_type)
+
+    async def _results(self, request: Request) -> Response:
+        self._adapter.stats.requests += 1
+        who = self._who(request)
+        if isinstance(who, Response):
+            return who
+        payload = await self._body(request)
+        if payload is None:
+            return self._refused(413, "TOO_LARGE", "the result is too long")
+        try:
+            await self._adapter.answered(who, payload)
+        except SinkUnavailable as error:
+            return self._later(error)
+        return Response(b"", media_type=self._adapter.dialect.media_type)
+
+    def _who(self, request: Request) -> str | Response:
+        """The credential, or why it is none."""
+        query = request.query_params
+        apikey, device = query.get("k", ""), query.get("i", "")
+        missing = [name for name, value in (("i", device), ("k", apikey)) if not value]
+        if missing:
+            return self._refused(
+                400, "MANDATORY_PARAMS_NOT_FOUND", f"Some of the mandatory params are missing: {missing}"
+            )
+        if len(device) > 200 or any(sign in device for sign in "/+#|@\0"):
+            return self._refused(400, "WRONG_SYNTAX", "i is no device id")
+        if not self._adapter.accepts(apikey):
+            return self._refused(404, "GROUP_NOT_FOUND", "there is no service with this API key")
+        return f"{apikey}/{device}"
+
+    async def _body(self, request: Request) -> bytes | None:
+        """None when it is too large."""
+        data = bytearray()
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > self._adapter.config.max_payload_bytes:
+                return None
+        return bytes(data)
+
+    def _refused(self, status: int, name: str, message: str) -> Response:
+        self._adapter.stats.refused += 1
+        return JSONResponse({"name": name, "message": message}, status_code=status)
+
+    def _later(self, error: SinkUnavailable) -> Response:
+        return JSONResponse(
+            {"name": "UNAVAILABLE", "message": str(error)}, status_code=503, headers={"Retry-After": RETRY_S}
+        )
