@@ -98,8 +98,6 @@ def _verified(kind: str, found: Any, transactions: int) -> dict[str, Any]:
         "height": found.height,
         "last_hash": found.last_hash,
         "verified": found.ok,
-        "executed": found.executed,
-        "hash_only": found.hash_only,
         "problems": [str(problem) for problem in found.problems],
         "transactions": transactions,
     }

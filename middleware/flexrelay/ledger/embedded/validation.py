@@ -1,4 +1,5 @@
-"""Judging the transactions of a block, in order: duplicates, endorsement, versions, phantoms; the first one wins."""
+"""Judging the transactions of a block, in order and by Fabric's rules, down to which failure is told when there are
+several: known ids, endorsement, ids that came earlier in the block, versions, phantoms, versions of private values."""
 
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,8 @@ class Judgement:
     private: list[PrivateChange] = field(default_factory=list)
     first: dict[str, Validation] = field(default_factory=dict)
     """Transactions that are no duplicates, by id."""
+    renewed: set[str] = field(default_factory=set)
+    """Keys whose policy an endorsed transaction of the block changes: no later one of the same block may write them."""
 
     @property
     def changes(self) -> dict[str, Entry | None]:
@@ -48,7 +51,7 @@ class Judgement:
         index = len(self.validations)
         self.validations.append(validation)
         if validation is not Validation.DUPLICATE_TXID:
-            self.first[body["tx_id"]] = validation
+            self.first.setdefault(body["tx_id"], validation)
         if validation is Validation.VALID:
             self._collect(index, body)
 
@@ -84,16 +87,16 @@ class Validator:
     def judge_next(self, judgement: Judgement, body: Body, fresh: Container[str] = ()) -> Validation:
         """What becomes of the next transaction of the block."""
         tx_id = body["tx_id"]
-        if tx_id in judgement.first or (tx_id not in fresh and self._state.transaction(tx_id) is not None):
+        if tx_id not in fresh and self._state.transaction(tx_id) is not None:
             return Validation.DUPLICATE_TXID
-        view = judgement.overlay
-        if not self._endorsed(view, body):
+        view, changes = judgement.overlay, judgement.overlay.changes
+        if not self._endorsed(judgement, body):
             return Validation.ENDORSEMENT_POLICY_FAILURE
+        if tx_id in judgement.first:
+            return Validation.DUPLICATE_TXID
         for row in body["reads"]:
-            if not _unchanged(view.get(row[0]), row, 1):
-                return Validation.MVCC_READ_CONFLICT
-        for row in body["private_reads"]:
-            if not _unchanged(view.get(hash_key(row[0], row[1])), row, 2):
+            # What the block has touched conflicts, even when a key that was absent is absent again.
+            if row[0] in changes or not _unchanged(view.get(row[0]), row, 1):
                 return Validation.MVCC_READ_CONFLICT
         for start, end, count, digest in body["ranges"]:
             found = RangeDigest()
@@ -101,19 +104,27 @@ class Validator:
                 found.add(*row)
             if (found.count, found.hex()) != (count, digest):
                 return Validation.PHANTOM_READ_CONFLICT
+        for row in body["private_reads"]:
+            place = hash_key(row[0], row[1])
+            if place in changes or not _unchanged(view.get(place), row, 2):
+                return Validation.MVCC_READ_CONFLICT
         return Validation.VALID
 
-    def _endorsed(self, view: Overlay, body: Body) -> bool:
-        """The contract's policy, and the policy of each key that is written."""
+    def _endorsed(self, judgement: Judgement, body: Body) -> bool:
+        """The contract's policy, and the policy that each key which is written had before the block."""
+        state, renewed = self._state, judgement.renewed
         endorsing = frozenset([org for org, _ in body["orgs"]])
         if not self._policies.of(body["function"]).satisfied(endorsing):
             return False
-        if not view.has_policies:
+        if not state.has_policies and not renewed and not body["policies"]:
             return True
         for key, _ in (*body["writes"], *body["policies"]):
-            needed = view.policy(key)
+            if key in renewed:
+                return False
+            needed = state.policy(key)
             if needed is not None and not policy_met(needed, endorsing):
                 return False
+        renewed.update([key for key, _ in body["policies"]])
         return True
 
 
