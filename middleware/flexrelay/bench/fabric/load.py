@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from flexrelay.collector import settle
 from flexrelay.ledger.fabric import FabricLedger, Limits
 from flexrelay.ledger.port import Call, Checkpoint, TxEvents, Validation
 
@@ -89,6 +90,7 @@ async def _main(arguments: argparse.Namespace) -> dict[str, Any]:
 
     limits = Limits(in_flight=max(64, arguments.in_flight))
     async with FabricLedger.open(arguments.profile, limits=limits) as ledger:
+        settle()  # as a running gateway does
         return await puts(ledger, arguments.count, arguments.in_flight, intent)
 
 

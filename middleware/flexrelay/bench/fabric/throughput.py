@@ -19,8 +19,8 @@ from flexrelay.bench.fabric.site import founded
 from flexrelay.ledger.fabric import Profile, load_profile
 from flexrelay.network import Network
 
-ROUNDS: Final = 2
-COUNTS: Final = {1: 20, 16: 400, 64: 1000, 128: 1000}
+ROUNDS: Final = 3
+COUNTS: Final = {1: 15, 16: 300, 64: 800, 128: 800}
 """Transactions of one run, by how many are in flight."""
 _GO: Final = "official Go client and Go shim"
 _STATUS: Final = f"{_GO}, CommitStatus"
