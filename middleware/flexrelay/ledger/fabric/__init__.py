@@ -13,6 +13,7 @@ from flexrelay.ledger.fabric.errors import (
     EndorsementMismatch,
     NetworkMismatch,
     ProfileError,
+    TookTooLong,
     Untrusted,
 )
 from flexrelay.ledger.fabric.follower import Vigilance
@@ -35,6 +36,7 @@ __all__ = [
     "Peer",
     "Profile",
     "ProfileError",
+    "TookTooLong",
     "Untrusted",
     "Vigilance",
     "load_profile",

@@ -16,6 +16,11 @@ class AccessDenied(LedgerUnavailable, NeedsAttention):
     alarm: str = "access_denied"
 
 
+class TookTooLong(LedgerUnavailable):
+    """The call ran into the chaincode's deadline. No other peer is asked: while a call runs, its peer commits nothing,
+    and the next one would stand still for as long."""
+
+
 class NetworkMismatch(NeedsAttention):
     """The network is not what the profile says: channel, chaincode or its version. The message names the remedy."""
 

@@ -7,7 +7,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from flexrelay.ledger.fabric.errors import AccessDenied
+from flexrelay.ledger.fabric.errors import AccessDenied, TookTooLong
 from flexrelay.ledger.fabric.messages import ErrorDetail, RpcStatus
 from flexrelay.ledger.port import LedgerError, LedgerUnavailable, OutcomeUnknown, Rejected
 from flexrelay_contracts import invocation as contract
@@ -19,7 +19,8 @@ _BY_CHAINCODE: Final = "chaincode response 500, "
 MISMATCH: Final = "ProposalResponsePayloads do not match"
 _ALREADY: Final = ("request already exists", "request already processed")
 _NEVER: Final = ("status=BAD_REQUEST", "status=FORBIDDEN", "status=REQUEST_ENTITY_TOO_LARGE", "status=NOT_FOUND")
-_NOT_NOW: Final = ("busy", "draining", "deadline", "peer_error")
+_TOO_LONG: Final = "deadline"
+_NOT_NOW: Final = ("busy", "draining", _TOO_LONG, "peer_error")
 """Codes with which the chaincode's runtime, not the contract, gives up on one call."""
 _NOT_CONNECTED: Final = ("failed to connect to all addresses", "dns resolution failed")
 _OF_OTHERS: Final = (
@@ -130,11 +131,13 @@ def refusal_code(failure: Failure) -> str:
 
 
 def raise_contract_failure(failure: Failure, tx_id: str) -> None:
-    """Raise the contract's or the runtime's own failure when an executor sent one: Refused, Rejected, or
+    """Raise the contract's or the runtime's own failure when an executor sent one: Refused, Rejected, TookTooLong, or
     LedgerUnavailable when it says that it cannot now."""
     for said in contract_failures(failure):
         if said.kind == "refused":
             raise said.refusal()
+        if said.code == _TOO_LONG:
+            raise TookTooLong(f"the chaincode says {said.code}: {said.message}", tx_id)
         if said.code in _NOT_NOW:
             raise LedgerUnavailable(f"the chaincode says {said.code}: {said.message}", tx_id)
         raise Rejected(f"{said.code}: {said.message}", tx_id)

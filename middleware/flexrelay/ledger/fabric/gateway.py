@@ -9,7 +9,7 @@ from typing import Any
 import grpc.aio
 
 from flexrelay.ledger.fabric.channel import PeerChannel
-from flexrelay.ledger.fabric.errors import EndorsedResult, EndorsementMismatch, Untrusted
+from flexrelay.ledger.fabric.errors import EndorsedResult, EndorsementMismatch, TookTooLong, Untrusted
 from flexrelay.ledger.fabric.failures import (
     Failure,
     execution_error,
@@ -68,7 +68,7 @@ class Gateway:
         """The answer of a query: from the asked peer, or from the first of the pool (of the own ones) that can answer.
 
         The executing organisation is always the asked peer's own, so that a dead chaincode is not hidden by another's.
-        Raises Refused, Rejected, AccessDenied, LedgerUnavailable.
+        Raises Refused, Rejected, AccessDenied, TookTooLong, LedgerUnavailable.
         """
         self._identity.renew()
         unsigned = propose(self._channel, chaincode, args, self._identity.creator, timestamp_ms)
@@ -92,7 +92,7 @@ class Gateway:
                 except grpc.aio.AioRpcError as rpc_error:
                     failure = Failure.of(rpc_error, candidate.address)
                     found = _execution_failure(failure)
-                    if isinstance(found, LedgerUnavailable):
+                    if isinstance(found, LedgerUnavailable) and not isinstance(found, TookTooLong):
                         if failure.peer_failed:
                             self._pool.failed(candidate, failure.message, hangs=failure.hangs)
                         error = error or found
@@ -114,7 +114,7 @@ class Gateway:
         """(proposal, payload of the envelope to be signed, what the endorsers signed).
 
         Without `orgs` the peer plans who endorses. Transient values go to peers of the own organisation only.
-        Raises Refused, Rejected, AccessDenied, LedgerUnavailable, EndorsementMismatch, Untrusted.
+        Raises Refused, Rejected, AccessDenied, TookTooLong, LedgerUnavailable, EndorsementMismatch, Untrusted.
         """
         self._identity.renew()
         unsigned = propose(self._channel, chaincode, args, self._identity.creator, timestamp_ms, transient)
@@ -124,6 +124,8 @@ class Gateway:
             for peer in self._pool.order(own_only=bool(transient)):
                 try:
                     payload, endorsed = await self._endorse_at(peer, unsigned, signed, orgs, private=bool(transient))
+                except TookTooLong:
+                    raise
                 except LedgerUnavailable as found:
                     _LOG.warning("no endorsement through peer %s of %s: %s", peer.address, peer.org, found)
                     error = error or found

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import any_pb2
 from google.rpc import status_pb2
 
-from flexrelay.ledger.fabric import AccessDenied
+from flexrelay.ledger.fabric import AccessDenied, TookTooLong
 from flexrelay.ledger.fabric.failures import (
     MISMATCH,
     Code,
@@ -74,8 +74,9 @@ def test_the_runtimes_no_is_a_rejection() -> None:
 @pytest.mark.parametrize("code", ["busy", "draining", "deadline", "peer_error"])
 def test_what_the_runtime_cannot_do_now_may_be_tried_again(code: str) -> None:
     said = invocation.encode_failure(invocation.Failure("rejected", code, "not now"))
-    with pytest.raises(LedgerUnavailable, match="not now"):
+    with pytest.raises(LedgerUnavailable, match="not now") as caught:
         raise_contract_failure(failure(Code.ABORTED, "", f"chaincode response 500, {said}"), "tx")
+    assert isinstance(caught.value, TookTooLong) == (code == "deadline"), "what ran too long is not tried elsewhere"
 
 
 @pytest.mark.parametrize(
