@@ -167,7 +167,7 @@ class FabricLedger:
 
     async def prepare(self, call: Call) -> Prepared:
         """See the port. Also raises EndorsementMismatch with each organisation's result, and Untrusted."""
-        function = _function(call.intent)
+        function = _function(call.intent) if self.profile.entries else ""
         unsigned, payload, endorsed = await self._gateway.endorse(
             self.profile.entry_of(function),
             submit_args(call.intent),
@@ -175,9 +175,9 @@ class FabricLedger:
             call.transient,
             call.endorsing_orgs,
         )
-        result = _json(endorsed.result, function)
+        result = _json(endorsed.result, "a transaction")
         if not isinstance(result, dict):
-            raise Rejected(f"{function} gave {type(result).__name__}, not an object", unsigned.tx_id)
+            raise Rejected(f"a transaction gave {type(result).__name__}, not an object", unsigned.tx_id)
         envelope = await self._gateway.sign_envelope(payload)
         self._follower.checked(unsigned.tx_id)
         self._prepared_at[unsigned.tx_id] = self._follower.height

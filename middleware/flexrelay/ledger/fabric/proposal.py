@@ -3,10 +3,12 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from flexrelay.ledger.fabric.encoding import data, number
 from flexrelay.ledger.fabric.errors import Untrusted
 from flexrelay.ledger.fabric.identity import new_nonce, transaction_id
 from flexrelay.ledger.fabric.messages import (
@@ -14,14 +16,11 @@ from flexrelay.ledger.fabric.messages import (
     ENDORSER_TRANSACTION,
     ChaincodeAction,
     ChaincodeActionPayload,
-    ChaincodeHeaderExtension,
-    ChaincodeInvocationSpec,
     ChaincodeProposalPayload,
     ChannelHeader,
     Header,
     KVRWSet,
     Payload,
-    Proposal,
     ProposalResponsePayload,
     SeekInfo,
     SeekPosition,
@@ -87,26 +86,31 @@ def propose(
     """A new proposal with a new transaction id."""
     nonce = new_nonce()
     tx_id = transaction_id(nonce, creator)
-    header = ChannelHeader(
-        type=ENDORSER_TRANSACTION,
-        channel_id=channel,
-        tx_id=tx_id,
-        extension=ChaincodeHeaderExtension(chaincode_id={"name": chaincode}).SerializeToString(),
+    kind, place, extension, called, signer = _fixed(channel, chaincode, creator)
+    stamp = number(1, timestamp_ms // 1000) + number(2, timestamp_ms % 1000 * 1_000_000)
+    channel_header = b"".join((kind, data(3, stamp), place, data(5, tx_id.encode()), extension))
+    signature_header = signer + data(2, nonce)
+    spec = data(1, called + data(3, b"".join([data(1, item) for item in args])))
+    public = data(1, spec)
+    payload = public
+    if transient:
+        payload = ChaincodeProposalPayload(input=spec, TransientMap=transient).SerializeToString()
+    header = data(1, channel_header) + data(2, signature_header)
+    return Unsigned(tx_id, data(1, header) + data(2, payload), channel_header, signature_header, public)
+
+
+@lru_cache(maxsize=64)
+def _fixed(channel: str, chaincode: str, creator: bytes) -> tuple[bytes, bytes, bytes, bytes, bytes]:
+    """What is the same in every proposal: of the ChannelHeader the type (1), the channel (4) and the extension (7), of
+    the ChaincodeSpec the type (1) and the chaincode's id (2), of the SignatureHeader the creator (1)."""
+    name = data(2, chaincode.encode())
+    return (
+        number(1, ENDORSER_TRANSACTION),
+        data(4, channel.encode()),
+        data(7, data(2, name)),
+        number(1, _GOLANG) + data(2, name),
+        data(1, creator),
     )
-    _stamp(header, timestamp_ms)
-    spec = ChaincodeInvocationSpec(
-        chaincode_spec={"type": _GOLANG, "chaincode_id": {"name": chaincode}, "input": {"args": args}}
-    ).SerializeToString()
-    public = ChaincodeProposalPayload(input=spec).SerializeToString()
-    channel_header = header.SerializeToString()
-    signature_header = SignatureHeader(creator=creator, nonce=nonce).SerializeToString()
-    data = Proposal(
-        header=Header(channel_header=channel_header, signature_header=signature_header).SerializeToString(),
-        payload=ChaincodeProposalPayload(input=spec, TransientMap=transient).SerializeToString()
-        if transient
-        else public,
-    ).SerializeToString()
-    return Unsigned(tx_id, data, channel_header, signature_header, public)
 
 
 def check_endorsed(unsigned: Unsigned, payload: bytes, trust: Trust, asked: Sequence[str]) -> Endorsed:

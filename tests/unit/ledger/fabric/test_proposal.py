@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from unit.ledger.fabric.world import CHAINCODE, CHANNEL, Authority, Node, World
 
 from flexrelay.ledger.fabric import Untrusted
@@ -26,6 +28,33 @@ def test_a_proposal_says_what_is_to_be_called(world: World) -> None:
     payload = pb.ChaincodeProposalPayload.FromString(proposal.payload)
     spec = pb.ChaincodeInvocationSpec.FromString(payload.input).chaincode_spec
     assert (spec.chaincode_id.name, list(spec.input.args)) == (CHAINCODE, [b"submit", b"intent"])
+
+
+@given(
+    args=st.lists(st.binary(max_size=300), max_size=4),
+    seconds=st.integers(0, 2**40),
+    channel=st.text(st.characters(codec="utf-8"), max_size=20),
+    transient=st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), st.binary(max_size=200), max_size=1),
+)
+def test_a_proposal_has_the_bytes_of_generated_messages(
+    args: list[bytes], seconds: int, channel: str, transient: dict[str, bytes]
+) -> None:
+    unsigned = propose(channel, CHAINCODE, args, b"creator", seconds * 1000 + 7, transient)
+    nonce = pb.SignatureHeader.FromString(unsigned.signature_header).nonce
+    called = {"chaincode_id": {"name": CHAINCODE}}
+    header = pb.ChannelHeader(type=3, channel_id=channel, tx_id=unsigned.tx_id)
+    header.timestamp.seconds, header.timestamp.nanos = seconds, 7_000_000
+    header.extension = pb.ChaincodeHeaderExtension(**called).SerializeToString()
+    signature = pb.SignatureHeader(creator=b"creator", nonce=nonce)
+    spec = pb.ChaincodeInvocationSpec(chaincode_spec={"type": 1, "input": {"args": args}, **called}).SerializeToString()
+    payload = pb.ChaincodeProposalPayload(input=spec)
+    assert unsigned.public_payload == payload.SerializeToString()
+    payload.TransientMap.update(transient)
+    both = pb.Header(channel_header=header.SerializeToString(), signature_header=signature.SerializeToString())
+    proposal = pb.Proposal(header=both.SerializeToString(), payload=payload.SerializeToString())
+    if channel:  # an empty name is written here and left out there
+        assert unsigned.data == proposal.SerializeToString()
+    assert pb.Proposal.FromString(unsigned.data).payload == proposal.payload
 
 
 def test_transaction_ids_are_new_each_time(world: World) -> None:
