@@ -57,7 +57,10 @@ def description(spec: Spec, fabric: str, consensus: str, orderers: int) -> nativ
                     "name": "flexrelay",
                     "module": CONTRACT,
                     "policy": {"orgs": orgs, "required": 1},
-                    "collections": {name: {"orgs": list(members)} for name, members in spec.collections.items()},
+                    "collections": {
+                        **{name: {"orgs": list(members)} for name, members in spec.collections.items()},
+                        "brief": {"orgs": orgs, "block_to_live": 3},
+                    },
                     "entries": {"strict": "strict"},
                 },
                 {
