@@ -215,7 +215,7 @@ def one_end_each(chain: FabricChain, replay: Replay, report: Report) -> None:
         match entry["state"]:
             case "committed":
                 (transaction,) = valid.pop(intent)
-                assert (transaction.tx_id, transaction.block) == (entry["tx_id"], entry["block"]), intent
+                assert (entry["tx_id"], entry["block"]) == (transaction.tx_id, transaction.block), intent
                 assert transaction.function == entry["function"]
                 assert marks[intent] == ("used", entry["tx_id"])
             case "refused":

@@ -123,6 +123,9 @@ def peer(binaries: Binaries, folder: Folder, material: Material, name: str, othe
         "CORE_PEER_GOSSIP_MEMBERSHIPTRACKERINTERVAL": "1s",
         # Without it a peer waits ever longer, up to an hour, for orderers that were away.
         "CORE_PEER_DELIVERYCLIENT_RECONNECTBACKOFFTHRESHOLD": "1s",
+        # How long a BFT channel's peer stays with an orderer that is behind the others (default 30 s), as one is that
+        # has just come back.
+        "CORE_PEER_DELIVERYCLIENT_BLOCKCENSORSHIPTIMEOUTKEY": "3s",
         "CORE_OPERATIONS_LISTENADDRESS": hosts.listening(f"{name}.operations"),
         "CORE_OPERATIONS_TLS_ENABLED": "false",
         "CORE_METRICS_PROVIDER": "prometheus",

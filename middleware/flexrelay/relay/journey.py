@@ -279,11 +279,21 @@ class Journey:
         tx_id = str(marker.get("tx_id", ""))
         if marker["status"] == "void":
             return self._refusal or ExpiredIntent(tx_id)
-        status = await self._ledger.status(tx_id)
-        block = status.block if isinstance(status, Committed) else -1
+        block = await self._block_of(tx_id)
         attempts = await self._outbox.attempts(self._entry.id)
         ours = next((attempt.result for attempt in attempts if attempt.tx_id == tx_id), {})
         return CommittedIntent(tx_id, block, ours)
+
+    async def _block_of(self, tx_id: str) -> int:
+        """The block of a transaction whose marker was seen; -1 when no peer has it (after a restore they begin
+        later). Peers that execute may be ahead of the one whose blocks are followed."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._pace.longest
+        while not isinstance(status := await self._ledger.status(tx_id), Committed):
+            if loop.time() > until:
+                return -1
+            await asyncio.sleep(self._pace.pause)
+        return status.block
 
     def _keep(self, prepared: Prepared, role: str) -> Attempt:
         now = self._outbox.clock()

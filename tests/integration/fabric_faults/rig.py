@@ -67,8 +67,10 @@ class Rig:
         await asyncio.to_thread(self.native.start, name)
 
     @asynccontextmanager
-    async def loaded(self, seed: int, *, width: int = 80, in_flight: int = 64) -> AsyncIterator[Running]:
-        """A load runs for the block; then it ends, with an end for every intent."""
+    async def loaded(
+        self, seed: int, *, width: int = 80, in_flight: int = 64, waiting: int = 0
+    ) -> AsyncIterator[Running]:
+        """A load runs for the block; then it ends, with an end for every intent. The relay begins when so many wait."""
         enough = asyncio.Event()
         options = RelayOptions(in_flight=in_flight)
         async with (
@@ -76,16 +78,18 @@ class Rig:
             Store(self.chain.folder / STORE, [OUTBOX]) as store,
         ):
             outbox = Outbox(store, ledger.org)
-            async with Relay(ledger, outbox, sign=self.chain.sign_void, options=options) as relay:
-                load = Load(self.chain, outbox, seed, width=width)
-                task = asyncio.create_task(load.run(enough.is_set))
-                try:
+            load = Load(self.chain, outbox, seed, width=width)
+            task = asyncio.create_task(load.run(enough.is_set))
+            try:
+                while load.added < waiting:  # noqa: ASYNC110 (the load counts, it tells nobody)
+                    await asyncio.sleep(0.02)
+                async with Relay(ledger, outbox, sign=self.chain.sign_void, options=options) as relay:
                     yield Running(load, ledger, outbox, relay)
                     enough.set()
                     await asyncio.wait_for(task, PATIENCE_S)
-                finally:
-                    task.cancel()
-                    await asyncio.gather(task, return_exceptions=True)
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
 
     async def audited(self, what: str) -> Report:
         """Every end of every load so far against the chain; told."""

@@ -11,7 +11,7 @@ import pytest
 from support.contracts import Party
 from support.hostile_ledger import HostileLedger
 
-from flexrelay.ledger.port import Validation
+from flexrelay.ledger.port import Call, Committed, NotFound, TxStatus, Validation
 from flexrelay.outbox import OUTBOX, CommittedIntent, ExpiredIntent, Outbox, OutboxId, RefusedIntent, State
 from flexrelay.relay import Pace, Relay, RelayOptions
 from flexrelay.store import Store
@@ -296,3 +296,30 @@ async def test_a_cancelled_body_stops_the_relay(tmp_path: Path) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 5)
+
+
+class Late(HostileLedger):
+    """Its peers execute on blocks that the followed one does not have so far."""
+
+    unseen = 3
+
+    async def status(self, tx_id: str) -> TxStatus:
+        status = await super().status(tx_id)
+        if isinstance(status, Committed) and self.unseen:
+            self.unseen -= 1
+            return NotFound(tx_id)
+        return status
+
+
+async def test_a_commit_that_only_the_marker_tells_has_its_block(tmp_path: Path) -> None:
+    ledger = Late()
+    async with running(tmp_path, ledger) as gateway:
+        intent = gateway.intent("elsewhere")
+        elsewhere = await ledger.prepare(Call(intent))
+        await ledger.submit(elsewhere.envelope)
+        async with asyncio.timeout(10):
+            while not ledger.blocks:  # noqa: ASYNC110 (blocks are cut in the background)
+                await asyncio.sleep(0.001)
+        outcome = await ended(gateway, await gateway.outbox.add(intent))
+        assert outcome == CommittedIntent(elsewhere.tx_id, 0, {})
+        assert ledger.unseen == 0
