@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, DirectConnection, Inbound
-from flexrelay_adapters.mqtt.commands import OnUpdate, Waiting, command_payload, parse_result
+from flexrelay_adapters.mqtt.commands import Dialect, OnUpdate, OwnDialect, Waiting
 from flexrelay_adapters.mqtt.config import MqttConfig
 from flexrelay_adapters.mqtt.topics import TopicPattern
 from flexrelay_sdk import Codec, Command, CommandState, Decoded, DecodeError, Frame, Sink, SinkUnavailable
@@ -61,7 +61,8 @@ class _Checked:
 class MqttAdapter:
     """`Adapter` and `CommandTarget` over one MQTT broker. `codec` makes measurements of payloads.
 
-    `clock` is wall-clock UTC ms; `connect` opens the connection (mqttium unless told otherwise).
+    `protocol` is what its frames carry and `dialect` how commands and answers are written, for protocols that come by
+    way of a broker. `clock` is wall-clock UTC ms; `connect` opens the connection (mqttium unless told otherwise).
     """
 
     def __init__(
@@ -69,11 +70,13 @@ class MqttAdapter:
         config: MqttConfig,
         codec: Codec,
         *,
+        protocol: str = PROTOCOL,
+        dialect: Dialect | None = None,
         connect: Connect = DirectConnection.connect,
         clock: Callable[[], int] = _wall_ms,
     ) -> None:
         self.name = config.name
-        self.protocol = PROTOCOL
+        self.protocol = protocol
         self.config = config
         self.stats = MqttStats()
         self._codec = codec
@@ -82,7 +85,8 @@ class MqttAdapter:
         self._clock = clock
         self._readings = tuple(TopicPattern(pattern) for pattern in config.readings)
         self._commands = TopicPattern(config.commands) if config.commands is not None else None
-        self._results = TopicPattern(config.results) if config.results is not None else None
+        self._dialect = dialect or OwnDialect()
+        self._results = self._dialect.topics(config.results) if config.results is not None else ()
         self._waiting: dict[str, Waiting] = {}
         self._connection: Connection | None = None
         self._online = asyncio.Event()
@@ -171,14 +175,13 @@ class MqttAdapter:
     def _filters(self) -> list[str]:
         group = f"$share/{self.config.shared_group}/" if self.config.shared_group is not None else ""
         filters = [group + pattern.filter for pattern in self._readings]
-        if self._results is not None:
-            filters.append(self._results.filter)  # not shared: the answer belongs to the gateway that asked
-        return filters
+        # not shared: the answer belongs to the gateway that asked
+        return filters + [pattern.filter for pattern in self._results]
 
     async def _take(self, gathered: Sequence[Inbound], sink: Sink) -> None:
         """Return when everything gathered is on disk or told to whom it concerns; only then may it be acknowledged."""
         now = self._clock()
-        most = self.config.max_payload_bytes
+        most, protocol = self.config.max_payload_bytes, self.protocol
         first, others = self._readings[0].credential_of, self._readings[1:]
         frames: list[Frame] = []
         answers: list[tuple[str, Inbound]] = []
@@ -187,7 +190,7 @@ class MqttAdapter:
             topic, payload = message.topic, message.payload
             credential = first(topic)
             if credential is None:
-                answering = self._results.credential_of(topic) if self._results is not None else None
+                answering = next((found for each in self._results if (found := each.credential_of(topic))), None)
                 if answering is not None:
                     answers.append((answering, message))
                     continue
@@ -196,7 +199,7 @@ class MqttAdapter:
                     codec = self._checked
             if len(payload) > most:
                 codec = self._checked
-            frames.append(Frame(PROTOCOL, credential, payload, now, topic))
+            frames.append(Frame(protocol, credential, payload, now, topic))
         if self._times is not None:
             frames = self._apart(frames, now)
         if frames:
@@ -204,7 +207,7 @@ class MqttAdapter:
             self.stats.frames += len(frames)
             self.stats.batches += 1
         for credential, message in answers:
-            await self._answer(credential, message.payload)
+            await self._answer(credential, message)
 
     def _apart(self, frames: Sequence[Frame], now: int) -> list[Frame]:
         """The frames with another receive time for each of a sender's, since that is its readings' instant: two of
@@ -218,12 +221,14 @@ class MqttAdapter:
         self._times = last
         return apart
 
-    async def _answer(self, credential: str, payload: bytes) -> None:
+    async def _answer(self, credential: str, message: Inbound) -> None:
         try:
-            result = parse_result(payload[: self.config.max_payload_bytes + 1])
+            result = self._dialect.result(message.topic, message.payload[: self.config.max_payload_bytes + 1])
         except ValueError as error:
             self.stats.results_malformed += 1
             log.warning("%s: from %s: %s", self.name, credential, error)
+            return
+        if result is None:
             return
         waiting = self._waiting.get(result.command_id)
         if waiting is None or waiting.command.credential != credential:
@@ -270,7 +275,11 @@ class MqttAdapter:
             del self._waiting[command.command_id]
 
     async def _send(self, waiting: Waiting, topic: str) -> None:
-        payload = command_payload(waiting.command)
+        try:
+            payload = self._dialect.payload(waiting.command)
+        except ValueError as error:
+            await waiting.tell(CommandState.FAILED, self._clock(), str(error)[:500])
+            return
         while (left_ms := waiting.command.expires_at - self._clock()) > 0:
             await self._online.wait()
             connection = self._connection

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, ValidationError
 
+from flexrelay_adapters.mqtt.topics import TopicPattern
 from flexrelay_schemas.canonical import MAX_INTEGER, CanonicalError, canonical, parse
 from flexrelay_schemas.model import Model
 from flexrelay_sdk import Command, CommandState, CommandUpdate
@@ -42,6 +43,35 @@ def parse_result(payload: bytes) -> CommandResult:
         return CommandResult.model_validate(parse(payload))
     except (CanonicalError, ValidationError) as error:
         raise ValueError(f"not a command result: {error}") from None
+
+
+class Dialect(Protocol):
+    """How commands and answers are written."""
+
+    def topics(self, results: str) -> tuple[TopicPattern, ...]:
+        """Where answers come, from the configured topic of results."""
+        ...
+
+    def payload(self, command: Command) -> bytes:
+        """Raises ValueError for a command that cannot be written: it ends as failed."""
+        ...
+
+    def result(self, topic: str, payload: bytes) -> CommandResult | None:
+        """None: it says nothing about a command's end. Raises ValueError for what is no answer."""
+        ...
+
+
+class OwnDialect:
+    """flexrelay's own."""
+
+    def topics(self, results: str) -> tuple[TopicPattern, ...]:
+        return (TopicPattern(results),)
+
+    def payload(self, command: Command) -> bytes:
+        return command_payload(command)
+
+    def result(self, topic: str, payload: bytes) -> CommandResult | None:
+        return parse_result(payload)
 
 
 class Waiting:

@@ -1,0 +1,110 @@
+"""The HTTP way: the network server posts each event; uplinks go to the sink, the others are only answered."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from flexrelay_adapters._counters import Counters
+from flexrelay_adapters._http import Intake, body_of, serving
+from flexrelay_adapters._tokens import Doorkeeper, read_tokens
+from flexrelay_adapters.lorawan.config import HttpWay, LorawanConfig
+from flexrelay_adapters.lorawan.servers import Server, Uplink
+from flexrelay_sdk import Codec, DecodeError, Frame, Sink
+from flexrelay_sdk.mapping import parse_json
+
+log = logging.getLogger(__name__)
+
+PROTOCOL: Final = "lorawan"
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class LorawanWebhook:
+    """`Adapter` for the events that a network server posts. A 2xx means that the uplink is on disk, so the network
+    server's own repetition keeps what the gateway could not take."""
+
+    def __init__(
+        self,
+        config: LorawanConfig,
+        server: Server,
+        codec: Codec,
+        counters: Counters,
+        *,
+        clock: Callable[[], int] = _wall_ms,
+    ) -> None:
+        assert config.http is not None
+        self.name = config.name
+        self.protocol = PROTOCOL
+        self.config: HttpWay = config.http
+        self.counters = counters
+        self._server = server
+        self._codec = codec
+        self._clock = clock
+        self._door = Doorkeeper(config.name, config.http.tokens_file)
+        self._intake = Intake(config.http)
+        self._online = asyncio.Event()
+        self.port = config.http.port
+
+    def validate(self) -> None:
+        """Raises ValueError naming the field."""
+        self.config.check_files(f"{self.name}.http")
+        try:
+            read_tokens(self.config.tokens_file)
+        except ValueError as error:
+            raise ValueError(f"{self.name}.http.{error}") from None
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.config.host}:{self.port}{self.config.path}"
+
+    @property
+    def connected(self) -> bool:
+        """Whether it listens."""
+        return self._online.is_set()
+
+    def channels_for(self, credential: str) -> Sequence[str]:
+        return [self.config.path]
+
+    def codec_for(self, channel: str) -> Codec | None:
+        return self._codec if channel == self.config.path else None
+
+    async def run(self, sink: Sink) -> None:
+        """Listen until cancelled. What the sink raises besides SinkUnavailable ends it."""
+        routes = [
+            Route(self.config.path, self._event, methods=["POST"]),
+            Route(f"{self.config.path}/{{event}}", self._event, methods=["POST"]),
+        ]
+        async with serving(self.config, self.name, routes=routes) as port:
+            self.port = port
+            self._online.set()
+            try:
+                await self._intake.run(sink)
+            finally:
+                self._online.clear()
+
+    async def _event(self, request: Request) -> Response:
+        """ChirpStack names the event in the query (`?event=up`), The Things Stack in the path (`/up`)."""
+        self._door.identify(request)
+        body = await body_of(request, self.config, self._intake)
+        event = request.query_params.get("event") or request.path_params.get("event") or "up"
+        if event != "up":
+            return Response(status_code=204)
+        uplink = self._uplink(body)
+        credential = uplink.device if uplink is not None else ""
+        frame = Frame(PROTOCOL, credential, body, self._clock(), self.config.path)
+        (receipt,) = await self._intake.put([frame], self._codec)
+        return JSONResponse({"outcome": receipt.outcome.value, "reason": receipt.reason})
+
+    def _uplink(self, body: bytes) -> Uplink | None:
+        try:
+            return self._server.uplink(parse_json(body))
+        except DecodeError:
+            return None  # its dead letter says why
