@@ -57,8 +57,8 @@ async def test_an_identity_of_an_unknown_authority(consortium: Consortium, tmp_p
     assert isinstance(key, ec.EllipticCurvePublicKey)
     forged = Authority(tmp_path / "ca", "dso", "sign").issue("edges", key, "client")
     error = await opening(consortium, with_certificate(consortium, tmp_path / "gateway.pem", forged))
-    assert isinstance(error, AccessDenied)
-    assert "certificate" in str(error) and "member" in str(error)
+    assert isinstance(error, ProfileError)
+    assert f"identity.certificate: {tmp_path / 'gateway.pem'} is not one of dso's" in str(error)
 
 
 async def test_an_identity_of_another_key(consortium: Consortium, tmp_path: Path) -> None:

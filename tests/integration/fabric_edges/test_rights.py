@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from integration.fabric_edges import raw
 from integration.fabric_edges.consortium import GUARD_MS, Consortium, asked, working, written
-from support.chain import Signer, wall_ms
+from integration.fabric_edges.raw import Raw, Stranger
+from support.chain import wall_ms
 from support.contracts import Party
 
-from flexrelay.ledger.fabric import AccessDenied, FabricLedger
+from flexrelay.ledger.fabric import FabricLedger, ProfileError
 from flexrelay.ledger.port import Call, LedgerError, Rejected
 from flexrelay_contracts.refusal import Refused
 
@@ -73,14 +77,23 @@ async def test_nobody_writes_for_another_organisations_actor_or_device(consortiu
 
 
 async def test_nobody_speaks_as_another_organisation(consortium: Consortium) -> None:
-    """The DSO's certificate with agga's name before it: the peers look who has issued it."""
-    mine = consortium.profile("dso")
-    theirs = consortium.profile("agga")
-    disguised = theirs.model_copy(update={"identity": mine.identity})
+    """The DSO's certificate with agga's name before it: the own client says no, and the peers too."""
+    disguised = consortium.profile("agga").model_copy(update={"identity": consortium.profile("dso").identity})
     async with asyncio.timeout(LONGEST_S):
-        with pytest.raises(AccessDenied, match="certificate"):
-            async with FabricLedger.open(disguised, Signer(consortium.gateways["dso"])):
+        with pytest.raises(ProfileError, match="is not one of agga's"):
+            async with consortium.connect("dso", disguised):
                 pass
+        private = consortium.gateways["dso"].private
+        assert isinstance(private, ec.EllipticCurvePrivateKey)
+        certificate = Path(disguised.identity.certificate).read_bytes()
+        intent = consortium.intent(consortium.owner, "slow.wait", ms=0)
+        for peer in disguised.peers:
+            async with Raw.to(peer) as straight:
+                message, tx_id = raw.call(Stranger("agga", certificate, private), [b"submit", intent], wall_ms())
+                said = await straight.process(message)
+                assert said.status != 200 and "access denied" in said.text, said
+                said = await straight.endorse(message, tx_id)
+                assert said.status != 200, said
 
 
 async def test_nobody_reads_anothers_collection(consortium: Consortium) -> None:

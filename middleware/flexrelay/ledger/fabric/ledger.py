@@ -100,6 +100,7 @@ class FabricLedger:
             profile = await asyncio.to_thread(load_profile, profile)
         identity = Identity(profile, signer)
         trust = Trust.of(profile.organisations)
+        startup.check_issuer(profile, identity, trust)
         peers = [PeerChannel(peer, number, profile.tls) for number, peer in enumerate(profile.peers)]
         pool = PeerPool(peers, profile.org)
         try:
@@ -109,7 +110,7 @@ class FabricLedger:
             watch = vigilance or Vigilance()
             follower = Follower(profile.channel, profile.chaincodes, identity, pool, trust, system, wall_ms, watch)
             witness = Witness(profile.channel, identity, pool, follower, wall_ms, watch.witness_s)
-            follower.start(height, await system.consensus(trust))
+            await startup.consensus(profile, identity, pool, trust, system, follower, height, wall_ms)
             running = [
                 asyncio.create_task(follower.run(), name=f"fabric-follower-{profile.org}"),
                 asyncio.create_task(witness.run(), name=f"fabric-witness-{profile.org}"),

@@ -74,6 +74,11 @@ class Profile(Model):
     def _consistent(self) -> "Profile":
         if not any(peer.org == self.org for peer in self.peers):
             raise ValueError(f"peers: none belongs to the organisation {self.org!r} of `org`; name one of its peers")
+        owners: dict[str, str] = {}
+        for number, peer in enumerate(self.peers):
+            if peer.endpoint in owners:
+                raise ValueError(f"peers.{number}: {peer.endpoint} stands twice ({owners[peer.endpoint]}, {peer.org})")
+            owners[peer.endpoint] = peer.org
         known = {organisation.msp for organisation in self.organisations if organisation.kind == "peer"}
         for org in sorted({self.org, *(peer.org for peer in self.peers)} - known):
             raise ValueError(f'organisations: {org!r} is named in the profile but has no entry with kind = "peer"')

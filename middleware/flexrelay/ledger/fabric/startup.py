@@ -3,14 +3,21 @@
 Each finding is an error whose message says what to do; nothing here waits longer than its deadline.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import Final
 
-from flexrelay.ledger.fabric.errors import AccessDenied, NetworkMismatch
+from flexrelay.ledger.fabric import deliver
+from flexrelay.ledger.fabric.errors import AccessDenied, NetworkMismatch, ProfileError, Untrusted
+from flexrelay.ledger.fabric.follower import Follower
 from flexrelay.ledger.fabric.gateway import Gateway
+from flexrelay.ledger.fabric.identity import Identity
+from flexrelay.ledger.fabric.msp import Trust
+from flexrelay.ledger.fabric.pool import PeerPool
 from flexrelay.ledger.fabric.profile import Profile
 from flexrelay.ledger.fabric.system import System
+from flexrelay.ledger.fabric.verification import verify_block
 from flexrelay.ledger.port import LedgerError, LedgerUnavailable
 from flexrelay_contracts.invocation import query_args
 from flexrelay_contracts.refusal import Refused
@@ -29,6 +36,64 @@ async def check(profile: Profile, gateway: Gateway, system: System, clock: Calla
     if await _own_peer_runs(profile, system):
         await _answers(profile, gateway, clock)
     return height
+
+
+def check_issuer(profile: Profile, identity: Identity, trust: Trust) -> None:
+    """Raises ProfileError when the gateway's organisation, as the profile knows it, has not issued its certificate."""
+    try:
+        trust.creator(identity.creator)
+    except Untrusted as error:
+        raise ProfileError(
+            f"identity.certificate: {profile.identity.certificate} is not one of {profile.org}'s ({error}): have it "
+            f"issued by {profile.org}, or check the `ca` of {profile.org} in `organisations`"
+        ) from None
+
+
+async def consensus(
+    profile: Profile,
+    identity: Identity,
+    pool: PeerPool,
+    trust: Trust,
+    system: System,
+    follower: Follower,
+    height: int,
+    clock: Callable[[], int],
+) -> None:
+    """Begin following at the newest block, when the profile's orderers have signed it. Raises Untrusted."""
+    try:
+        follower.start(height, await system.consensus(trust))
+        await _newest(profile, identity, pool, trust, follower, height - 1, clock)
+    except Untrusted as error:
+        raise Untrusted(
+            f"channel {profile.channel!r}: its blocks are not signed by the profile's orderers; check the entries of "
+            f'`organisations` with kind = "orderer" (msp, ca) ({error})'
+        ) from None
+
+
+async def _newest(
+    profile: Profile,
+    identity: Identity,
+    pool: PeerPool,
+    trust: Trust,
+    follower: Follower,
+    number: int,
+    clock: Callable[[], int],
+) -> None:
+    """One peer must give the block with good signatures; one that does not answer is no reason to stay away."""
+    failed: Untrusted | None = None
+    for peer in pool.order():
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                block = await deliver.one_block(peer, identity, profile.channel, number, clock())
+                verify_block(block, None, trust, await follower.consensus_for(block, peer))
+        except Untrusted as error:
+            failed = failed or error
+        except (LedgerError, TimeoutError) as error:
+            _LOG.info("no newest block from peer %s: %s", peer.address, error)
+        else:
+            return
+    if failed is not None:
+        raise failed
 
 
 async def _height(profile: Profile, system: System) -> int:
