@@ -4,6 +4,8 @@
 not be stored 503.
 """
 
+import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from flexrelay_adapters.iotagent.adapter import IotAgentAdapter
 
 RETRY_S: Final = "5"
+WARN_S: Final = 10.0
+log = logging.getLogger(__name__)
+
 _UNKNOWN: Final = frozenset({"unknown_device", "no_identity"})
 
 
@@ -26,6 +31,8 @@ class MeasuresApi:
     def __init__(self, adapter: "IotAgentAdapter") -> None:
         self._adapter = adapter
         self._path = adapter.dialect.path
+        self._strangers = 0
+        self._warn_at = 0.0
 
     def application(self) -> Starlette:
         path = self._path
@@ -99,8 +106,23 @@ class MeasuresApi:
         if len(device) > 200 or any(sign in device for sign in "/+#|@\0"):
             return self._refused(400, "WRONG_SYNTAX", "i is no device id")
         if not self._adapter.accepts(apikey):
+            self._warn(device)
             return self._refused(404, "GROUP_NOT_FOUND", "there is no service with this API key")
         return f"{apikey}/{device}"
+
+    def _warn(self, device: str) -> None:
+        """Now and then: who guesses keys must not fill the log. The key itself is not told."""
+        self._strangers += 1
+        now = time.monotonic()
+        if now >= self._warn_at:
+            self._warn_at = now + WARN_S
+            log.warning(
+                "%s: %d requests with an API key that is neither configured nor provisioned, the last of device %r",
+                self._adapter.name,
+                self._strangers,
+                device[:80],
+            )
+            self._strangers = 0
 
     async def _body(self, request: Request) -> bytes | None:
         """None when it is too large."""
