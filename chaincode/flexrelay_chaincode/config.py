@@ -30,7 +30,8 @@ class ChaincodeConfig(Model):
     `collections`: name → member organisations. `guard_ms`: how far a proposal's timestamp may be from this clock.
     `contract`: a module with TRANSACTIONS and QUERIES. `entries`: contract (the function's name before the dot) → the
     chaincode through which it must be called; not named: `name`. `forward_to`: this process is an entry only and passes
-    every call on to that chaincode of the channel. `call_timeout_s` stays below the peer's `executetimeout`.
+    every call on to that chaincode of the channel. `max_calls`: that run or wait at once. `threads`: one reads, each
+    further one finishes a call that computes for long. `call_timeout_s` stays below the peer's `executetimeout`.
     `package`: the installed package's file; when given, its id must be `id` (a peer answers a wrong id with silence).
     `max_message_bytes`: the peer's gRPC limit. `health`: host:port of /healthz and /metrics.
     """

@@ -33,7 +33,7 @@ from flexrelay_schemas.keys import multikey
 from flexrelay_sdk import Codec, Frame, Outcome
 
 DEVICES: Final = 1_000
-ISPS: Final = {"unsigned": 3, "signed": 1}
+ISPS: Final = {"unsigned": 2, "signed": 1}
 """Market intervals of a run; each has 15 readings of every device, and is one anchor."""
 _MINUTES: Final = 15
 _MINUTE_MS: Final = 60_000

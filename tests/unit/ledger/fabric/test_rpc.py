@@ -1,7 +1,9 @@
 """The light client against gRPC's own server, and against servers that misbehave."""
 
 import asyncio
+import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from flexrelay.ledger.fabric.http2 import CallFailed, Connection
 from flexrelay.ledger.fabric.rpc import Caller
 
 PATH = "/test.Service/Method"
@@ -194,3 +197,89 @@ async def test_a_server_that_accepts_and_is_silent_meets_the_deadline() -> None:
     async with server, calling(server.sockets[0].getsockname()[1]) as caller:
         code, _ = await failed(caller.call(PATH, b"x", 0.3))
         assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+class Wire(asyncio.Transport):
+    """Takes what is written, and can be closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: Any) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+def frame(kind: int, flags: int, number: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + number.to_bytes(4, "big") + payload
+
+
+async def test_whatever_frames_come_a_call_ends() -> None:
+    dice = random.Random(11)
+    good = [
+        frame(1, 4, 1, b"\x88"),
+        frame(0, 0, 1, b"\0\0\0\0\x02ok"),
+        frame(1, 5, 1, b"\x10\x0bgrpc-status\x010"),
+    ]
+    outcomes = Counter[str]()
+    for _ in range(2_000):
+        connection = Connection("peer", False, 1_000, lambda _: None)
+        wire = Wire()
+        connection.connection_made(wire)
+        connection.data_received(frame(4, 0, 0, b""))
+        call = asyncio.create_task(connection.unary("/a/b", b"x" * dice.choice([1, 100_000])))
+        await asyncio.sleep(0)
+        said = list(good)
+        for _ in range(dice.randint(0, 2)):
+            payload = dice.randbytes(dice.randint(0, 12))
+            strange = frame(dice.randint(0, 10), dice.randint(0, 255), dice.choice([0, 1, 1, 3]), payload)
+            said.insert(dice.randint(0, 3), strange)
+        data = b"".join(said)
+        cut = dice.randint(0, len(data))
+        for piece in (data[:cut], data[cut:]):
+            if not wire.closed:
+                connection.data_received(piece)
+        connection.connection_lost(None)
+        try:
+            answer = await asyncio.wait_for(call, 5)
+            outcomes["answer" if answer == b"ok" else "other"] += 1
+        except CallFailed as failure:
+            outcomes[failure.code.name] += 1
+        assert not connection.busy
+    assert outcomes["answer"] > 500 and outcomes["UNAVAILABLE"] > 50
+
+
+async def test_a_request_is_sent_as_the_window_has_room() -> None:
+    connection = Connection("peer", False, 1_000, lambda _: None)
+    wire = Wire()
+    connection.connection_made(wire)
+    connection.data_received(frame(4, 0, 0, b"\0\x04\0\0\x03\xe8"))  # a window of 1000 bytes
+    call = asyncio.create_task(connection.unary("/a/b", b"v" * 70_000))
+
+    async def sent() -> int:
+        await asyncio.sleep(0.01)
+        found, rest = 0, wire.written[24:]
+        while rest:
+            size = int.from_bytes(rest[:3], "big")
+            found += size if rest[3] == 0 else 0
+            rest = rest[9 + size :]
+        return found
+
+    assert await sent() == 1_000
+    connection.data_received(frame(8, 0, 1, (500).to_bytes(4, "big")))
+    assert await sent() == 1_500
+    connection.data_received(frame(8, 0, 1, (100_000).to_bytes(4, "big")))
+    assert await sent() == 65_535  # what the connection has room for
+    connection.data_received(frame(8, 0, 0, (100_000).to_bytes(4, "big")))
+    assert await sent() == 70_005
+    call.cancel()
