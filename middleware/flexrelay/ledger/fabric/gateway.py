@@ -32,6 +32,7 @@ from flexrelay.ledger.port import LedgerError, LedgerUnavailable, OutcomeUnknown
 from flexrelay_contracts.refusal import Refused
 
 _LOG = logging.getLogger(__name__)
+_OF_ONE = "private_not_member"
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,9 +247,10 @@ def _execution_failure(failure: Failure) -> LedgerError | Refused:
 
 def _refused_elsewhere(failure: Failure, peer: PeerChannel, orgs: Sequence[str]) -> bool:
     """Whether only other organisations' peers failed: then what a contract said there is not the whole truth. That peer
-    may be a block behind, or run another version."""
-    there = failure.orgs
-    return bool(there) and peer.org not in there and (not orgs or peer.org in orgs) and bool(refusal_code(failure))
+    may be a block behind, or run another version. That it is no member of a collection is true of it alone."""
+    there, code = failure.orgs, refusal_code(failure)
+    own = peer.org not in there and (not orgs or peer.org in orgs)
+    return bool(there) and own and code not in ("", _OF_ONE)
 
 
 def _disagree(results: Mapping[str, EndorsedResult]) -> bool:

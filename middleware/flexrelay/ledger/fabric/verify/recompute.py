@@ -153,6 +153,10 @@ class Replay:
         call, home = item.call, self._profile.chaincode
         if call is None or call.chaincode not in self._profile.chaincodes:
             return
+        entry = self._profile.entry_of(call.function)
+        if call.chaincode != entry:
+            text = f"{call.function} came in through {call.chaincode}, whose policy is not that of its entry {entry}"
+            self.report.note(text, judgement.number, item.tx_id)
         definition = self.world.definition(home)
         members = {} if definition is None else definition.members
         try:

@@ -27,6 +27,7 @@ from flexrelay.ledger.fabric.messages import (
     TxReadWriteSet,
 )
 from flexrelay.ledger.fabric.msp import Member, Trust
+from flexrelay_schemas.canonical import CanonicalError, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,17 @@ class Call:
     endorsed: Any
     executed: Any
     spaces: tuple[Space, ...]
+
+    @property
+    def function(self) -> str:
+        """The function that its intent names, "" when it has none."""
+        try:
+            value = parse(self.args[1]) if len(self.args) == 2 else None
+        except CanonicalError:
+            return ""
+        inner = value.get("intent") if isinstance(value, dict) else None
+        name = inner.get("function") if isinstance(inner, dict) else None
+        return name if isinstance(name, str) else ""
 
     def space(self, name: str) -> Space:
         """Of a namespace that it may not have touched."""
