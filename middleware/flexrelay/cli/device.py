@@ -8,6 +8,7 @@ import typer
 from flexrelay.app import Level, Site
 from flexrelay.cli.folder import Folder, Org, on_site
 from flexrelay.cli.instant import iso, parse_instant
+from flexrelay.cli.onboard import onboard_
 from flexrelay.cli.output import Json, out, show, table
 from flexrelay.commissioning import Device, NewDevice, declare_exchange, enrol_device, list_devices, revoke_device
 from flexrelay.commissioning.devices import describe, find_device
@@ -16,6 +17,7 @@ from flexrelay.journal.port import DeadLetter
 from flexrelay.twin.energy import Exchange
 
 app = typer.Typer(help="Devices: enrol, look at, revoke.", no_args_is_help=True)
+app.command("onboard")(onboard_)
 
 Named = Annotated[str, typer.Argument(metavar="DEVICE", help="Its name or its DID.")]
 _LETTERS = 20

@@ -7,18 +7,18 @@ encrypted with its passphrase. Move them to the device.
 
 import secrets
 from pathlib import Path
-from typing import Any
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
+from flexrelay.commissioning.claims import signed_create
 from flexrelay.commissioning.errors import CommissioningError
 from flexrelay.identity.keyfile import PrivateKey, generate, sign_with, write_private
 from flexrelay_schemas.canonical import canonical, parse
 from flexrelay_schemas.did import Create, key_hash, operation_message
-from flexrelay_schemas.encoding import b64u, b64u_decode
-from flexrelay_schemas.keys import multikey, verify
+from flexrelay_schemas.encoding import b64u
+from flexrelay_schemas.keys import multikey
 
 
 def proven_operation(
@@ -33,7 +33,7 @@ def proven_operation(
     document = folder / f"{name}.json"
     path = given or folder / f"{name}.pem"
     if document.exists():
-        operation, proof = _stored(document)
+        operation, proof = stored_operation(document)
         private = read_key(path)
         if multikey(private.public_key()) != operation.key or operation.controller != controller:
             raise CommissioningError(f"{document} is of another key or controller: choose another name for the device")
@@ -79,12 +79,10 @@ def _kept(path: Path) -> PrivateKey:
     return private
 
 
-def _stored(path: Path) -> tuple[Create, str]:
+def stored_operation(path: Path) -> tuple[Create, str]:
+    """(operation, proof) of a file. Raises CommissioningError: not there, or not a signed create operation."""
     try:
-        value: Any = parse(path.read_bytes())
-        operation, proof = Create.model_validate(value["operation"]), str(value["proof"])
-        if not verify(operation.key, b64u_decode(proof), operation_message(operation)):
-            raise ValueError("its proof does not hold")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CommissioningError(f"{path} is not a signed create operation: {error}") from None
-    return operation, proof
+        signed = signed_create(parse(path.read_bytes()))
+    except (OSError, ValueError) as error:
+        raise CommissioningError(f"{path}: {error}") from None
+    return signed.operation, signed.proof

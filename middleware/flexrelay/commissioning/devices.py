@@ -17,7 +17,7 @@ from flexrelay_schemas.did import Create, split_did
 from flexrelay_schemas.entities.mapping import DEVICE_KINDS
 
 FOLDER: Final = "devices"
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ async def declare_exchange(site: Site, named: str, exchange: Exchange, org: str 
 
 
 async def _check(site: Site, new: NewDevice, receivers: Sequence[str]) -> None:
-    if not _NAME.fullmatch(new.name):
+    if not NAME.fullmatch(new.name):
         raise CommissioningError(f"device name {new.name!r}: use letters, digits, . _ and -, 64 characters at most")
     if new.kind not in DEVICE_KINDS:
         raise CommissioningError(f"device kind {new.kind!r} is unknown; there are {', '.join(DEVICE_KINDS)}")

@@ -1,0 +1,91 @@
+"""What an onboarding did: one line a device, as JSON or CSV."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final
+
+from flexrelay.commissioning.errors import CommissioningError
+from flexrelay.identity.keyfile import write_private
+
+
+class Ended(Enum):
+    ONBOARDED = "onboarded"
+    ALREADY = "already"
+    """It was there before."""
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """`secrets` are the files that hold what was made for it; `reason` says why it failed."""
+
+    line: int
+    org: str
+    name: str
+    did: str
+    ended: Ended
+    reason: str
+    receivers: tuple[str, ...]
+    credentials: tuple[str, ...]
+    secrets: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "line": self.line,
+            "org": self.org,
+            "name": self.name,
+            "did": self.did,
+            "ended": self.ended.value,
+            "reason": self.reason,
+            "receivers": list(self.receivers),
+            "credentials": list(self.credentials),
+            "secrets": list(self.secrets),
+        }
+
+
+_COLUMNS: Final = ("line", "org", "name", "did", "ended", "reason", "receivers", "credentials", "secrets")
+
+
+@dataclass(frozen=True, slots=True)
+class OnboardingReport:
+    devices: tuple[DeviceReport, ...]
+    notes: tuple[str, ...]
+    seconds: float
+
+    def count(self, ended: Ended) -> int:
+        return sum(device.ended is ended for device in self.devices)
+
+    @property
+    def per_second(self) -> float:
+        """Devices onboarded in a second."""
+        return round(self.count(Ended.ONBOARDED) / self.seconds, 1) if self.seconds else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "rows": len(self.devices),
+            **{ended.value: self.count(ended) for ended in Ended},
+            "seconds": self.seconds,
+            "per_second": self.per_second,
+            "notes": list(self.notes),
+            "devices": [device.to_json() for device in self.devices],
+        }
+
+    def write(self, path: Path) -> None:
+        """CSV for `.csv`, else JSON; there in full or not at all. Raises CommissioningError, KeyFileError."""
+        if path.is_dir():
+            raise CommissioningError(f"{path} is a folder: name a file for the report")
+        text = self._csv() if path.suffix == ".csv" else json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n"
+        write_private(path, text.encode(), replace=True)
+
+    def _csv(self) -> str:
+        told = io.StringIO()
+        writer = csv.writer(told)
+        writer.writerow(_COLUMNS)
+        for device in self.devices:
+            values = device.to_json()
+            writer.writerow(" ".join(v) if isinstance(v := values[name], list) else v for name in _COLUMNS)
+        return told.getvalue()
