@@ -7,11 +7,12 @@ the place where it itself began: a transaction that was committed for it alone, 
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 from conformance.ledger.harness import LedgerHarness, Network, Spec, fresh, outcome, wall_ms
+from support.guardian import guarded
 
 from flexrelay import network as native
 from flexrelay.ledger.fabric import FabricLedger, IdentityFiles, Profile, load_profile
@@ -146,6 +147,7 @@ class FabricHarness(LedgerHarness):
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._native: native.Network | None = None
         self._first: FabricNetwork | None = None
+        self._guard = ExitStack()
         self._failure: native.NetworkError | None = None
 
     @asynccontextmanager
@@ -179,6 +181,7 @@ class FabricHarness(LedgerHarness):
         self._native = native.Network(
             description(spec, fabric, consensus, orderers), folder / "network", native.ensure(fabric)
         )
+        self._guard.enter_context(guarded(folder / "network"))
         self._native.up()
         first = FabricNetwork(spec, {})
         profiles = {}
@@ -200,6 +203,7 @@ class FabricHarness(LedgerHarness):
     def stop(self) -> None:
         if self._native is not None:
             self._native.down(purge=True)
+            self._guard.close()
         if self._folder is not None:
             self._folder.cleanup()
 
