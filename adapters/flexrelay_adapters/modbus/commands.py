@@ -1,0 +1,127 @@
+"""A command's life on Modbus: wait for its window, write, read back.
+
+The window [from_ms, until_ms) is in market time and `expires_at` is its end on the wall's clock, so it begins at
+`expires_at` − (until_ms − from_ms). Registers that tell what was written are *acked*; an exception, or registers that
+tell something else after `confirm_s`, *failed*. After a lost answer it is looked first whether the registers tell it
+already; only else it is written again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from flexrelay_adapters.modbus._client import Link
+from flexrelay_adapters.modbus.config import ModbusConfig
+from flexrelay_adapters.modbus.endpoint import Endpoint
+from flexrelay_adapters.modbus.orders import Impossible, Order, Write, plain_order, sunspec_order
+from flexrelay_adapters.modbus.refusals import ConnectionLost, Refused
+from flexrelay_adapters.modbus.session import Session, WrongSerial
+from flexrelay_adapters.modbus.values import Span
+from flexrelay_sdk import Command, CommandState, CommandUpdate
+from flexrelay_sdk.vocabulary import check
+
+OnUpdate = Callable[[CommandUpdate], Awaitable[None]]
+_RETRY_S: Final = 0.2
+
+
+class _Failed(Exception):
+    """The device does not do it."""
+
+
+async def carry_out(
+    command: Command, endpoint: Endpoint, config: ModbusConfig, on_update: OnUpdate, clock: Callable[[], int]
+) -> None:
+    """Tell the command's states; returns when it is terminal."""
+
+    async def tell(state: CommandState, detail: str = "") -> None:
+        await on_update(CommandUpdate(command.command_id, state, clock(), detail))
+
+    await tell(CommandState.QUEUED)
+    refusal = check(command.name, command.parameters)
+    if refusal:
+        await tell(CommandState.FAILED, refusal)
+        return
+    sent = False
+    detail = "the device could not be reached in time"
+
+    async def before_sending() -> None:
+        nonlocal sent
+        if not sent:
+            sent = True
+            await tell(CommandState.SENT)
+
+    try:
+        async with asyncio.timeout(max(0.0, (command.expires_at - clock()) / 1000)):
+            begins = command.expires_at - (command.parameters["until_ms"] - command.parameters["from_ms"])
+            if begins > clock():
+                await asyncio.sleep((begins - clock()) / 1000)
+            while clock() < command.expires_at:
+                link, session = await endpoint.online(command.credential)
+                try:
+                    order = await _try(command, link, session, endpoint, config, before_sending, sent, clock)
+                except ConnectionLost as error:
+                    detail = f"no answer: {error}"
+                except Refused as error:
+                    if not error.transient:
+                        raise _Failed(f"the device refuses it: {error}") from None
+                    detail = f"the device puts it off: {error}"
+                else:
+                    if order.reverts:
+                        endpoint.reverts[command.credential, command.name] = (command.expires_at, order.reverts)
+                    await tell(CommandState.ACKED, "the registers tell it")
+                    return
+                await asyncio.sleep(_RETRY_S)
+    except TimeoutError:
+        pass
+    except (_Failed, Impossible, WrongSerial) as error:
+        await before_sending()
+        await tell(CommandState.FAILED, str(error))
+        return
+    await tell(CommandState.EXPIRED, detail)
+
+
+async def _try(
+    command: Command,
+    link: Link,
+    session: Session,
+    endpoint: Endpoint,
+    config: ModbusConfig,
+    before_sending: Callable[[], Awaitable[None]],
+    again: bool,
+    clock: Callable[[], int],
+) -> Order:
+    unit = session.device.unit
+
+    async def read(span: Span) -> bytes:
+        return await link.read(unit, span)
+
+    if session.serial_at.size:
+        session.check_told(await read(session.serial_at))
+    if session.device.sunspec is None:
+        order = plain_order(session.device.commands[command.name], command.parameters)
+    else:
+        lasts_s = max(1, -((clock() - command.expires_at) // 1000))
+        order = await sunspec_order(command.name, command.parameters, lasts_s, session.models, read)
+    if again and await _told(link, unit, order.writes):
+        return order
+    endpoint.reverts.pop((command.credential, command.name), None)  # the newest command counts
+    for write in order.writes:
+        if clock() >= command.expires_at:
+            raise TimeoutError
+        await before_sending()
+        await link.write(unit, write.address, write.registers)
+    patience = asyncio.get_running_loop().time() + config.confirm_s
+    while not await _told(link, unit, order.writes):
+        if asyncio.get_running_loop().time() >= patience:
+            raise _Failed(f"the registers tell something else after {config.confirm_s:g} s")
+        await asyncio.sleep(_RETRY_S)
+    return order
+
+
+async def _told(link: Link, unit: int, writes: Sequence[Write]) -> bool:
+    for write in writes:
+        if write.read_back:
+            data = await link.read(unit, write.span)
+            if data != b"".join(register.to_bytes(2, "big") for register in write.registers):
+                return False
+    return any(write.read_back for write in writes)
