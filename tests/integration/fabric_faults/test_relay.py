@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from integration.fabric_faults.another import REFUSED_HERE
 from integration.fabric_faults.rig import PATIENCE_S, Rig
 from support.chance import told_seed
 from support.fabric_load import STORE
@@ -86,14 +87,9 @@ async def test_a_refusal_arrives_whole(single: Rig) -> None:
 async def test_organisations_at_odds_are_alarmed_and_the_intent_goes_on_when_they_agree(single: Rig) -> None:
     """Another contract at one organisation whose endorsement was asked for: both results in the alarm."""
     name = f"odds-{told_seed()}"
-    other = "flexrelay_1.agga"
-    await asyncio.to_thread(single.native.processes.stop, [other])
-    running = await asyncio.to_thread(another_contract, single.native.folder.contracts / f"{other}.toml")
-    try:
-        async with outbox_of(single) as (ledger, outbox), Relay(ledger, outbox, sign=single.chain.sign_void) as relay:
-            await answering(ledger, single)
-            intent = single.chain.fund("fees:odds", 7, name)
-            entry = await outbox.add(intent, endorsing_orgs=("dso", "agga"))
+    async with outbox_of(single) as (ledger, outbox), Relay(ledger, outbox, sign=single.chain.sign_void) as relay:
+        async with another_contract(single, ledger):
+            entry = await outbox.add(single.chain.fund("fees:odds", 7, name), endorsing_orgs=("dso", "agga"))
             async with asyncio.timeout(PATIENCE_S):
                 while not relay.alarms.standing:  # noqa: ASYNC110 (alarms tell nobody)
                     await asyncio.sleep(0.1)
@@ -101,21 +97,46 @@ async def test_organisations_at_odds_are_alarmed_and_the_intent_goes_on_when_the
             assert (alarm.intent_id, alarm.kind) == (name, "endorsement_mismatch")
             assert '"micro_eur":7' in alarm.message and '"micro_eur":8' in alarm.message
             assert "dso: result" in alarm.message and "agga: result" in alarm.message
-            running.kill()
-            running.wait()
-            await single.start(other)
-            outcome = await asyncio.wait_for(outbox.wait(entry), PATIENCE_S)
-            assert isinstance(outcome, CommittedIntent)
-            assert relay.alarms.standing == []
-    finally:
-        running.kill()
-        running.wait()
-        await single.start(other)
+        outcome = await asyncio.wait_for(outbox.wait(entry), PATIENCE_S)
+        assert isinstance(outcome, CommittedIntent)
+        assert relay.alarms.standing == []
     await single.audited("organisations at odds")
 
 
-def another_contract(config: Path) -> subprocess.Popen[bytes]:
-    """The organisation's chaincode process with a contract that pays a little more."""
+async def test_what_only_another_organisation_refuses_is_not_refused(single: Rig) -> None:
+    """That peer may be a block behind, or run another version: the intent waits until they agree."""
+    name = f"alone-{told_seed()}"
+    async with outbox_of(single) as (ledger, outbox), Relay(ledger, outbox, sign=single.chain.sign_void) as relay:
+        async with another_contract(single, ledger):
+            entry = await outbox.add(single.chain.fund(REFUSED_HERE, 7, name), endorsing_orgs=("dso", "agga"))
+            async with asyncio.timeout(PATIENCE_S):
+                while relay.alarms.counts["endorsement_mismatch"] < 3:  # noqa: ASYNC110 (alarms tell nobody)
+                    await asyncio.sleep(0.1)
+            assert await outbox.outcome(entry) is None
+            told = [step.detail for step in await outbox.transitions(entry) if step.detail]
+            assert told and "not with this version" in told[0] and "dso: result" in told[0]
+        assert isinstance(await asyncio.wait_for(outbox.wait(entry), PATIENCE_S), CommittedIntent)
+    await single.audited("one organisation refused")
+
+
+@asynccontextmanager
+async def another_contract(rig: Rig, ledger: FabricLedger) -> AsyncIterator[None]:
+    """Meanwhile one organisation runs another contract."""
+    name = "flexrelay_1.agga"
+    await asyncio.to_thread(rig.native.processes.stop, [name])
+    process = await asyncio.to_thread(started, rig.native.folder.contracts / f"{name}.toml")
+    try:
+        await answering(ledger, rig)
+        yield
+    finally:
+        process.kill()
+        process.wait()
+        await rig.start(name)
+    await answering(ledger, rig)
+
+
+def started(config: Path) -> subprocess.Popen[bytes]:
+    """The organisation's chaincode process with the other contract."""
     changed = config.with_name("another.toml")
     changed.write_text(config.read_text().replace("fabric_faults.contract", "fabric_faults.another"))
     environment = {**os.environ, "PYTHONPATH": ":".join(path for path in sys.path if path)}
