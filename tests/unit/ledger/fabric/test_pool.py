@@ -85,6 +85,14 @@ def test_one_that_hangs_or_lies_rests_longer(pool: PeerPool, clock: Clock) -> No
     assert order(pool) == ["d0", "d1", "a"]
 
 
+def test_operators_are_told_who_is_not_believed_while_it_lasts(pool: PeerPool, clock: Clock) -> None:
+    assert pool.trouble == ""
+    pool.lied(PEERS[1], "block 7 is signed by nobody")
+    assert pool.trouble == "peer d0 is not believed: block 7 is signed by nobody"
+    clock.now += 301.0
+    assert pool.trouble == ""
+
+
 def test_with_nobody_awake_the_first_to_wake_is_asked(pool: PeerPool) -> None:
     pool.lied(PEERS[0], "test")
     pool.failed(PEERS[1], "test")
