@@ -361,8 +361,10 @@ def changed(args: Mapping[str, Any], chance: random.Random) -> dict[str, Any]:
 class Grounds:
     """Fresh pairs of networks, one for each channel of a native network that is up."""
 
-    def __init__(self, native: native_networks.Network, folder: Path, chance: random.Random) -> None:
-        self.tally = Tally()
+    def __init__(
+        self, native: native_networks.Network, folder: Path, chance: random.Random, tally: Tally | None = None
+    ) -> None:
+        self.tally = tally or Tally()
         self._native = native
         self._folder = folder
         self._chance = chance
