@@ -11,7 +11,7 @@ from integration.fabric_faults.rig import Rig
 from support.fabric import native
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     """One orderer, three organisations; every transaction on it comes out of one outbox."""
     with rig_of(tmp_path_factory, "edges", "raft", 1) as made:

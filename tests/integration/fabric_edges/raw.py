@@ -14,6 +14,7 @@ import grpc.aio
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from fabric_protos.common import common_pb2
 from fabric_protos.gateway import gateway_pb2
 from fabric_protos.msp import identities_pb2
 from fabric_protos.peer import proposal_pb2, proposal_response_pb2
@@ -27,6 +28,7 @@ LIMIT = 120 * 1024 * 1024
 ANSWER_S = 30.0
 
 proposals: Any = proposal_pb2
+common: Any = common_pb2
 gateway: Any = gateway_pb2
 responses: Any = proposal_response_pb2
 identities: Any = identities_pb2
@@ -134,3 +136,14 @@ def call(
 
 def without(unsigned: Unsigned, **changes: Any) -> Unsigned:
     return dataclasses.replace(unsigned, **changes)
+
+
+def stamped(unsigned: Unsigned, seconds: int) -> Unsigned:
+    """The proposal with another timestamp, also one that no clock shows."""
+    proposal = proposals.Proposal.FromString(unsigned.data)
+    header = common.Header.FromString(proposal.header)
+    channel = common.ChannelHeader.FromString(header.channel_header)
+    channel.timestamp.seconds = seconds
+    header.channel_header = channel.SerializeToString()
+    proposal.header = header.SerializeToString()
+    return without(unsigned, data=proposal.SerializeToString())

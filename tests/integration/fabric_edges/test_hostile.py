@@ -192,8 +192,9 @@ async def test_proposals_that_contradict_themselves(
         "a name that is none": raw.call(member, args, wall_ms(), chaincode="../flexrelay")[0],
         "no chaincode": raw.call(member, args, wall_ms(), chaincode="")[0],
         "a timestamp of 1970": raw.call(member, args, 0)[0],
-        "a timestamp before it": raw.call(member, args, -1)[0],
-        "a timestamp of the year 9999": raw.call(member, args, 253_402_300_799_000)[0],
+        "a timestamp before it": raw.signed(member, raw.stamped(good, -1)),
+        "a timestamp of the year 9999": raw.signed(member, raw.stamped(good, 253_402_300_799)),
+        "a timestamp beyond all years": raw.signed(member, raw.stamped(good, 2**62)),
     }
     async with Raw.to(consortium.profile("agga").own_peers[0]) as straight, Undisturbed(consortium, agga):
         for what, message in messages.items():
