@@ -1,6 +1,6 @@
 """Sparkplug B payloads: bytes ↔ messages and the values in them. Pure."""
 
-import struct
+import math
 import zlib
 from decimal import Decimal
 from typing import Final
@@ -91,7 +91,7 @@ def set_value(metric: Metric, value: int | Decimal | str, datatype: int) -> None
         metric.double_value = float(value)
     elif datatype == FLOAT:
         metric.float_value = float(value)
-        if not struct.unpack("<f", struct.pack("<f", metric.float_value))[0] == metric.float_value:
+        if not math.isfinite(metric.float_value):
             raise ValueError(f"{value} is beyond a Float")
     elif datatype in _NARROW or datatype in _WIDE:
         _set_integer(metric, value, datatype)
