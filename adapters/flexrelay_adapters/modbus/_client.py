@@ -6,6 +6,7 @@ that a late one cannot be taken for the next one's.
 """
 
 import asyncio
+import logging
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
@@ -36,6 +37,9 @@ class Link:
         """(Transaction id, unit) of the request under way."""
         self._open = False
         self._why = ""
+        library = logging.getLogger("pymodbus")
+        if library.level == logging.NOTSET:  # it logs every fault with all the bytes of the last packets
+            library.setLevel(logging.CRITICAL)
         self._client = AsyncModbusTcpClient(
             host.strip("[]"),
             port=int(port),

@@ -233,8 +233,9 @@ class Endpoint:
         frame = Frame(PROTOCOL, session.credential, session.head(group, blocks) + data, now, session.credential)
         await intake.put(frame)
         self._stats.frames += 1
-        if len(parts) == 0:
-            self._put_off(session, f"the device refuses what it is asked for: {Refused(blocks[0].exception)}")
+        refused = {block.span: block.exception for block in blocks if block.exception}
+        if refused and group.useful <= refused.keys():
+            self._put_off(session, f"the device refuses what it is asked for: {Refused(next(iter(refused.values())))}")
             return False
         return self._still_itself(session, blocks, data)
 

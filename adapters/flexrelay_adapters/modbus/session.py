@@ -23,6 +23,8 @@ class Group:
     """Blocks that are read together. `refused`: exception code and until when it is taken for granted (monotonic)."""
 
     blocks: tuple[Span, ...]
+    useful: frozenset[Span]
+    """The blocks with values; not those with the serial number alone."""
     interval_s: float
     refused: dict[Span, tuple[int, float]] = field(default_factory=dict)
     heads: dict[tuple[Block, ...], bytes] = field(default_factory=dict)
@@ -77,10 +79,11 @@ class Session:
                 raise ValueError(f"the device has nothing that a {self.device.sunspec} is read from; it has {known}")
             groups, gap = {self._interval_s: spans}, _SUNSPEC_GAP
         serial_spans = [self._serial_at] if self._serial_at.size else []
-        self.groups = [
-            Group(blocks_of([*serial_spans, *spans], max_gap=gap, max_count=self._config.max_count), interval_s)
-            for interval_s, spans in sorted(groups.items())
-        ]
+        self.groups = []
+        for interval_s, wanted in sorted(groups.items()):
+            blocks = blocks_of([*serial_spans, *wanted], max_gap=gap, max_count=self._config.max_count)
+            useful = frozenset(block for block in blocks if any(_within(span, block) for span in wanted))
+            self.groups.append(Group(blocks, useful, interval_s))
         self.serial = self.serial or serial
         self.ready, self.trouble = True, ""
 
@@ -122,3 +125,7 @@ class Session:
 
     def refuse(self, group: Group, span: Span, code: int) -> None:
         group.refused[span] = (code, time.monotonic() + self._config.retry_refused_s)
+
+
+def _within(span: Span, block: Span) -> bool:
+    return span.table == block.table and block.address <= span.address and span.end <= block.end

@@ -26,8 +26,8 @@ def text(value: str, size: int) -> list[int]:
 class PymodbusRig(Rig):
     """Reading n is the s32 at POWER; the register after it is its scale factor."""
 
-    memory_bound_bytes = 2**18
-    flood_bytes = 2**19
+    memory_bound_bytes = 2**19
+    flood_bytes = 2**20
 
     def __init__(self) -> None:
         image = [(POWER, [0] * WIDTH), (COMMAND, [0, 0]), (SERIAL, text("SN-1", 8))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import ClassVar
 
 from flexrelay_adapters.modbus import make_adapter
 from flexrelay_sdk.quality import violations
@@ -15,7 +16,7 @@ _NO_ACKNOWLEDGEMENT = "registers are only read: Modbus has no acknowledgement, a
 
 
 class TestModbusAdapter(AdapterContract):
-    without = {
+    without: ClassVar = {
         Promise.ACKNOWLEDGEMENT: _NO_ACKNOWLEDGEMENT,
         Promise.REDELIVERY: _NO_ACKNOWLEDGEMENT,
         Promise.RESUME: _NO_ACKNOWLEDGEMENT,
