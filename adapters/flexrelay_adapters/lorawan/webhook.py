@@ -28,8 +28,8 @@ def _wall_ms() -> int:
 
 
 class LorawanWebhook:
-    """`Adapter` for the events that a network server posts. A 2xx means that the uplink is on disk, so the network
-    server's own repetition keeps what the gateway could not take."""
+    """`Adapter` for the events that a network server posts. A 2xx means that the uplink is on disk; what
+    the gateway could not take comes again where the network server repeats failed posts."""
 
     def __init__(
         self,

@@ -34,6 +34,8 @@ def tokens(**named: str) -> str:
 class HttpRig(Rig):
     credential = "meter1"
     secret = TOKEN
+    memory_bound_bytes = 6 * 2**20
+    flood_bytes = 12 * 2**20
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

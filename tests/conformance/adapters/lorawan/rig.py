@@ -291,6 +291,8 @@ class WebhookRig(Rig):
 
     credential = EUI
     secret = "a-long-token-of-the-server"
+    memory_bound_bytes = 6 * 2**20
+    flood_bytes = 12 * 2**20
 
     def __init__(self, server: str, folder: Path) -> None:
         self._server = server

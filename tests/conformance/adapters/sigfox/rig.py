@@ -58,6 +58,8 @@ def callback(number: int, asks: bool = False, extra: str = "") -> bytes:
 class SigfoxRig(Rig):
     credential = DEVICE
     secret = TOKEN
+    memory_bound_bytes = 6 * 2**20
+    flood_bytes = 12 * 2**20
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
