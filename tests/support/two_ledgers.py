@@ -130,6 +130,7 @@ class TwoLedgers:
     def run(self, intent: bytes, creator: Creator, transient: Mapping[str, bytes] | None = None) -> Mapping[str, Any]:
         if transient:
             self.tally.private += 1
+            self._private_mischief(intent, creator, transient)
         both = self.prepare(intent, creator, transient)
         twins = [both]
         if self.lively and self.chance.random() < 0.12:  # the same intent twice: the second one dies of a conflict
@@ -194,6 +195,19 @@ class TwoLedgers:
         except (Refused, LedgerError):
             return
         self.tally.executed[function] += 1
+
+    def _private_mischief(self, intent: bytes, creator: Creator, transient: Mapping[str, bytes]) -> None:
+        """The same intent without its private inputs, with other ones, and through another organisation's gateway."""
+        name, value = self.chance.choice(sorted(transient.items()))
+        other = value.replace(b"0", b"1") if self.chance.random() < 0.5 else value[: self.chance.randrange(len(value))]
+        for by, inputs in ((creator, {}), (creator, {name: other}), (self.chance.choice(self.creators), transient)):
+            if not self.lively or self.chance.random() < 0.4:
+                continue
+            self.tally.private += 1
+            try:
+                self.prepare(intent, by, inputs)
+            except (Refused, LedgerError):
+                pass
 
     def prepare(self, intent: bytes, creator: Creator, transient: Mapping[str, bytes] | None = None) -> Both:
         """Raises the refusal that both have given."""
