@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from flexrelay.adapters import command_target, load_adapter
 from flexrelay.config import BatteryConfig, Config, ConfigError, GatewayConfig, IngestConfig
 from flexrelay.custody import Audit, Custody
-from flexrelay.devices import ENROLMENTS, Enrolments
+from flexrelay.devices import DISCOVERED, ENROLMENTS, Discovered, Enrolments, keep_discovering
 from flexrelay.dispatch import DISPATCH, Delivery, Dispatcher, DispatchOrder, NoCapacity, Planned, ProportionalPlan
 from flexrelay.founding import GATEWAY, MarketClock, wall_ms, wallet_of
 from flexrelay.http import Check, Gauge, OperatorServer
@@ -81,6 +81,7 @@ class Gateway:
     store: Store
     registry: Registry
     devices: Enrolments
+    discovered: Discovered
     ingest: Ingest
     twin: Twin
     windows: Windows
@@ -173,10 +174,11 @@ async def open_gateway(
         bounds = LetterBounds(total=limits.dead_letters, total_bytes=limits.dead_letter_bytes)
         journal = await stack.enter_async_context(SqliteJournal(home / "journal.db", bounds))
         store = await stack.enter_async_context(
-            Store(home / "store.db", (OUTBOX, PROJECTIONS, ENROLMENTS, TWIN, WINDOWS, DISPATCH))
+            Store(home / "store.db", (OUTBOX, PROJECTIONS, ENROLMENTS, TWIN, WINDOWS, DISPATCH, DISCOVERED))
         )
         registry = Registry(network, org)
         devices = await Enrolments.open(store, org, registry)
+        discovered = Discovered(store, org, registry)
         twin = await Twin.open(store, devices.describe)
         history = stack.enter_context(TwinHistory(twin, home / "store.db"))
         checks = RegisterChecks(history, journal.traces)
@@ -226,9 +228,9 @@ async def open_gateway(
         )  # fmt: skip
         audit = Audit(org, journal, store, vault, twin, connection)
         gateway = Gateway(
-            org, network, clock, wallet, signer, connection, journal, store, registry, devices, ingest, twin, windows,
-            prover, anchoring, days.calendar, outbox, relay, projections, revocation,
-            views, dispatcher, delivery, custody, audit, adapters,
+            org, network, clock, wallet, signer, connection, journal, store, registry, devices, discovered, ingest,
+            twin, windows, prover, anchoring, days.calendar, outbox, relay, projections, revocation, views, dispatcher,
+            delivery, custody, audit, adapters,
         )  # fmt: skip
         if level < Level.SERVING:
             await _caught_up(projections, ledger)
@@ -245,7 +247,10 @@ async def open_gateway(
         await stack.enter_async_context(_running([adapter.run(ingest) for adapter in adapters.values()]))
         await stack.enter_async_context(dispatcher)
         upkeep = _upkeep(journal, outbox, twin, market_now, limits.retention_days * DAY_MS)
-        await stack.enter_async_context(_running([activations.run(), openings.run(), watching.run(), upkeep]))
+        discovering = keep_discovering(discovered, adapters, wall_ms)
+        await stack.enter_async_context(
+            _running([activations.run(), openings.run(), watching.run(), upkeep, discovering])
+        )
         yield gateway
 
 

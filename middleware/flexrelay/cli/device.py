@@ -6,21 +6,28 @@ from typing import Annotated, Any
 import typer
 
 from flexrelay.app import Level, Site
+from flexrelay.cli.devicecertificate import certificate, claim_code, csr
+from flexrelay.cli.discovered import approve, discovered, dismiss
 from flexrelay.cli.folder import Folder, Org, on_site
 from flexrelay.cli.instant import iso, parse_instant
 from flexrelay.cli.onboard import onboard_
 from flexrelay.cli.output import Json, out, show, table
 from flexrelay.commissioning import Device, NewDevice, declare_exchange, enrol_device, list_devices, revoke_device
-from flexrelay.commissioning.devices import describe, find_device
+from flexrelay.commissioning.condition import condition_of
+from flexrelay.commissioning.devices import claimed_create, describe, find_device
 from flexrelay.commissioning.errors import CommissioningError
-from flexrelay.journal.port import DeadLetter
 from flexrelay.twin.energy import Exchange
 
 app = typer.Typer(help="Devices: enrol, look at, revoke.", no_args_is_help=True)
 app.command("onboard")(onboard_)
+app.command("discovered")(discovered)
+app.command("approve")(approve)
+app.command("dismiss")(dismiss)
+app.command("csr")(csr)
+app.command("certificate")(certificate)
+app.command("claim-code")(claim_code)
 
 Named = Annotated[str, typer.Argument(metavar="DEVICE", help="Its name or its DID.")]
-_LETTERS = 20
 
 
 @app.command("add")
@@ -38,22 +45,34 @@ def add(
     receiver: Annotated[
         list[str] | None, typer.Option(metavar="ORG", help="Who may receive it; --org without.")
     ] = None,
+    claim: Annotated[str, typer.Option(metavar="CODE", help="The claim code printed on it; needs --operation.")] = "",
+    operation: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="The create operation that the device signed (or a folder).")
+    ] = None,
     json_: Json = False,
 ) -> None:
     """Register a device on the ledger and enrol it at its receivers' gateways; again completes what misses."""
 
     async def work(site: Site) -> dict[str, Any]:
+        if bool(claim) != (operation is not None) or (claim and key is not None):
+            raise CommissioningError("--claim and --operation belong together, without --key: the device keeps its key")
+        signed = None if operation is None else claimed_create(site, org, controller, claim, operation)
         new = NewDevice(
-            org, name, kind, controller, key, unsigned, _credentials(credential or []), tuple(receiver or ())
+            org, name, kind, controller, key, unsigned, _credentials(credential or []), tuple(receiver or ()), signed
         )
         done = await enrol_device(site, new)
-        return {**done.device.to_json(), "key_file": str(done.key_file), "topics": done.topics}
+        return {
+            **done.device.to_json(),
+            "key_file": None if done.key_file is None else str(done.key_file),
+            "topics": done.topics,
+        }
 
     done = on_site(folder, Level.ACTING, json_, work)
 
     def render() -> None:
         out.print(f"{name} ({kind}): {done['status']}\n{done['did']}", markup=False, soft_wrap=True)
-        out.print(f"its signing key: {done['key_file']}: move it to the device", markup=False, soft_wrap=True)
+        if done["key_file"]:
+            out.print(f"its signing key: {done['key_file']}: move it to the device", markup=False, soft_wrap=True)
         for at, topics in done["topics"].items():
             out.print(f"readings for {at}: {', '.join(topics) or 'no adapter yet'}", markup=False, soft_wrap=True)
 
@@ -71,28 +90,25 @@ def list_(folder: Folder, org: Org = "", json_: Json = False) -> None:
 
 @app.command("show")
 def show_(folder: Folder, device: Named, org: Org = "", json_: Json = False) -> None:
-    """Status, last reading, newest entity, newest dead letters."""
+    """Status, protocol, last seen, quality, battery, firmware, pending commands, dead letters, newest entity."""
 
     async def work(site: Site) -> dict[str, Any]:
         gateway, record = find_device(site, device, org)
-        letters: list[DeadLetter] = []
-        after = 0
-        while page := await gateway.journal.letters(after, 1000):
-            letters += [letter for letter in page if letter.did == record.did]
-            after = page[-1].letter_id
-        newest = [
-            {"id": item.letter_id, "reason": item.reason, "message": item.message, "received_at": item.received_at}
-            for item in letters[-_LETTERS:]
-        ]
         described: Device = await describe(gateway, record)
-        entity = await gateway.twin.entity(record.did)
-        return {**described.to_json(), "entity": entity, "dead_letters": len(letters), "newest_dead_letters": newest}
+        condition = await condition_of(gateway, record)
+        return {**described.to_json(), **condition.to_json(), "entity": await gateway.twin.entity(record.did)}
 
     found = on_site(folder, Level.READING, json_, work)
 
     def render() -> None:
-        rows = [(name, _text(value)) for name, value in found.items() if name not in ("entity", "newest_dead_letters")]
-        table(found["name"], ("what", "value"), rows)
+        apart = ("entity", "newest_dead_letters", "pending_commands")
+        rows = [(name, _shown(name, value)) for name, value in found.items() if name not in apart]
+        table(found["name"], ("what", "value"), [*rows, ("pending commands", len(found["pending_commands"]))])
+        for command in found["pending_commands"]:
+            until = iso(command["expires_at"])
+            out.print(
+                f"command {command['command_id']}: {command['name']}, {command['state']}, until {until}", markup=False
+            )
         for letter in found["newest_dead_letters"]:
             out.print(f"dead letter {letter['id']}: {letter['reason']}: {letter['message']}", markup=False)
         if found["entity"]:
@@ -151,6 +167,10 @@ def _credentials(texts: list[str]) -> tuple[tuple[str, str], ...]:
             raise CommissioningError(f"--credential {text!r}: write PROTOCOL:NAME, e.g. mqtt:meter-7")
         pairs.append((protocol, name))
     return tuple(pairs)
+
+
+def _shown(name: str, value: Any) -> str:
+    return iso(value) if name in ("last_reading", "last_seen") and isinstance(value, int) else _text(value)
 
 
 def _text(value: Any) -> str:

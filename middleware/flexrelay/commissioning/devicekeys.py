@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from flexrelay.commissioning.claims import signed_create
+from flexrelay.commissioning.claims import claim_code, signed_create
 from flexrelay.commissioning.errors import CommissioningError
 from flexrelay.identity.keyfile import PrivateKey, generate, sign_with, write_private
 from flexrelay_schemas.canonical import canonical, parse
@@ -66,6 +66,26 @@ def read_key(path: Path) -> PrivateKey:
     if isinstance(key, ec.EllipticCurvePrivateKey) and isinstance(key.curve, ec.SECP256R1):
         return key
     raise CommissioningError(f"{path} holds a key of another kind; P-256 and Ed25519 are supported")
+
+
+def claim_code_of(path: Path) -> str:
+    """The code of a device's public or private key (PEM), or of its signed create operation (JSON). Raises
+    CommissioningError."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CommissioningError(f"{path}: {error.strerror}") from None
+    if b"-----BEGIN" not in data:
+        return claim_code(stored_operation(path)[0].key)
+    if b"PUBLIC KEY" not in data:
+        return claim_code(multikey(read_key(path).public_key()))
+    try:
+        public = serialization.load_pem_public_key(data)
+        if not isinstance(public, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey):
+            raise ValueError("P-256 and Ed25519 are supported")
+        return claim_code(multikey(public))
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise CommissioningError(f"{path} is not a public key that is known here: {error}") from None
 
 
 def _kept(path: Path) -> PrivateKey:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from flexrelay.app import Gateway, Site
 from flexrelay.commissioning.actors import find, gateway_of
+from flexrelay.commissioning.claims import SignedCreate, claim_code, read_code, read_operations
 from flexrelay.commissioning.devicekeys import proven_operation
 from flexrelay.commissioning.errors import CommissioningError
 from flexrelay.commissioning.identities import registered
@@ -24,7 +25,8 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 class NewDevice:
     """What to enrol. `controller` is the label of an actor of `org`. `key`: the device's own private key in PEM; None
     makes one. `credentials` are (protocol, credential) pairs besides the DID's scid. `receivers`: organisations that
-    may receive it, `org` alone when empty. `unsigned` lets readings without a signature in, attested by the gateway."""
+    may receive it, `org` alone when empty. `unsigned` lets readings without a signature in, attested by the gateway.
+    `signed`: the create operation that the device signed itself; then no keys are made here."""
 
     org: str
     name: str
@@ -34,6 +36,7 @@ class NewDevice:
     unsigned: bool = False
     credentials: tuple[tuple[str, str], ...] = ()
     receivers: tuple[str, ...] = ()
+    signed: SignedCreate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +60,11 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """What to tell the installer. `topics` are the MQTT topics of the device's readings, by organisation."""
+    """What to tell the installer. `topics` are the topics or paths of the device's readings, by organisation;
+    `key_file` is None where the device keeps its key to itself."""
 
     device: Device
-    key_file: Path
+    key_file: Path | None
     topics: dict[str, tuple[str, ...]]
 
 
@@ -72,9 +76,13 @@ async def enrol_device(site: Site, new: NewDevice) -> Enrolled:
     receivers = tuple(dict.fromkeys(new.receivers or (new.org,)))
     await _check(site, new, receivers)
     gateway, controller = find(site, new.org, new.controller)
-    operation, proof, key_file = proven_operation(
-        site.folder / FOLDER / new.org, new.name, site.network, controller.did, new.key
-    )
+    key_file: Path | None = None
+    if new.signed is not None:
+        operation, proof = new.signed.operation, new.signed.proof
+        _check_claimed(operation, site.network, controller.did)
+    else:
+        home = site.folder / FOLDER / new.org
+        operation, proof, key_file = proven_operation(home, new.name, site.network, controller.did, new.key)
     record = DeviceRecord(operation.did(), new.name, new.kind, new.credentials, receivers, new.unsigned)
     for org in receivers:
         if org in site.gateways:
@@ -183,6 +191,32 @@ async def _check(site: Site, new: NewDevice, receivers: Sequence[str]) -> None:
             raise CommissioningError(f"receiver {org!r} is not an organisation of this network")
     if not any(org in site.gateways for org in receivers):
         raise CommissioningError(f"none of the receivers {', '.join(receivers)} has a gateway here")
+
+
+def claimed_create(site: Site, org: str, controller: str, code: str, operations: Path) -> SignedCreate:
+    """The create operation of the device with this claim code, for a controller of `org`. Raises CommissioningError."""
+    try:
+        wanted = read_code(code)
+    except ValueError as error:
+        raise CommissioningError(f"claim code {code!r}: {error}") from None
+    _, identity = find(site, org, controller)
+    found = read_operations(operations)
+    signed = found.get((wanted, identity.did))
+    if signed is not None:
+        return signed
+    others = [operation for (of, _), operation in found.items() if of == wanted]
+    if others:
+        named = others[0].operation.controller
+        raise CommissioningError(f"the device with that code has named {named} as its controller, not {identity.did}")
+    here = ", ".join(claim_code(each.operation.key) for each in list(found.values())[:3]) or "none"
+    raise CommissioningError(f"{operations} has no create operation of the device with that code; there are {here}")
+
+
+def _check_claimed(operation: Create, network: str, controller: str) -> None:
+    if operation.kind != "device" or operation.network != network:
+        raise CommissioningError(f"the operation does not create a device of network {network}")
+    if operation.controller != controller:
+        raise CommissioningError(f"the device has named {operation.controller} as its controller, not {controller}")
 
 
 def _check_free(gateway: Gateway, record: DeviceRecord) -> None:
