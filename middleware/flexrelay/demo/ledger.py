@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from flexrelay.demo.cast import DSO, Progress
 from flexrelay.founding import GATEWAY, MarketClock, found, genesis, identity_in, private_collections
@@ -15,6 +15,9 @@ from flexrelay.network import Channel, Collection, Contract, Network, Organisati
 from flexrelay.network.spec import BlockCut
 
 LedgerKind = Literal["embedded", "fabric"]
+
+BLOCKS_KEPT: Final = 100_000
+"""Private values go after so many blocks, long after the last dispute; what is settled is purged before."""
 
 _EMBEDDED = '[ledger]\nkind = "embedded"\nfolder = "ledger"\n'
 
@@ -52,7 +55,10 @@ def description(network: str, orgs: Mapping[str, Wallet], fabric: str) -> Spec:
     contract = Contract(
         name="flexrelay",
         policy=Policy(orgs=names, required=2),
-        collections={name: Collection(orgs=tuple(members)) for name, members in private_collections(names).items()},
+        collections={
+            name: Collection(orgs=tuple(members), block_to_live=BLOCKS_KEPT)
+            for name, members in private_collections(names).items()
+        },
     )
     return Spec(
         name=network,
