@@ -10,6 +10,8 @@ import pytest
 from integration.fabric_faults.rig import Rig
 from support.chance import told_seed
 
+from flexrelay.ledger.port import LedgerUnavailable
+
 NODES = ("flexrelay.dso", "flexrelay.agga", "peer0.dso", "peer0.agga", "peer0.aggb", "orderer0")
 
 
@@ -74,13 +76,15 @@ async def test_more_than_five_hundred_under_way(single: Rig) -> None:
 
 @pytest.mark.timeout(600)
 async def test_a_slow_contract_does_not_stop_the_others(single: Rig) -> None:
-    """Its calls are ended by their deadline; it expires, everything else goes on."""
+    """Its calls and queries are ended by their deadline; it expires, everything else goes on."""
     seed = told_seed()
     async with single.loaded(seed) as running:
         await running.commits(10)
         slow = await running.outbox.add(
             single.chain.intent("slow.wait", {"ms": 60_000}, name=f"slow-{seed}", life_ms=8_000)
         )
+        with pytest.raises(LedgerUnavailable):
+            await running.ledger.evaluate("slow.waited", {"ms": 60_000})
         await running.commits(20)
         ended = await running.outbox.wait(slow)
         assert type(ended).__name__ == "ExpiredIntent", ended
