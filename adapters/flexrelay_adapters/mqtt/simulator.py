@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -72,8 +72,21 @@ def make_simulator(
     return MqttSimulator(config, made, plan)
 
 
+class Speaking(Protocol):
+    """A device under its transport's name, in the words of one protocol upon MQTT. `unsent` is a reading whose
+    acknowledgement did not come."""
+
+    simulator: DeviceSimulator
+    credential: str
+    unsent: bytes | None
+
+    def payload(self, now_ms: int) -> bytes: ...
+
+    def answer(self, payload: bytes, wall_ms: int) -> bytes | None: ...
+
+
 class _Device:
-    """A device under its transport's name."""
+    """A device of flexrelay's own words."""
 
     def __init__(self, simulator: DeviceSimulator, credential: str, identity: SimulatedIdentity | None) -> None:
         self.simulator = simulator
@@ -113,7 +126,7 @@ class _Device:
 class MqttSimulator:
     """`ProtocolSimulator`: one connection a device."""
 
-    def __init__(self, config: MqttSimulatorConfig, devices: Sequence[_Device], plan: Plan) -> None:
+    def __init__(self, config: MqttSimulatorConfig, devices: Sequence[Speaking], plan: Plan) -> None:
         self.stats = SimulatorStats()
         self._config = config
         self._devices = tuple(devices)
@@ -128,7 +141,7 @@ class MqttSimulator:
         except* ConnectionError as errors:
             raise ConnectionError(str(errors.exceptions[0])) from None
 
-    async def _live(self, number: int, device: _Device) -> None:
+    async def _live(self, number: int, device: Speaking) -> None:
         while True:
             try:
                 async with self._client(device) as client, asyncio.TaskGroup() as group:
@@ -140,7 +153,7 @@ class MqttSimulator:
             self.stats.reconnects += 1
             await asyncio.sleep(self._config.backoff_s)
 
-    def _lost(self, device: _Device, errors: BaseExceptionGroup[aiomqtt.MqttError]) -> None:
+    def _lost(self, device: Speaking, errors: BaseExceptionGroup[aiomqtt.MqttError]) -> None:
         error: BaseException = errors
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
@@ -150,7 +163,7 @@ class MqttSimulator:
             raise ConnectionError(f"{where} turns {device.credential} away: {error}; check username and password")
         log.info("%s: connection to %s lost: %s", device.simulator.name, where, error)
 
-    async def _measure(self, number: int, device: _Device, client: aiomqtt.Client) -> None:
+    async def _measure(self, number: int, device: Speaking, client: aiomqtt.Client) -> None:
         topics = [TopicPattern(topic).topic_for(device.credential) for topic in self._config.readings]
         async with aclosing(self._plan.due(number, len(self._devices))) as instants:
             async for instant in instants:
@@ -161,7 +174,7 @@ class MqttSimulator:
                 device.unsent = device.payload(instant)
                 await self._publish(client, topics, device)
 
-    async def _publish(self, client: aiomqtt.Client, topics: Sequence[str], device: _Device) -> None:
+    async def _publish(self, client: aiomqtt.Client, topics: Sequence[str], device: Speaking) -> None:
         payload = device.unsent
         for topic in topics:
             self.stats.sent += 1
@@ -169,7 +182,7 @@ class MqttSimulator:
             self.stats.confirmed += 1
         device.unsent = None
 
-    async def _obey(self, device: _Device, client: aiomqtt.Client) -> None:
+    async def _obey(self, device: Speaking, client: aiomqtt.Client) -> None:
         assert self._config.commands is not None and self._config.results is not None
         results = TopicPattern(self._config.results).topic_for(device.credential)
         await client.subscribe(TopicPattern(self._config.commands).topic_for(device.credential), qos=1)
@@ -181,7 +194,7 @@ class MqttSimulator:
                 await client.publish(results, answer, qos=1)
                 self.stats.commands += 1
 
-    def _client(self, device: _Device) -> aiomqtt.Client:
+    def _client(self, device: Speaking) -> aiomqtt.Client:
         config = self._config
         fill: Callable[[str], str] = lambda text: text.replace("{device}", device.credential)  # noqa: E731  # one line
         session: dict[str, Any] = {"clean_session": False}

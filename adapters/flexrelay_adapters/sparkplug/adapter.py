@@ -78,7 +78,7 @@ class SparkplugAdapter:
         self._codec = SparkplugCodec(config.registers)
         self._checked = _Checked(self._codec, config.max_payload_bytes)
         self._used = frozenset(mapping.metric for mapping in config.registers.values())
-        self._nodes = Nodes(config.told, max_nodes=config.max_nodes, max_devices=config.max_devices)
+        self._nodes = Nodes(self._used, config.told, max_nodes=config.max_nodes, max_devices=config.max_devices)
         self._state = state_topic(config.host_id)
         self._since = 0
         self._sink: Sink | None = None
@@ -219,11 +219,11 @@ class SparkplugAdapter:
             return None
         if kind == "DBIRTH":
             return self._used_birth(payload)
-        aliases = thing.aliases if thing is not None else None
-        used = self._used
+        used, aliases = self._used, frozenset() if thing is None else thing.aliases
+        unknown = thing is None or not thing.births
         for metric in payload.metrics:
             name = metric.name
-            if name in used if name else aliases is None or not aliases or metric.alias in aliases:
+            if (name in used if name else unknown or metric.alias in aliases) and not metric.is_null:
                 return _UNTOLD if thing is None else thing.head
         stats.unused += 1
         return None

@@ -23,6 +23,7 @@ class Thing:
 
     told: dict[str, Told] = field(default_factory=dict)
     aliases: frozenset[int] = frozenset()
+    """Of what is measured."""
     head: bytes = _UNBORN
     """Stands before its data in a frame."""
     born: bool = False
@@ -51,9 +52,11 @@ class Order(Enum):
 
 
 class Nodes:
-    """`used` are the metrics whose births are remembered; the counts are bounded."""
+    """`measured` are the metrics that readings are made of, `used` all whose births are remembered; the counts are
+    bounded."""
 
-    def __init__(self, used: frozenset[str], *, max_nodes: int, max_devices: int) -> None:
+    def __init__(self, measured: frozenset[str], used: frozenset[str], *, max_nodes: int, max_devices: int) -> None:
+        self._measured = measured
         self._used = used
         self._max_nodes = max_nodes
         self._max_devices = max_devices
@@ -141,8 +144,9 @@ class Nodes:
         }
         if told != thing.told or not thing.born:
             thing.told = told
-            thing.aliases = frozenset(each.alias for each in told.values() if each.alias is not None)
-            thing.head = head(DATA, told.values())
+            measured = [each for each in told.values() if each.name in self._measured]
+            thing.aliases = frozenset(each.alias for each in measured if each.alias is not None)
+            thing.head = head(DATA, measured)
         thing.born = True
         thing.births += 1
 

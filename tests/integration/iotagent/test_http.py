@@ -1,4 +1,4 @@
-"""Devices and an operator of an IoT Agent over HTTP, against the adapter with its own servers; httpx on the other side."""
+"""Devices and an operator of an IoT Agent over HTTP, on httpx, against the adapter with its own servers."""
 
 from __future__ import annotations
 

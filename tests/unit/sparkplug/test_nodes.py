@@ -30,7 +30,7 @@ def born(nodes: Nodes, name: str = "g/n", seq: int = 0) -> EdgeNode:
 
 
 def made() -> Nodes:
-    return Nodes(USED, max_nodes=2, max_devices=2)
+    return Nodes(USED, USED | {"Set"}, max_nodes=2, max_devices=2)
 
 
 def test_sequence_numbers_go_around_and_a_gap_is_told_once() -> None:
@@ -88,7 +88,8 @@ def test_what_aliases_mean_outlives_the_connection_but_a_birth_is_asked_for() ->
 def test_the_head_of_a_devices_frames_tells_the_used_metrics() -> None:
     nodes = made()
     node = born(nodes)
-    nodes.dbirth(node, "d", payload(2, Power=8, Other=9))
+    nodes.dbirth(node, "d", payload(2, Power=8, Other=9, Set=10))
+    assert node.devices["d"].aliases == {8} and node.devices["d"].told["Set"].alias == 10
     birth, names, data = split(node.devices["d"].head + b"rest")
     assert (birth, names.types, names.aliases, data) == (False, {"Power": 3}, {8: "Power"}, b"rest")
 

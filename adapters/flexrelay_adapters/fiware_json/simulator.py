@@ -1,0 +1,16 @@
+"""Simulated devices that speak the IoT Agents' JSON over MQTT: what the group `flexrelay.simulators` names."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flexrelay_adapters.iotagent.simulator import JsonDevice, simulator_of
+from flexrelay_adapters.mqtt.simulator import MqttSimulator
+from flexrelay_sdk.simulation import DeviceSimulator, Plan
+
+
+def make_simulator(
+    section: Mapping[str, Any], folder: Path, devices: Sequence[DeviceSimulator], plan: Plan, seed: str
+) -> MqttSimulator:
+    """See `flexrelay_sdk.simulation.SimulatorFactory`."""
+    return simulator_of(JsonDevice, "json", section, devices, plan)
