@@ -1,8 +1,8 @@
 """pymodbus as a device, in a process of its own, told over its stdin what to do.
 
 As a program: `python modbus_server.py PORT` reads one line of JSON {"units": {"1": [[address, [registers]], …]},
-"queue_at": address or -1, "write_at": address or -1} and then orders. At `queue_at` of unit 1 a reading (s32) is handed over at
-each request; when there is none the device is busy.
+"queue_at": address or -1, "write_at": address or -1} and then orders. At `queue_at` of unit 1 a reading (s32) is handed
+over at each request; when there is none the device is busy.
 """
 
 from __future__ import annotations
