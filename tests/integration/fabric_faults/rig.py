@@ -119,8 +119,12 @@ class Rig:
         return led.pop() if len(led) == 1 else ""
 
     def _level(self) -> bool:
-        heights = [item.heights.get(CHANNEL, 0) for item in self.native.status() if item.kind == "orderer"]
-        return max(heights) - min(heights) <= NEAR_BLOCKS
+        """Whether each has by now what the others had a moment ago: blocks come while they are asked."""
+        before, after = self._heights(), self._heights()
+        return min(after) >= max(before) - NEAR_BLOCKS
+
+    def _heights(self) -> list[int]:
+        return [item.heights.get(CHANNEL, 0) for item in self.native.status() if item.kind == "orderer"]
 
     def _metrics(self, name: str) -> str:
         port = self.native.state.ports[f"{name}.operations"]

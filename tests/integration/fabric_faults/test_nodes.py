@@ -26,7 +26,7 @@ async def kills(rig: Rig, seed: int, rounds: int) -> None:
                 await asyncio.sleep(chance.uniform(0, 1.5))
                 await rig.start(name)
                 await running.commits(10)
-                print(f"\nkill -9 of {name}: longest pause {running.pause_s(sent):.1f} s", end="")
+                print(f"\nkill -9 of {name}: longest pause {running.pause_s(sent):.1f} s", end="", flush=True)
     assert running.load.ends["CommittedIntent"] > 0
     await rig.audited(f"seed {seed}: {rounds} x {len(NODES)} kills")
 
@@ -57,7 +57,7 @@ async def test_peers_hang_under_load(single: Rig) -> None:
             finally:
                 single.native.cont(name)
             await running.commits(10)
-            print(f"\nSIGSTOP of {name}: longest pause {running.pause_s(sent):.1f} s", end="")
+            print(f"\nSIGSTOP of {name}: longest pause {running.pause_s(sent):.1f} s", end="", flush=True)
     await single.audited(f"seed {seed}: two peers stopped and continued")
 
 
