@@ -31,6 +31,7 @@ BENCHES = {
     "lwm2m_notify": "lwm2m",
     "lwm2m_update": "lwm2m",
     "lwm2m_dtls": "lwm2m",
+    "modbus_blocks": "modbus",
     "fabric_throughput_16": "fabric.throughput",
     "fabric_throughput_64": "fabric.throughput",
     "fabric_throughput_128": "fabric.throughput",
