@@ -35,6 +35,8 @@ from flexrelay_sdk.config import Section, below
 log = logging.getLogger(__name__)
 
 _PEER: Final = "client_certificate"
+_HEAD_S: Final = 15.0
+"""For the head of a request, from the connection or the first byte after another request."""
 _STOP_S: Final = 2
 """How long requests that are under way may take to be answered at the end."""
 
@@ -136,13 +138,15 @@ class Intake:
         self._arrived = asyncio.Event()
         self._open = False
         self._reserved = 0
+        self._senders: dict[str, int] = {}
         self.frames = 0
         self.bytes = 0
         """What waits, the batch in the sink included."""
 
     @contextmanager
-    def reserve(self, size: int) -> Iterator[None]:
-        """Room for a body of `size` bytes while it is read. Raises Busy."""
+    def reserve(self, size: int, sender: str = "") -> Iterator[None]:
+        """Room for a body of `size` bytes while it is read; one sender's bodies may take a quarter of it all (always
+        one), so that a slow one leaves room for the others. Raises Busy."""
         if not self._open:
             raise Busy("the gateway is not taking readings now", self._listen.retry_after_s)
         if (
@@ -150,11 +154,18 @@ class Intake:
             or self.frames >= self._listen.max_pending
         ):
             raise Busy("as much waits as may", self._listen.retry_after_s)
+        mine = self._senders.get(sender, 0)
+        if mine and (mine + size) * 4 > self._listen.max_pending_bytes:
+            raise Busy("as much of this sender's is under way as may", self._listen.retry_after_s)
         self._reserved += size
+        self._senders[sender] = mine + size
         try:
             yield
         finally:
             self._reserved -= size
+            self._senders[sender] -= size
+            if not self._senders[sender]:
+                del self._senders[sender]
 
     async def put(self, frames: Sequence[Frame], codec: Codec) -> Sequence[Receipt]:
         """One receipt a frame, once all are on disk. Raises Busy: none of them may be told as taken.
@@ -242,15 +253,16 @@ class Intake:
             waiting.done.set_result(outcome)
 
 
-async def body_of(request: Request, listen: Listen, intake: Intake) -> bytes:
-    """The whole body. Raises Refusal: 413 beyond the bound, 408 when it takes too long, 503 when there is no room."""
+async def body_of(request: Request, listen: Listen, intake: Intake, sender: str = "") -> bytes:
+    """The whole body of an authenticated `sender`. Raises Refusal: 413 beyond the bound, 408 when it takes too long,
+    503 when there is no room."""
     most = listen.max_body_bytes
     told = request.headers.get("content-length", "")
     size = int(told) if told.isascii() and told.isdigit() and len(told) < 16 else most
     if told and size > most:
         raise Refusal(413, "oversized", f"at most {most} bytes are taken")
     body = bytearray()
-    with intake.reserve(size):
+    with intake.reserve(size, sender):
         try:
             async with asyncio.timeout(listen.body_timeout_s):
                 async for chunk in request.stream():
@@ -275,7 +287,10 @@ class ClientCertificate:
 
     def __init__(self, der: bytes) -> None:
         self.fingerprint = hashlib.sha256(der).hexdigest()
-        names = x509.load_der_x509_certificate(der).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        certificate = x509.load_der_x509_certificate(der)
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        self.ends_at = certificate.not_valid_after_utc
+        """A connection can outlive its certificate."""
         self.common_name = str(names[0].value) if len(names) == 1 else ""
 
 
@@ -342,7 +357,10 @@ def _context(tls: HttpTls | None) -> ssl.SSLContext:
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's, which also passes on the certificate that the client has shown."""
+    """uvicorn's, which also passes on the certificate that the client has shown, and hangs up on who takes too long for
+    the head of a request."""
+
+    _head: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -350,6 +368,23 @@ class _Protocol(H11Protocol):
         der = secured.getpeercert(binary_form=True) if secured is not None else None
         if der:
             self.app_state = {**self.app_state, _PEER: ClientCertificate(der)}
+        self._head = self.loop.call_later(_HEAD_S, transport.close)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._cancel_head()
+        elif self._head is None:
+            self._head = self.loop.call_later(_HEAD_S, self.transport.close)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_head()
+        super().connection_lost(exc)
+
+    def _cancel_head(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
 
 
 class _Server(uvicorn.Server):

@@ -3,16 +3,18 @@
 Documented format: Sigfox (UnaBiz) callbacks, custom callback with the JSON body that README.md gives.
 """
 
-from typing import Any, NamedTuple
+import re
+from typing import Any, Final, NamedTuple
 
 from flexrelay_adapters._counters import Counters
 from flexrelay_adapters.sigfox.config import SigfoxConfig
 from flexrelay_sdk import Decoded, DecodeError, Frame
 from flexrelay_sdk.mapping import Mapper, instant_ms, parse_json
 
-SEQUENCE = 4096
+SEQUENCE: Final = 4096
 """The backend's seqNumber counts up to this and starts again."""
-MAX_BYTES = 12
+MAX_BYTES: Final = 12
+_DEVICE: Final = re.compile(r"[0-9A-Fa-f]{1,8}")
 
 
 class Uplink(NamedTuple):
@@ -62,12 +64,9 @@ def acknowledgement(document: Any) -> Acknowledgement:
 def device_of(document: Any) -> str:
     """The device's id, upper case without leading zeros as the backend shows it. Raises DecodeError."""
     device = document.get("device") if type(document) is dict else None
-    if type(device) is not str or not 1 <= len(device) <= 8 or not device.isascii():
-        raise DecodeError("not_an_uplink", "expected the device's id", "device")
-    try:
-        return f"{int(device, 16):X}"
-    except ValueError:
-        raise DecodeError("not_an_uplink", "the device's id is no hexadecimal text", "device") from None
+    if type(device) is not str or not _DEVICE.fullmatch(device):
+        raise DecodeError("not_an_uplink", "expected the device's id, at most 8 hexadecimal digits", "device")
+    return f"{int(device, 16):X}"
 
 
 class SigfoxCodec:

@@ -217,3 +217,35 @@ def test_configurations_that_let_nobody_in_or_mix_roles_are_refused(tmp_path: Pa
     with pytest.raises(ValueError, match="line 1") as told:
         make_adapter("push", {**base, "tokens_file": "t"}, tmp_path, NoNative()).validate()
     assert "clear" not in str(told.value)
+
+
+async def test_a_device_with_many_slow_bodies_leaves_room_for_the_others(tmp_path: Path) -> None:
+    sink = RecordingSink()
+    bounds = {"max_pending_bytes": 2**16, "max_body_bytes": 2**14, "body_timeout_s": 20}
+    async with listening(tmp_path, sink, **bounds) as (adapter, client), client("meter2") as good:
+        head = b"POST /readings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer token of meter1, long enough\r\n"
+        slow = [await asyncio.open_connection("127.0.0.1", adapter.port) for _ in range(30)]
+        for _, writer in slow:
+            writer.write(head + b"content-length: 8000\r\n\r\n{")
+        await asyncio.sleep(0.3)
+        for number in range(20):
+            assert (await good.post("/readings", content=b'{"p":%d}' % number)).status_code == 200
+        for _, writer in slow:
+            writer.close()
+    assert sink.values() == list(range(20))
+
+
+async def test_who_never_ends_a_head_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flexrelay_adapters._http._HEAD_S", 0.3)
+    sink = RecordingSink()
+    async with listening(tmp_path, sink) as (adapter, client), client("meter1") as device:
+        idle, _ = await asyncio.open_connection("127.0.0.1", adapter.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", adapter.port)
+        writer.write(b"POST /readings HTTP/1.1\r\nhost: x\r\nx-a")
+        assert await asyncio.wait_for(idle.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+        sink.delay_s = 0.6  # an answer may take longer than a head
+        assert (await device.post("/readings", content=b'{"p":1}')).status_code == 200
+        await asyncio.sleep(0.4)
+        assert (await device.post("/readings", content=b'{"p":2}')).status_code == 200
+    assert sink.values() == [1, 2]
