@@ -9,6 +9,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
@@ -69,6 +70,8 @@ class Doorkeeper:
         certificate = certificate_of(request)
         if certificate is None:
             raise self._away(request, "it shows neither a bearer token nor a certificate")
+        if certificate.ends_at <= datetime.now(UTC):
+            raise self._away(request, "its certificate has expired")
         name = certificate.common_name if self._certificates == "common_name" else certificate.fingerprint
         if not name or "/" in name:
             raise self._away(request, "its certificate has no single common name without /")

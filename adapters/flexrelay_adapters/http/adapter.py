@@ -186,7 +186,7 @@ class HttpAdapter:
         split: Callable[[bytes], list[tuple[str, bytes]]],
         single: bool = False,
     ) -> Response:
-        body = await body_of(request, self.config, self._intake)
+        body = await body_of(request, self.config, self._intake, sender)
         name = request.headers.get("idempotency-key")
         if name is None:
             return _response(await self._put(request, sender, body, split, single))
@@ -251,7 +251,7 @@ class HttpAdapter:
 
     async def _answer(self, request: Request) -> Response:
         credential = self._credential(request)
-        body = await body_of(request, self.config, self._intake)
+        body = await body_of(request, self.config, self._intake, credential)
         try:
             result = parse_result(body)
         except ValueError as error:
