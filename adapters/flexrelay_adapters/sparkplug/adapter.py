@@ -208,11 +208,9 @@ class SparkplugAdapter:
                 stats.turned_away += 1
                 return None
             thing = nodes.thing(address.credential)
-        order = nodes.order(node, thing, payload)
-        if order is not Order.GOOD:
-            stats.gaps += order is Order.GAP
-            if kind != "DDEATH":
-                ask[address.of_node] = node
+        stats.gaps += nodes.order(node, thing, payload) is Order.GAP
+        if node.wanting and kind != "DDEATH":
+            ask[address.of_node] = node
         if kind == "DDEATH":
             stats.deaths += 1
             nodes.ddeath(node, address.device)

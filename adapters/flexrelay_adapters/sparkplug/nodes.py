@@ -36,7 +36,9 @@ class EdgeNode:
     """Of its newest message; None before its birth."""
     bdseq: int | None = None
     asked_at: int = 0
-    """When a rebirth was asked for last, UTC ms; 0: never since its birth."""
+    """When a rebirth was asked for last on this connection, UTC ms; 0: never."""
+    wanting: bool = False
+    """Something of it was missed since its birth."""
     itself: Thing = field(default_factory=Thing)
     devices: dict[str, Thing] = field(default_factory=dict)
 
@@ -90,7 +92,7 @@ class Nodes:
     def nbirth(self, node: EdgeNode, payload: Payload) -> None:
         node.seq = payload.seq
         node.bdseq = _bdseq(payload)
-        node.asked_at = 0
+        node.wanting = False
         self._tell(node.itself, payload)
         self._bury(node)
 
@@ -132,9 +134,9 @@ class Nodes:
         expected = None if node.seq is None else (node.seq + 1) % 256
         known = node.seq is not None and thing is not None and thing.born
         node.seq = payload.seq if payload.HasField("seq") else None if node.seq is None else expected
-        if not known:
-            return Order.UNBORN
-        return Order.GOOD if node.seq == expected else Order.GAP
+        found = Order.UNBORN if not known else Order.GOOD if node.seq == expected else Order.GAP
+        node.wanting |= found is not Order.GOOD
+        return found
 
     def _tell(self, thing: Thing, payload: Payload) -> None:
         told = {

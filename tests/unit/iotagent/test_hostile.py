@@ -1,0 +1,83 @@
+"""1,000 good devices and 100 hostile ones over one broker; one instant a reading."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.chance import told_seed
+from support.mqtt_hand import Hand, Message
+
+from flexrelay_adapters.fiware_json import FiwareJson
+from flexrelay_adapters.iotagent import Dialect, IotAgentAdapter, IotAgentConfig
+from flexrelay_adapters.ultralight import Ultralight
+from flexrelay_sdk.testkit import RecordingSink, running, until
+from flexrelay_sdk.testkit.codecs import mutated
+
+GOOD, HOSTILE, ROUNDS = 1000, 100, 3
+SECTION = {
+    "mqtt": {"client_id": "c"},
+    "codec": {"registers": {"power_w": {"pointer": "/p", "unit": "W"}}},
+    "commands": {"set_power": {}},
+}
+WORDS = {"ultralight": b"p|%d", "fiware_json": b'{"p": %d}'}
+
+
+def made(dialect: Dialect, hand: Hand, **more: Any) -> IotAgentAdapter:
+    config = IotAgentConfig.from_section("farm", {**SECTION, **more}).at(Path())
+    return IotAgentAdapter(config, dialect, connect=hand.open)
+
+
+@pytest.mark.parametrize("dialect", [Ultralight(), FiwareJson()], ids=["ultralight", "fiware_json"])
+async def test_the_good_ones_are_not_disturbed(dialect: Dialect) -> None:
+    chance, hand, sink = random.Random(told_seed()), Hand(), RecordingSink()
+    adapter, words = made(dialect, hand), WORDS[dialect.protocol]
+
+    def evil(number: int) -> Message:
+        kind = chance.choice(["attrs", "attrs/p", "cmdexe", "attrs/p/q", "cmd", "", "x"])
+        return Message(f"/{dialect.level}/key/evil{number}/{kind}", mutated(words % 7, chance))
+
+    async with running(adapter, sink):
+        for turn in range(1, ROUNDS + 1):
+            batch = [Message(f"/{dialect.level}/key/n{n}/attrs", words % (turn * 10_000 + n)) for n in range(GOOD)] + [
+                evil(n % HOSTILE) for n in range(10 * HOSTILE)
+            ]
+            chance.shuffle(batch)
+            await hand.batches.put(batch)
+        await until(lambda: len(hand.acknowledged) == ROUNDS * (GOOD + 10 * HOSTILE), 60)
+    good = [s for s in sink.stored if "/evil" not in s.frame.credential]
+    assert len(good) == GOOD * ROUNDS and sink.faults == []
+    assert all(s.measurements[0].registers["power_w"] % 10_000 == int(s.frame.credential[5:]) for s in good)
+
+
+async def test_readings_without_a_time_get_an_instant_each() -> None:
+    hand, sink = Hand(), RecordingSink()
+    async with running(made(Ultralight(), hand), sink):
+        topic = "/ul/key/m/attrs"
+        await hand.batches.put([Message(topic, b"p|1#p|2"), Message(topic, b"p|3"), Message(topic, b"p|4#p|5")])
+        await hand.batches.put([Message(topic, b"p|6")])
+        await until(lambda: len(hand.acknowledged) == 4)
+    instants = [m.observed_at for m in sink.measurements]
+    assert sink.values() == [1, 2, 3, 4, 5, 6] and instants == sorted(set(instants))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mqtt": None}, "at least one of mqtt and http"),
+        ({"provisioning": {"token": "x" * 20}}, "state"),
+        ({"provisioning": {"token": "short"}, "state": "s"}, r"^provisioning\.token"),
+        ({"apikeys": ["a/b"]}, r"^apikeys\.0"),
+        ({"mqtt": {"client_id": "c", "command_topic": "/{device}/cmd"}}, r"^mqtt\.command_topic"),
+        ({"commands": {"fly": {}}}, "^commands: .*unknown command"),
+        ({"commands": {"set_power": {"value": {"parameter": "power_w"}}}}, "^commands: .*unit"),
+        ({"commands": {"set_power": {"failed": "("}}}, r"^commands\.set_power\.failed"),
+        ({"commands": {"set_power": {"name": "x"}, "switch": {"name": "x"}}}, "^commands: .*one name"),
+        ({"codec": {**SECTION["codec"], "items": "/list"}}, "items"),  # type: ignore[dict-item]  # a section
+    ],
+)
+def test_a_wrong_configuration_names_its_field(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        made(Ultralight(), Hand(), **change)
