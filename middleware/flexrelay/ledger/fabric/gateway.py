@@ -72,6 +72,7 @@ class Gateway:
         Raises Refused, Rejected, AccessDenied, TookTooLong, LedgerUnavailable.
         """
         self._identity.renew()
+        self._identity.check()
         unsigned = propose(self._channel, chaincode, args, self._identity.creator, timestamp_ms)
         signed = await self._signed(unsigned)
         limit = self._limits.evaluate_s if timeout_s is None else timeout_s
@@ -118,6 +119,7 @@ class Gateway:
         Raises Refused, Rejected, AccessDenied, TookTooLong, LedgerUnavailable, EndorsementMismatch, Untrusted.
         """
         self._identity.renew()
+        self._identity.check()
         unsigned = propose(self._channel, chaincode, args, self._identity.creator, timestamp_ms, transient)
         signed = await self._signed(unsigned)
         error: LedgerError | None = None

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from flexrelay.ledger.fabric import files
-from flexrelay.ledger.fabric.errors import ProfileError
+from flexrelay.ledger.fabric.errors import AccessDenied, ProfileError
 from flexrelay.ledger.fabric.messages import SerializedIdentity
 from flexrelay.ledger.fabric.profile import Profile
 from flexrelay.ledger.port import GatewaySigner, LedgerError
@@ -89,6 +89,8 @@ class Identity:
                 "name the certificate that was issued for it, or have one issued"
             )
         self.identifier = hashlib.sha256(point).hexdigest()
+        self._ends = certificate.not_valid_after_utc
+        self._ends_s = self._ends.timestamp()
         pem = certificate.public_bytes(serialization.Encoding.PEM)
         self.creator: bytes = SerializedIdentity(mspid=self.org, id_bytes=pem).SerializeToString()
 
@@ -106,6 +108,15 @@ class Identity:
             _LOG.error("the gateway's new certificate is not used: %s", error)
             return False
         return True
+
+    def check(self) -> None:
+        """Raises AccessDenied when the certificate has ended. Not every peer looks at it (2.5 does not for what it
+        executes itself), and what the orderers refuse would count as a transaction that is refused for good."""
+        if time.time() >= self._ends_s:
+            raise AccessDenied(
+                f"identity.certificate: the certificate in {self._path} expired at {self._ends:%Y-%m-%d %H:%M} UTC; "
+                "have a new one issued for the same key: it is taken without a restart"
+            )
 
     async def sign(self, message: bytes) -> bytes:
         """The DER signature over the message. Raises LedgerError for a signer that gives no P-256 signature."""

@@ -33,6 +33,9 @@ class Me:
     def renew(self) -> bool:
         return False
 
+    def check(self) -> None:
+        pass
+
     async def sign(self, message: bytes) -> bytes:
         return self._node.sign(message)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from support.contracts import Party
 from unit.ledger.fabric.world import ECDSA, Authority, new_key, pem
 
 from flexrelay.ledger.embedded import key_identifier
-from flexrelay.ledger.fabric import ProfileError
+from flexrelay.ledger.fabric import AccessDenied, ProfileError
 from flexrelay.ledger.fabric.identity import P256_ORDER, Identity, fabric_signature, transaction_id
 from flexrelay.ledger.fabric.messages import SerializedIdentity
 from flexrelay.ledger.fabric.profile import Profile
@@ -95,6 +96,18 @@ async def test_a_renewed_certificate_is_taken_and_another_keys_is_not(
     assert not identity.renew()
     assert "is not for the gateway's key" in caplog.text
     assert identity.creator == renewed
+
+
+def test_an_identity_that_has_ended_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, key = Authority("dso"), new_key()
+    (tmp_path / "key").write_bytes(key.private_bytes(*_PEM, serialization.NoEncryption()))
+    profile = profile_of(tmp_path, pem(authority.issue("gateway", "client", key.public_key())), str(tmp_path / "key"))
+    identity = Identity(profile)
+    identity.check()
+    later = time.time() + 400 * 86_400
+    monkeypatch.setattr(time, "time", lambda: later)
+    with pytest.raises(AccessDenied, match=r"gateway\.pem expired at .* have a new one issued"):
+        identity.check()
 
 
 def replace(path: str, data: bytes) -> None:
