@@ -110,7 +110,7 @@ class _Check:
             signed=signed, account=account, did="", step=Step.NEW,
         )  # fmt: skip
         self._alone(row, wanted)
-        placed = self._placed(row, wanted)
+        placed = await self._placed(row, wanted)
         return placed if len(self.problems) == before else None
 
     async def _controller(self, row: Row, org: str) -> tuple[str, str]:
@@ -246,7 +246,7 @@ class _Check:
             for org in wanted.receivers:
                 self._once(row, "credential", f"{binding[0]} credential at {org}", binding[1])
 
-    def _placed(self, row: Row, wanted: Wanted) -> Wanted | None:
+    async def _placed(self, row: Row, wanted: Wanted) -> Wanted | None:
         """With its DID and how far it is, as gateways and files know it."""
         here = [self.site.gateways[org] for org in wanted.receivers if org in self.site.gateways]
         holders = {record.did for gateway in here if (record := gateway.devices.named(wanted.name)) is not None}
@@ -254,7 +254,12 @@ class _Check:
         if len(holders) > 1 or (did and holders - {did}):
             self._say(row, "name", f"{wanted.name!r} is enrolled as {', '.join(sorted(holders - {did}))} already")
             return None
-        did = did or next(iter(holders), "")
+        if not did and holders:  # its files have gone to the device: only the ledger knows whose it is
+            did = next(iter(holders))
+            known = await registered(self.site.gateways[wanted.org], did)
+            if known is not None and known["controller"] != wanted.controller_did:
+                self._say(row, "name", f"{wanted.name!r} is enrolled as {did}, of {known['controller']}, already")
+                return None
         registry = here[0].registry
         device = registry.device(did) if did else None
         if device is not None and device.status is not DeviceStatus.ACTIVE:
