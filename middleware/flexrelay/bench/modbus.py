@@ -1,8 +1,8 @@
 """From Modbus registers to the journal: blocks read, decoded, identified, validated, journalled.
 
-Servers in another process answer every request at once, so the gateway is the bottleneck: counted is the CPU time of its
-one process. Two devices of four blocks each behind every endpoint, polled as fast as they answer. The bare client is
-pymodbus' own, which reads the same blocks, one after the other on each connection, and keeps nothing.
+Servers in another process answer every request at once, so the gateway is the bottleneck: counted is the CPU time of
+its one process. Two devices of four blocks each behind every endpoint, polled as fast as they answer. The bare client
+is pymodbus' own, which reads the same blocks, one after the other on each connection, and keeps nothing.
 """
 
 import asyncio
