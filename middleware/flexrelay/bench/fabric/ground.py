@@ -1,10 +1,12 @@
 """The network of the benchmarks, and the two chaincodes on it that do the same plain put."""
 
+import signal
 import tempfile
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from flexrelay.bench.fabric import gopeers
@@ -31,14 +33,28 @@ def description(contracts: list[dict[str, Any]], **changes: Any) -> dict[str, An
 
 @contextmanager
 def network(spec: dict[str, Any]) -> Iterator[Network]:
-    """The network of a description; it is ended and its folder removed in any case."""
-    with tempfile.TemporaryDirectory(prefix="flexrelay-bench-") as folder:
+    """The network of a description; it is ended and its folder removed in any case, on SIGTERM too."""
+    with _ended_in_order(), tempfile.TemporaryDirectory(prefix="flexrelay-bench-") as folder:
         found = Network(parse(spec, "bench"), Path(folder) / "network")
         try:
             found.up(start_contracts=False)
             yield found
         finally:
             found.down(purge=True)
+
+
+@contextmanager
+def _ended_in_order() -> Iterator[None]:
+    """SIGTERM (a time limit, say) ends the block as Ctrl-C does: no process is left behind."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGINT)  # asyncio ends its tasks for this one
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
