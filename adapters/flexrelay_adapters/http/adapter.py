@@ -13,13 +13,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from flexrelay_adapters._commands import OnUpdate, parse_result
 from flexrelay_adapters._elements import elements, lines
 from flexrelay_adapters._http import Intake, Refusal, body_of, serving
 from flexrelay_adapters._tokens import Doorkeeper, read_tokens
 from flexrelay_adapters.http.config import HttpConfig
 from flexrelay_adapters.http.mailbox import Mailbox
 from flexrelay_adapters.http.outcomes import Answer, Outcomes
-from flexrelay_adapters.mqtt.commands import OnUpdate, parse_result
 from flexrelay_sdk import Codec, Command, Decoded, DecodeError, Frame, Outcome, Receipt, Sink
 from flexrelay_sdk.mapping import find, parse_json, parse_path
 

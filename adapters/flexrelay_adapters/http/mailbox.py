@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from flexrelay_adapters._commands import CommandResult, OnUpdate, Waiting, command_payload
 from flexrelay_adapters._http import Refusal
-from flexrelay_adapters.mqtt.commands import CommandResult, OnUpdate, Waiting, command_payload
 from flexrelay_sdk import Command, CommandState
 
 

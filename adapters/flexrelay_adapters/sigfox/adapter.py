@@ -9,10 +9,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from flexrelay_adapters._commands import OnUpdate
 from flexrelay_adapters._counters import Counters
 from flexrelay_adapters._http import Intake, Refusal, body_of, serving
 from flexrelay_adapters._tokens import Doorkeeper, read_tokens
-from flexrelay_adapters.mqtt.commands import OnUpdate
 from flexrelay_adapters.sigfox.codec import SEQUENCE, SigfoxCodec, Uplink, acknowledgement, uplink
 from flexrelay_adapters.sigfox.config import SigfoxConfig
 from flexrelay_adapters.sigfox.downlinks import Downlinks

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from flexrelay_adapters._binary import BinaryCommand
-from flexrelay_adapters.mqtt.commands import OnUpdate, Waiting
+from flexrelay_adapters._commands import OnUpdate, Waiting
 from flexrelay_adapters.sigfox.codec import Acknowledgement
 from flexrelay_adapters.sigfox.config import DOWNLINK_BYTES
 from flexrelay_sdk import Command, CommandState

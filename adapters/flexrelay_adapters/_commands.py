@@ -1,0 +1,65 @@
+"""Commands as JSON, on every way that carries flexrelay's own: what is sent, what comes back, which wait for it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from flexrelay_schemas.canonical import MAX_INTEGER, CanonicalError, canonical, parse
+from flexrelay_schemas.model import Model
+from flexrelay_sdk import Command, CommandState, CommandUpdate
+
+OnUpdate = Callable[[CommandUpdate], Awaitable[None]]
+
+
+class CommandResult(Model):
+    """A device's answer: `{"v": 1, "command_id": …, "state": "acked" | "failed", "values": {…}, "detail": …}`."""
+
+    v: Literal[1] = 1
+    command_id: Annotated[str, Field(min_length=1, max_length=200)]
+    state: Literal["acked", "failed"]
+    values: dict[str, Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]] = Field(default_factory=dict)
+    detail: Annotated[str, Field(max_length=500)] = ""
+
+
+def command_payload(command: Command) -> bytes:
+    """The JSON that a device gets: v, command_id, name, parameters, expires_at (wall-clock UTC ms)."""
+    return canonical(
+        {
+            "v": 1,
+            "command_id": command.command_id,
+            "name": command.name,
+            "parameters": dict(command.parameters),
+            "expires_at": command.expires_at,
+        }
+    )
+
+
+def parse_result(payload: bytes) -> CommandResult:
+    """Raises ValueError for anything that is no command result."""
+    try:
+        return CommandResult.model_validate(parse(payload))
+    except (CanonicalError, ValidationError) as error:
+        raise ValueError(f"not a command result: {error}") from None
+
+
+class Waiting:
+    """A command under way; updates are told one after the other, and exactly one of them is terminal."""
+
+    def __init__(self, command: Command, on_update: OnUpdate) -> None:
+        self.command = command
+        self.answered = asyncio.Event()
+        self._on_update = on_update
+        self._telling = asyncio.Lock()
+
+    async def tell(
+        self, state: CommandState, at: int, detail: str = "", values: Mapping[str, int] | None = None
+    ) -> None:
+        """Pass a state on unless the command is terminal already. Raises what `on_update` raises."""
+        async with self._telling:
+            if self.answered.is_set():
+                return
+            await self._on_update(CommandUpdate(self.command.command_id, state, at, detail, values or {}))
+            if state.terminal:
+                self.answered.set()
