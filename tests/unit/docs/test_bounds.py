@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from flexrelay.commissioning import onboarding
 from flexrelay.config import IngestConfig
+from flexrelay.devices import discovered
 from flexrelay.dispatch import dispatcher
 from flexrelay.ingest import Limits, registers
 from flexrelay.journal import LetterBounds, consumer
@@ -38,6 +40,8 @@ BOUNDS: dict[str, list[int | str]] = {
     "store: writes or reads that wait": [database.QUEUE],
     "store: writes in one commit": [database.GROUP],
     "windows closed in one commit": [windows.CLOSE_AT_ONCE],
+    "devices of an onboarding under way": [onboarding.GROUP],
+    "discovered credentials that wait for approval": [discovered.MOST],
     "secrets of the vault in memory": [vault._CACHED],
     "open entries of the outbox": [outbox.CAPACITY],
     "intents under way": [relay.RelayOptions().in_flight],
