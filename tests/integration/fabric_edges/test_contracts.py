@@ -84,7 +84,6 @@ async def test_a_package_id_that_is_not_the_installed_ones(consortium: Consortiu
             with pytest.raises(urllib.error.HTTPError, match="503"):
                 await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{health}/healthz", timeout=5)
             await written(dso, wait_for(consortium), orgs=("dso", "aggb"))
-            assert await agga.evaluate("network.show", {}), "another organisation's peer answers meanwhile"
         await working(agga)
 
 
