@@ -13,8 +13,8 @@ from flexrelay.bench import Result, cpu_seconds
 from flexrelay.founding import GATEWAY, MarketClock, found, genesis, identity_in
 from flexrelay.identity import Wallet, sign_intent
 from flexrelay.ledger.embedded import EmbeddedLedger
-from flexrelay.ledgers import EmbeddedHost
 from flexrelay.ledger.port import Call, Checkpoint, Ledger, NotFound, Validation
+from flexrelay.ledgers import EmbeddedHost
 from flexrelay_contracts.catalogue import TRANSACTIONS
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.runtime import Caller, Transaction

@@ -53,7 +53,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         numeric = bool(rows) and all(isinstance(row[index], int) for row in rows)
         view.add_column(column, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        view.add_row(*(str(cell) if isinstance(cell, bool) or not isinstance(cell, int) else f"{cell:,}" for cell in row))
+        view.add_row(
+            *(f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell) for cell in row)
+        )
     out.print(view)
 
 
