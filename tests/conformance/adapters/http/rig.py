@@ -82,14 +82,14 @@ class HttpRig(Rig):
         self._device.queue.put_nowait(payload)
 
     async def flood(self, total_bytes: int) -> int:
-        count = total_bytes // 20_000
+        count = total_bytes // 50_000
         numbers = iter(range(count))
 
         async def sender() -> None:
             for number in numbers:
-                await self._device.deliver("/readings", json.dumps({"p": number, "x": "x" * 20_000}).encode())
+                await self._device.deliver("/readings", json.dumps({"p": number, "x": "x" * 50_000}).encode())
 
-        await asyncio.gather(*(sender() for _ in range(20)))
+        await asyncio.gather(*(sender() for _ in range(8)))
         return count
 
     def acknowledged(self) -> set[int]:

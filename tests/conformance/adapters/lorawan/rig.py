@@ -335,15 +335,15 @@ class WebhookRig(Rig):
         self._device.queue.put_nowait(payload)
 
     async def flood(self, total_bytes: int) -> int:
-        count = total_bytes // 20_000
+        count = total_bytes // 50_000
         numbers = iter(range(count))
 
         async def sender() -> None:
             for number in numbers:
-                up = UPS[self._server](number.to_bytes(4, "big"), number, "x" * 20_000)
+                up = UPS[self._server](number.to_bytes(4, "big"), number, "x" * 50_000)
                 await self._device.deliver(self._path, json.dumps(up).encode())
 
-        await asyncio.gather(*(sender() for _ in range(20)))
+        await asyncio.gather(*(sender() for _ in range(8)))
         return count
 
     def acknowledged(self) -> set[int]:
