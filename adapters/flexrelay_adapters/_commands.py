@@ -45,12 +45,13 @@ def parse_result(payload: bytes) -> CommandResult:
 
 
 class Waiting:
-    """A command under way; updates are told one after the other, and exactly one of them is terminal."""
+    """A command under way; updates are told one after the other, each state once, and exactly one is terminal."""
 
     def __init__(self, command: Command, on_update: OnUpdate) -> None:
         self.command = command
         self.answered = asyncio.Event()
         self._on_update = on_update
+        self._sent = False
         self._telling = asyncio.Lock()
 
     async def tell(
@@ -58,8 +59,22 @@ class Waiting:
     ) -> None:
         """Pass a state on unless the command is terminal already. Raises what `on_update` raises."""
         async with self._telling:
-            if self.answered.is_set():
-                return
-            await self._on_update(CommandUpdate(self.command.command_id, state, at, detail, values or {}))
-            if state.terminal:
-                self.answered.set()
+            await self._tell(state, at, detail, values or {})
+
+    async def hear(
+        self, state: CommandState, at: int, detail: str = "", values: Mapping[str, int] | None = None
+    ) -> None:
+        """Pass a device's answer on: it can be here before the transport's word that the command was sent."""
+        async with self._telling:
+            await self._tell(CommandState.SENT, at)
+            await self._tell(state, at, detail, values or {})
+
+    async def _tell(
+        self, state: CommandState, at: int, detail: str = "", values: Mapping[str, int] | None = None
+    ) -> None:
+        if self.answered.is_set() or (state is CommandState.SENT and self._sent):
+            return
+        await self._on_update(CommandUpdate(self.command.command_id, state, at, detail, values or {}))
+        self._sent = self._sent or state is CommandState.SENT
+        if state.terminal:
+            self.answered.set()

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from flexrelay.config import ConfigError
-from flexrelay.founding import wall_ms
 from flexrelay.ingest import NativeCodec
 from flexrelay_sdk import Adapter, AdapterFactory, Command, CommandState, CommandTarget, CommandUpdate
+from flexrelay_sdk.clock import wall_ms
 
 
 def load_adapter(org: str, name: str, section: Mapping[str, Any], folder: Path) -> Adapter:

@@ -23,7 +23,7 @@ from flexrelay.config import BatteryConfig, Config, ConfigError, GatewayConfig, 
 from flexrelay.custody import Audit, Custody
 from flexrelay.devices import DISCOVERED, ENROLMENTS, Discovered, Enrolments, keep_discovering
 from flexrelay.dispatch import DISPATCH, Delivery, Dispatcher, DispatchOrder, NoCapacity, Planned, ProportionalPlan
-from flexrelay.founding import GATEWAY, MarketClock, wall_ms, wallet_of
+from flexrelay.founding import GATEWAY, MarketClock, wallet_of
 from flexrelay.http import Check, Gauge, OperatorServer
 from flexrelay.identity import Signer, Wallet, sign_intent
 from flexrelay.ingest import Ingest, Limits, RegisterChecks, Registry
@@ -46,6 +46,7 @@ from flexrelay.windows import WINDOWS, Anchoring, Calendar, Prover, Vault, Windo
 from flexrelay_schemas.did import split_did
 from flexrelay_schemas.intervals import CalendarDay
 from flexrelay_sdk import Adapter, Codec
+from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ Everything can be asked for again: what exists is used as it is, so a founding t
 """
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -26,6 +25,7 @@ from flexrelay.ledger.port import (
     Validation,
 )
 from flexrelay_contracts.refusal import Refused
+from flexrelay_sdk.clock import wall_ms
 
 GATEWAY = "gateway"
 OPERATOR = "operator"
@@ -58,11 +58,6 @@ class MarketClock:
 
     def to_json(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in ("wall_ms", "market_ms", "rate_num", "rate_den")}
-
-
-def wall_ms() -> int:
-    """Wall-clock UTC milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 def wallet_of(folder: Path, org: str, passphrase: SecretStr) -> Wallet:

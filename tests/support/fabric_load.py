@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
 import logging
 import os
 import signal
@@ -23,7 +21,7 @@ from flexrelay.outbox import OUTBOX, CommittedIntent, Outbox, Outcome
 from flexrelay.relay import Relay, RelayOptions
 from flexrelay.store import Store
 from support.fabric_chain import FabricChain, payment
-from support.gateway import Marks
+from support.gateway import Marks, marked
 from support.guardian import end_with
 
 STORE = "store.db"
@@ -109,7 +107,7 @@ class GatewayOrders:
         marks = Marks(self.folder / "marks", self, POINTS)
         marks.at(STARTING)
         for owner, name, before, after in PLACES:
-            setattr(owner, name, _marked(getattr(owner, name), marks, before, after))
+            setattr(owner, name, marked(getattr(owner, name), marks, before, after))
         try:
             asyncio.run(self._serve(marks))
         except BaseException:
@@ -130,28 +128,6 @@ class GatewayOrders:
 
                 async with Relay(ledger, outbox, sign=chain.sign_void, options=RelayOptions(drain_s=0.5)):
                     await Load(chain, outbox, self.seed, told=tell).run((self.folder / ENOUGH).exists)
-
-
-def _marked(inner: Callable[..., Any], marks: Marks, before: str, after: str) -> Callable[..., Any]:
-    if inspect.iscoroutinefunction(inner):
-
-        @functools.wraps(inner)
-        async def marked_async(*args: Any, **named: Any) -> Any:
-            marks.at(before)
-            result = await inner(*args, **named)
-            marks.at(after)
-            return result
-
-        return marked_async
-
-    @functools.wraps(inner)
-    def marked(*args: Any, **named: Any) -> Any:
-        marks.at(before)
-        result = inner(*args, **named)
-        marks.at(after)
-        return result
-
-    return marked
 
 
 def hit(ended: int) -> bool:

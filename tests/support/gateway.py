@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import inspect
 import logging
 import mmap
 import os
@@ -16,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -122,6 +124,29 @@ class Marks:
         if after_us:  # a sleep of zero would let other threads pass other points
             time.sleep(after_us / 1e6)
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def marked(inner: Callable[..., Any], marks: Marks, before: str, after: str) -> Callable[..., Any]:
+    """`inner`, with a point before and one after it at which a kill may fall."""
+    if inspect.iscoroutinefunction(inner):
+
+        @functools.wraps(inner)
+        async def marked_async(*args: Any, **named: Any) -> Any:
+            marks.at(before)
+            result = await inner(*args, **named)
+            marks.at(after)
+            return result
+
+        return marked_async
+
+    @functools.wraps(inner)
+    def wrapped(*args: Any, **named: Any) -> Any:
+        marks.at(before)
+        result = inner(*args, **named)
+        marks.at(after)
+        return result
+
+    return wrapped
 
 
 class _MarkedConnection:

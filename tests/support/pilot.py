@@ -13,7 +13,6 @@ from typer.testing import CliRunner, Result
 from flexrelay.app import Level, Site, open_site
 from flexrelay.cli.main import app
 from flexrelay.config import load
-from flexrelay.founding import wall_ms
 from flexrelay.identity.keyfile import sign_with
 from flexrelay.ingest import NativeCodec
 from flexrelay_schemas.canonical import canonical
@@ -21,6 +20,7 @@ from flexrelay_schemas.did import split_did
 from flexrelay_schemas.encoding import b64u
 from flexrelay_schemas.reading import Reading, SignedReading
 from flexrelay_sdk import Frame, Outcome
+from flexrelay_sdk.clock import wall_ms
 from support.readings import PlainCodec
 
 NETWORK = "pilot"

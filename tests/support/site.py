@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from flexrelay.app import Gateway, Site, open_site
 from flexrelay.config import load
 from flexrelay.devices import DeviceRecord
-from flexrelay.founding import OPERATOR, MarketClock, found, genesis, wall_ms, wallet_of
+from flexrelay.founding import OPERATOR, MarketClock, found, genesis, wallet_of
 from flexrelay.ingest import NativeCodec
 from flexrelay.ledger.embedded import EmbeddedLedger
 from flexrelay.ledgers import EmbeddedHost
@@ -26,6 +26,7 @@ from flexrelay_schemas.did import Create, key_hash, operation_message, split_did
 from flexrelay_schemas.keys import multikey
 from flexrelay_schemas.reading import Reading, SignedReading
 from flexrelay_sdk import Frame, Receipt
+from flexrelay_sdk.clock import wall_ms
 from support.contracts import sign
 
 NETWORK = "pilot"

@@ -7,12 +7,9 @@ kill it there when told to. Points lie before and after what must be whole: ever
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
 import logging
 import os
 import signal
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +26,7 @@ from flexrelay.projections import Projections
 from flexrelay.twin import Twin
 from flexrelay.windows import Vault, Windows
 from flexrelay.windows import windows as windows_module
-from support.gateway import Marks
+from support.gateway import Marks, marked
 from support.site import operator_desk
 
 PLACES: tuple[tuple[Any, str, str, str], ...] = (
@@ -80,35 +77,13 @@ class SiteOrders:
         marks = Marks(self.folder / "marks", self, POINTS)
         marks.at(STARTING)
         for owner, name, before, after in PLACES:
-            setattr(owner, name, _marked(getattr(owner, name), marks, before, after))
+            setattr(owner, name, marked(getattr(owner, name), marks, before, after))
         try:
             asyncio.run(_serve(self.folder, marks))
         except BaseException:
             logging.exception("the site ended by itself")
             raise
         os._exit(0)
-
-
-def _marked(inner: Callable[..., Any], marks: Marks, before: str, after: str) -> Callable[..., Any]:
-    if inspect.iscoroutinefunction(inner):
-
-        @functools.wraps(inner)
-        async def marked_async(*args: Any, **named: Any) -> Any:
-            marks.at(before)
-            result = await inner(*args, **named)
-            marks.at(after)
-            return result
-
-        return marked_async
-
-    @functools.wraps(inner)
-    def marked(*args: Any, **named: Any) -> Any:
-        marks.at(before)
-        result = inner(*args, **named)
-        marks.at(after)
-        return result
-
-    return marked
 
 
 async def _serve(folder: Path, marks: Marks) -> None:

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from flexrelay_adapters.files.config import FilesConfig
 from flexrelay_adapters.files.folder import DropFolder, Found, report_of
 from flexrelay_sdk import Codec, Decoded, DecodeError, Frame, Receipt, Sink, SinkUnavailable
+from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.mapping import Mapping
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class FilesAdapter:
         if content is None:
             return
         channel = f"in/{found.credential}/{found.path.name}"
-        now = time.time_ns() // 1_000_000
+        now = wall_ms()
         problem: DecodeError | None = None
         parts: list[bytes] = []
         if len(content) > self.config.max_file_bytes:

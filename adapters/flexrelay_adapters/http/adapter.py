@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import re
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from flexrelay_adapters.http.config import HttpConfig
 from flexrelay_adapters.http.mailbox import Mailbox
 from flexrelay_adapters.http.outcomes import Answer, Outcomes
 from flexrelay_sdk import Codec, Command, Decoded, DecodeError, Frame, Outcome, Receipt, Sink
+from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.mapping import find, parse_json, parse_path
 
 log = logging.getLogger(__name__)
@@ -28,10 +28,6 @@ log = logging.getLogger(__name__)
 PROTOCOL: Final = "http"
 _DEVICE: Final = re.compile(r"[^/\x00-\x1f\x7f]{1,200}")
 _MOST_WAIT_S: Final = 60.0
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class _Torn:
@@ -47,7 +43,7 @@ class _Torn:
 class HttpAdapter:
     """`Adapter` and `CommandTarget` that listens for requests. `clock` is wall-clock UTC ms."""
 
-    def __init__(self, config: HttpConfig, codec: Codec, *, clock: Callable[[], int] = _wall_ms) -> None:
+    def __init__(self, config: HttpConfig, codec: Codec, *, clock: Callable[[], int] = wall_ms) -> None:
         self.name = config.name
         self.protocol = PROTOCOL
         self.config = config

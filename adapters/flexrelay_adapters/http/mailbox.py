@@ -57,7 +57,7 @@ class Mailbox:
         waiting = self._waiting.get(result.command_id)
         if waiting is None or waiting.command.credential != credential:
             raise Refusal(404, "unknown_command", "no such command waits: answered, expired, or another device's")
-        await waiting.tell(CommandState(result.state), self._clock(), result.detail, result.values)
+        await waiting.hear(CommandState(result.state), self._clock(), result.detail, result.values)
 
     def _due(self, credential: str) -> list[Waiting]:
         before = time.monotonic() - self._repeat_s

@@ -18,8 +18,9 @@ from flexrelay_adapters.iotagent.gathering import Gathering
 from flexrelay_adapters.iotagent.registry import Provisioned
 from flexrelay_adapters.mqtt._client import KEPT, Connection, DirectConnection, Inbound, Session
 from flexrelay_adapters.mqtt.commands import OnUpdate, Waiting
-from flexrelay_adapters.mqtt.link import BrokerLink, Connect, wall_ms
+from flexrelay_adapters.mqtt.link import BrokerLink, Connect
 from flexrelay_sdk import Codec, Command, CommandState, Decoded, DecodeError, Frame, Sink, SinkUnavailable
+from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
 
@@ -171,19 +172,19 @@ class IotAgentAdapter:
         config, known = self.config, self.known
         if config.http is None and config.provisioning is None:
             return
-        from flexrelay_adapters.iotagent.measures import MeasuresApi  # needs the extra `server`
+        from flexrelay_adapters._http import serving  # needs the extra `server`
+        from flexrelay_adapters.iotagent.listening import listening
+        from flexrelay_adapters.iotagent.measures import MeasuresApi
         from flexrelay_adapters.iotagent.provisioning import ProvisioningApi
-        from flexrelay_adapters.iotagent.server import serving
 
         assert known is not None
         if config.http is not None:
-            application = MeasuresApi(self).application()
-            self.ports["http"] = await stack.enter_async_context(serving(application, config.http, self.name, "http"))
+            server = serving(listening(config.http), f"{self.name}.http", app=MeasuresApi(self).application())
+            self.ports["http"] = await stack.enter_async_context(server)
         if config.provisioning is not None:
             api = ProvisioningApi(known, config.provisioning.token.get_secret_value(), self.dialect.path)
-            self.ports["provisioning"] = await stack.enter_async_context(
-                serving(api.application(), config.provisioning, self.name, "provisioning")
-            )
+            server = serving(listening(config.provisioning), f"{self.name}.provisioning", app=api.application())
+            self.ports["provisioning"] = await stack.enter_async_context(server)
 
     # Over MQTT (`flexrelay_adapters.mqtt.link.Upon`).
 
@@ -297,7 +298,7 @@ class IotAgentAdapter:
         self.stats.results += 1
         state, detail = pending.verdict(result.text)
         try:
-            await pending.waiting.tell(state, self.clock(), detail)
+            await pending.waiting.hear(state, self.clock(), detail)
         except Exception as error:
             command_id = pending.waiting.command.command_id
             log.exception("%s: the answer to command %s could not be recorded", self.name, command_id)

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -16,15 +15,12 @@ from flexrelay_adapters._tokens import Doorkeeper, read_tokens
 from flexrelay_adapters.lorawan.config import HttpWay, LorawanConfig
 from flexrelay_adapters.lorawan.servers import Server, Uplink
 from flexrelay_sdk import Codec, DecodeError, Frame, Sink
+from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.mapping import parse_json
 
 log = logging.getLogger(__name__)
 
 PROTOCOL: Final = "lorawan"
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class LorawanWebhook:
@@ -38,7 +34,7 @@ class LorawanWebhook:
         codec: Codec,
         counters: Counters,
         *,
-        clock: Callable[[], int] = _wall_ms,
+        clock: Callable[[], int] = wall_ms,
     ) -> None:
         assert config.http is not None
         self.name = config.name

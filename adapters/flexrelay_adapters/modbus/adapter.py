@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from flexrelay_adapters.modbus._client import Link
@@ -16,18 +15,15 @@ from flexrelay_adapters.modbus.sunspec import NoSunSpec, Survey, survey
 from flexrelay_adapters.modbus.sunspec.survey import Read
 from flexrelay_adapters.modbus.values import Span
 from flexrelay_sdk import Codec, Command, Sink
+from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class ModbusAdapter:
     """`Adapter`, `CommandTarget` and `Discoverer`. Credentials are <host:port>/<unit>. `clock` is wall-clock UTC ms."""
 
-    def __init__(self, config: ModbusConfig, *, clock: Callable[[], int] = _wall_ms) -> None:
+    def __init__(self, config: ModbusConfig, *, clock: Callable[[], int] = wall_ms) -> None:
         self.name = config.name
         self.protocol = PROTOCOL
         self.config = config

@@ -8,7 +8,6 @@ one at a time when it is quiet. While a batch commits, the next one gathers; wha
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -17,15 +16,12 @@ from flexrelay_adapters.mqtt.commands import Dialect, OnUpdate, OwnDialect, Wait
 from flexrelay_adapters.mqtt.config import MqttConfig
 from flexrelay_adapters.mqtt.topics import TopicPattern
 from flexrelay_sdk import Codec, Command, CommandState, Decoded, DecodeError, Frame, Sink, SinkUnavailable
+from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
 
 PROTOCOL = "mqtt"
 Connect = Callable[[MqttConfig], Awaitable[Connection]]
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(slots=True)
@@ -73,7 +69,7 @@ class MqttAdapter:
         protocol: str = PROTOCOL,
         dialect: Dialect | None = None,
         connect: Connect = DirectConnection.connect,
-        clock: Callable[[], int] = _wall_ms,
+        clock: Callable[[], int] = wall_ms,
     ) -> None:
         self.name = config.name
         self.protocol = protocol
@@ -237,7 +233,7 @@ class MqttAdapter:
             return
         self.stats.results += 1
         try:
-            await waiting.tell(CommandState(result.state), self._clock(), result.detail, result.values)
+            await waiting.hear(CommandState(result.state), self._clock(), result.detail, result.values)
         except Exception as error:
             log.exception("%s: the answer to command %s could not be recorded", self.name, result.command_id)
             raise SinkUnavailable(f"the answer to command {result.command_id} could not be recorded") from error

@@ -7,21 +7,17 @@ here.
 import asyncio
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, DirectConnection, Inbound, Session
 from flexrelay_adapters.mqtt.config import BrokerConfig
 from flexrelay_sdk import SinkUnavailable
+from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
 
 Connect = Callable[[BrokerConfig, Session], Awaitable[Connection]]
-
-
-def wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 class Upon(Protocol):

@@ -30,6 +30,7 @@ from flexrelay_adapters.opcua.state import Resume
 from flexrelay_adapters.opcua.trust import TrustList
 from flexrelay_adapters.opcua.wire import BAD, Publish
 from flexrelay_sdk import Codec, Command, Frame, Sink, SinkUnavailable
+from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
 
@@ -44,10 +45,6 @@ _TOO_MANY = 0x8078_0000
 """BadTooManyPublishRequests."""
 _MARGIN = 2.5
 """Keep-alive times without a response after which the connection counts as dead."""
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(slots=True)
@@ -74,7 +71,7 @@ class OpcuaAdapter:
     `clock` is wall-clock UTC ms. Raises ValueError when the node ids of a device do not fit into a frame.
     """
 
-    def __init__(self, config: OpcuaConfig, *, clock: Callable[[], int] = _wall_ms) -> None:
+    def __init__(self, config: OpcuaConfig, *, clock: Callable[[], int] = wall_ms) -> None:
         self.name = config.name
         self.protocol = PROTOCOL
         self.config = config

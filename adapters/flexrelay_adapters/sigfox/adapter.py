@@ -1,7 +1,6 @@
 """The adapter: callbacks → sink → answers, which are the only moment for a downlink."""
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -17,19 +16,16 @@ from flexrelay_adapters.sigfox.codec import SEQUENCE, SigfoxCodec, Uplink, ackno
 from flexrelay_adapters.sigfox.config import SigfoxConfig
 from flexrelay_adapters.sigfox.downlinks import Downlinks
 from flexrelay_sdk import Codec, Command, DecodeError, Frame, Sink
+from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.mapping import parse_json
 
 PROTOCOL: Final = "sigfox"
 
 
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class SigfoxAdapter:
     """`Adapter` and `CommandTarget` over the Sigfox backend's callbacks. `clock` is wall-clock UTC ms."""
 
-    def __init__(self, config: SigfoxConfig, *, clock: Callable[[], int] = _wall_ms) -> None:
+    def __init__(self, config: SigfoxConfig, *, clock: Callable[[], int] = wall_ms) -> None:
         self.name = config.name
         self.protocol = PROTOCOL
         self.config = config

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, DirectConnection, Inbound, Session
 from flexrelay_adapters.mqtt.commands import OnUpdate, Waiting
-from flexrelay_adapters.mqtt.link import BrokerLink, Connect, wall_ms
+from flexrelay_adapters.mqtt.link import BrokerLink, Connect
 from flexrelay_adapters.sparkplug.codec import SparkplugCodec
 from flexrelay_adapters.sparkplug.commands import Pending, command_payload, rebirth_payload, reported
 from flexrelay_adapters.sparkplug.config import SparkplugConfig
@@ -19,6 +19,7 @@ from flexrelay_adapters.sparkplug.sparkplug_b_pb2 import Payload
 from flexrelay_adapters.sparkplug.topics import Address, address_of, filters, state_topic, topic_for
 from flexrelay_schemas.canonical import canonical
 from flexrelay_sdk import Codec, Command, CommandState, Decoded, DecodeError, Frame, Sink, SinkUnavailable
+from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
 
@@ -267,7 +268,7 @@ class SparkplugAdapter:
             if verdict is None:
                 continue
             try:
-                await pending.waiting.tell(verdict[0], self._clock(), verdict[1])
+                await pending.waiting.hear(verdict[0], self._clock(), verdict[1])
             except Exception as error:
                 command_id = pending.waiting.command.command_id
                 log.exception("%s: the answer to command %s could not be recorded", self.name, command_id)

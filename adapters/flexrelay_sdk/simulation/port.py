@@ -1,17 +1,13 @@
 """How simulated devices get a protocol, and when they measure."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.simulation.simulator import DeviceSimulator
-
-
-def _wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @dataclass
@@ -35,7 +31,7 @@ class Plan:
     wall_start_ms: int
     interval_s: float = 10.0
     rate: int = 1
-    wall: Callable[[], int] = _wall_ms
+    wall: Callable[[], int] = wall_ms
 
     def now(self) -> int:
         """Market time, UTC ms."""

@@ -5,6 +5,8 @@ rounds: other work on the machine makes a round slower, never faster.
 """
 
 import gc
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypedDict
@@ -18,6 +20,18 @@ class Result(TypedDict):
     unit: str
     ratio: float
     against: str
+
+
+def in_process(module: str, *arguments: str) -> str:
+    """What `python -m module` prints, in a process of its own: so nothing that another figure left counts.
+
+    Raises RuntimeError with the end of what it says when it fails.
+    """
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[2:])} failed: {done.stderr[-2000:]}")
+    return done.stdout.strip()
 
 
 def cpu_seconds(work: Callable[[], Any], *, rounds: int = 5) -> float:

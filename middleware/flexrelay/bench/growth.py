@@ -6,7 +6,6 @@ files grow, as they should. `FLEXRELAY_GROWTH_S` changes the length.
 
 import asyncio
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -15,7 +14,7 @@ from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from flexrelay.bench import Result
+from flexrelay.bench import Result, in_process
 from flexrelay.bench.ingest import NETWORK, START, _Columns, _did, _frame
 from flexrelay.identity import LocalSigner
 from flexrelay.ingest import Enrolment, Ingest, RegisterChecks, Registry
@@ -37,9 +36,7 @@ MINUTE_MS: Final = 60_000
 def run() -> list[Result]:
     """memory_growth: MB that the process grew by in the second half of the run, beside its size."""
     seconds = float(os.environ.get("FLEXRELAY_GROWTH_S", "600"))
-    command = [sys.executable, "-m", "flexrelay.bench.growth", str(seconds)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    early, late, readings = map(float, done.stdout.split()[-3:])
+    early, late, readings = map(float, in_process("flexrelay.bench.growth", str(seconds)).split()[-3:])
     against = f"MB after half of {seconds:.0f} s; {readings:.0f} readings in all"
     return [
         {

@@ -6,7 +6,6 @@ Device keys here are generated for the run; files lie in a temporary folder.
 import asyncio
 import hashlib
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from flexrelay.bench import Result
+from flexrelay.bench import Result, in_process
 from flexrelay.ingest import Enrolment, Ingest, NativeCodec, NoHistory, RegisterChecks, Registry
 from flexrelay.journal import Entry, SqliteJournal
 from flexrelay.journal.consumer import catch_up
@@ -180,8 +179,7 @@ def _memory(count: int) -> float:
 
 
 def _in_process(what: str, argument: str) -> str:
-    command = [sys.executable, "-m", "flexrelay.bench.ingest", what, argument]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
+    return in_process("flexrelay.bench.ingest", what, argument).split()[-1]
 
 
 def _result(name: str, value: float, unit: str) -> Result:

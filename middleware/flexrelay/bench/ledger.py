@@ -24,6 +24,7 @@ from flexrelay_schemas.encoding import b64u_decode
 from flexrelay_schemas.intent import SignedIntent
 from flexrelay_schemas.keys import verify
 from flexrelay_schemas.model import Model
+from flexrelay_sdk.clock import wall_ms
 
 INTENTS = 2_000
 _NETWORK = "bench"
@@ -66,7 +67,7 @@ async def _measure(folder: Path, intents: int) -> tuple[float, list[tuple[str, b
     async with opening as ledger:
         await found(EmbeddedHost(ledger), _NETWORK, wallets, MarketClock(), "dso")
         connection = ledger.connect("dso", signer)
-        deadline = time.time_ns() // 1_000_000 + 3_600_000
+        deadline = wall_ms() + 3_600_000
         for round_number in range(_ROUNDS):
             names = [f"{round_number}-{number}" for number in range(intents)]
             carried = [

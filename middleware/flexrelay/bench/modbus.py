@@ -20,6 +20,7 @@ from flexrelay.ingest import Enrolment, Ingest, NoHistory, RegisterChecks, Regis
 from flexrelay.journal import SqliteJournal
 from flexrelay_adapters.modbus import ModbusAdapter, ModbusConfig
 from flexrelay_schemas.did import Create, key_hash
+from flexrelay_sdk.clock import wall_ms
 
 NETWORK: Final = "bench"
 ENDPOINTS: Final = 20
@@ -121,9 +122,7 @@ async def _gateway(ports: list[int], folder: Path) -> float:
         registry.apply("identity.registered", {"did": did, "kind": "device", "key": _KEY, "version": 1})
         registry.enrol(Enrolment(did, (("modbus", device.credential),), unsigned=True))
     async with SqliteJournal(folder / "journal.db") as journal:
-        ingest = Ingest(
-            registry, journal, RegisterChecks(NoHistory(), journal.traces), lambda: time.time_ns() // 1_000_000
-        )
+        ingest = Ingest(registry, journal, RegisterChecks(NoHistory(), journal.traces), wall_ms)
         adapter = ModbusAdapter(config)
         begin = time.process_time()
         running = asyncio.create_task(adapter.run(ingest))

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from mqttium import MQTTProtocolVersion
 from mqttium.api import AsyncClient, Properties, PublishMessage
 
-from flexrelay.bench import Result
+from flexrelay.bench import Result, in_process
 from flexrelay.collector import settle
 from flexrelay.demo.accounts import TOPICS, Account, gateway_account
 from flexrelay.demo.mosquitto import Mosquitto, mosquitto_path
@@ -104,7 +104,7 @@ async def _with_broker(program: str, folder: Path, what: str, count: int) -> flo
     broker = Mosquitto(folder / "broker", accounts, program=program, max_inflight=2000)
     await broker.start()
     try:
-        session = _client(broker.port)
+        session = bare_client()
         await session.connect(broker.host, broker.port)
         await session.subscribe(f"{TOPICS}/bench/+/readings", qos=1)
         await session.disconnect()
@@ -118,14 +118,11 @@ async def _with_broker(program: str, folder: Path, what: str, count: int) -> flo
 
 
 def _other(*arguments: str) -> str:
-    command = [sys.executable, "-m", "flexrelay.bench.mqtt", *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[2:])} failed: {done.stderr[-2000:]}")
-    return done.stdout.strip()
+    return in_process("flexrelay.bench.mqtt", *arguments)
 
 
-def _client(_: int) -> AsyncClient:
+def bare_client() -> AsyncClient:
+    """The session of the gateway, kept by the broker; nothing is acknowledged by itself."""
     return AsyncClient(
         "gateway",
         protocol=MQTTProtocolVersion.MQTTv5,
@@ -184,7 +181,7 @@ async def _load(what: str, port: int, count: int) -> None:
 
 async def _bare(port: int, count: int) -> float:
     """CPU seconds of a client that only acknowledges."""
-    client = _client(port)
+    client = bare_client()
     begin = time.process_time()
     await client.connect("127.0.0.1", port)
     left = count

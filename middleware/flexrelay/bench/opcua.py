@@ -23,7 +23,7 @@ from asyncua.client.client import Client
 from asyncua.server import uaprocessor
 from asyncua.server.server import Server as _Server
 
-from flexrelay.bench import Result
+from flexrelay.bench import Result, in_process
 from flexrelay.ingest import Enrolment, Ingest, NoHistory, RegisterChecks, Registry
 from flexrelay.journal import SqliteJournal
 from flexrelay_adapters.opcua import OpcuaAdapter, OpcuaConfig
@@ -69,11 +69,8 @@ def _measure(what: str, samples: int) -> float:
         assert serving.stdout is not None
         port = serving.stdout.readline().strip()
         with tempfile.TemporaryDirectory(prefix="flexrelay-bench-") as folder:
-            command = [sys.executable, "-m", "flexrelay.bench.opcua", what, port, str(samples), folder]
-            done = subprocess.run(command, check=False, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command[2:])} failed: {done.stderr[-2000:]}")
-        return CHANGES / float(done.stdout.split()[-1])
+            printed = in_process("flexrelay.bench.opcua", what, port, str(samples), folder)
+        return CHANGES / float(printed.split()[-1])
     finally:
         serving.terminate()
         serving.wait()

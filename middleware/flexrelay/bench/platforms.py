@@ -7,7 +7,6 @@ each payload with protobuf.
 """
 
 import asyncio
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from mqttium import MQTTProtocolVersion
-from mqttium.api import AsyncClient, Properties, PublishMessage
+from mqttium.api import AsyncClient, PublishMessage
 
-from flexrelay.bench import Result
-from flexrelay.bench.mqtt import NoBroker
+from flexrelay.bench import Result, in_process
+from flexrelay.bench.mqtt import NoBroker, bare_client
 from flexrelay.collector import settle
 from flexrelay.demo.accounts import Account
 from flexrelay.demo.mosquitto import Mosquitto, mosquitto_path
@@ -84,7 +83,7 @@ async def _with_broker(program: str, folder: Path, role: str, what: str, count: 
     broker = Mosquitto(folder / "broker", accounts, program=program, max_inflight=2000)
     await broker.start()
     try:
-        session = _client()
+        session = bare_client()
         await session.connect(broker.host, broker.port)
         for topic in _adapter(what, broker.port).filters():
             await session.subscribe(topic, qos=1)
@@ -97,25 +96,7 @@ async def _with_broker(program: str, folder: Path, role: str, what: str, count: 
 
 
 def _other(*arguments: str) -> str:
-    command = [sys.executable, "-m", "flexrelay.bench.platforms", *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command[2:])} failed: {done.stderr[-2000:]}")
-    return done.stdout.strip()
-
-
-def _client() -> AsyncClient:
-    return AsyncClient(
-        "gateway",
-        protocol=MQTTProtocolVersion.MQTTv5,
-        clean_start=False,
-        username="gateway",
-        password="gateway",  # noqa: S106  # of a broker that lives for the benchmark
-        connect_properties=Properties({"session_expiry_interval": 3600}),
-        max_inbound_inflight=65535,
-        max_iterator_messages=4000,
-        manual_ack=True,
-    )
+    return in_process("flexrelay.bench.platforms", *arguments)
 
 
 class _Kept(sparkplug.SparkplugAdapter):
@@ -194,7 +175,7 @@ async def _load(what: str, port: int, count: int) -> None:
 
 async def _bare(what: str, port: int, count: int) -> float:
     """CPU seconds of a client that acknowledges (and parses)."""
-    client = _client()
+    client = bare_client()
     begin = time.process_time()
     await client.connect("127.0.0.1", port)
     left = count

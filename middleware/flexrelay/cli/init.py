@@ -11,8 +11,9 @@ from flexrelay.cli.folder import in_use
 from flexrelay.cli.output import Json, err, explained, out, show
 from flexrelay.commissioning import CommissioningError, NetworkPlan, found_network
 from flexrelay.config import load
-from flexrelay.founding import MarketClock, wall_ms
+from flexrelay.founding import MarketClock
 from flexrelay.ledger.embedded import LedgerLocked
+from flexrelay_sdk.clock import wall_ms
 
 
 def init(

@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import sys
-import time
 import tomllib
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -15,6 +14,7 @@ import typer
 
 from flexrelay.cli.instant import parse_instant
 from flexrelay.cli.output import BAD_INPUT, UNAVAILABLE, Json, err, explained, fail
+from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.quality.installed import SIMULATORS
 from flexrelay_sdk.simulation import Plan, Profile, ProtocolSimulator, SimulatorFactory, make_devices
 
@@ -40,11 +40,11 @@ def simulate(
     with explained(json_):
         section = _section(to, setting or [], json_)
         make = _factory(protocol, json_)
-        wall_ms = time.time_ns() // 1_000_000
+        now = wall_ms()
         try:
-            start_ms = parse_instant(start) if start else wall_ms
+            start_ms = parse_instant(start) if start else now
             made = make_devices(Profile.read(profile), devices, seed, start_ms)
-            plan = Plan(start_ms, wall_ms, every, rate)
+            plan = Plan(start_ms, now, every, rate)
             simulator = make(section, to.parent if to is not None else Path(), made, plan, seed)
         except ValueError as error:
             fail(str(error), BAD_INPUT, json_)

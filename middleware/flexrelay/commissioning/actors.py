@@ -8,9 +8,10 @@ from flexrelay.app import Gateway, Site
 from flexrelay.commissioning.errors import CommissioningError
 from flexrelay.commissioning.identities import registered
 from flexrelay.commissioning.operator import operator_of
-from flexrelay.founding import identity_in, wall_ms
+from flexrelay.founding import identity_in
 from flexrelay.identity import Identity, issue_role_credential
 from flexrelay_schemas.credentials import Role
+from flexrelay_sdk.clock import wall_ms
 
 VALID_DAYS: Final = 366
 ROLES: Final[tuple[str, ...]] = tuple(role for role in get_args(Role) if role != "device")

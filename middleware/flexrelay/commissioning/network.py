@@ -17,16 +17,7 @@ from flexrelay.commissioning.holidays import german_holidays
 from flexrelay.commissioning.operator import operator_desk
 from flexrelay.commissioning.sample import configuration
 from flexrelay.config import FILE_NAME, Config, ConfigError, load
-from flexrelay.founding import (
-    GATEWAY,
-    OPERATOR,
-    MarketClock,
-    found,
-    genesis,
-    identity_in,
-    wall_ms,
-    wallet_of,
-)
+from flexrelay.founding import GATEWAY, OPERATOR, MarketClock, found, genesis, identity_in, wallet_of
 from flexrelay.identity import Wallet
 from flexrelay.ledger.embedded import EmbeddedLedger
 from flexrelay.ledgers import EmbeddedHost, open_ledger
@@ -34,6 +25,7 @@ from flexrelay.market.calendar import days
 from flexrelay.market.desk import Desk
 from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas import products
+from flexrelay_sdk.clock import wall_ms
 
 DAYS_AHEAD: Final = 365
 PASSPHRASE: Final = "flexrelay_passphrase"  # noqa: S105  # a file's name

@@ -5,7 +5,7 @@ import time
 
 from flexrelay.app import Gateway
 from flexrelay.demo.cast import Cast
-from flexrelay.founding import wall_ms
+from flexrelay_sdk.clock import wall_ms
 
 PATIENCE_S = 60.0
 

@@ -13,7 +13,7 @@ from flexrelay.demo.devices import Device, DeviceIdentity, device_key
 from flexrelay.demo.grid import DATES, HOLIDAYS, ISP_SECONDS, ISPS_A_DAY, TIME_ZONE, Battery, Grid
 from flexrelay.demo.plants import BatteryPlant, Plant, SeriesPlant
 from flexrelay.devices import DeviceRecord
-from flexrelay.founding import OPERATOR, identity_in, wall_ms
+from flexrelay.founding import OPERATOR, identity_in
 from flexrelay.identity import Identity, Wallet
 from flexrelay.market.calendar import days
 from flexrelay.market.desk import Desk
@@ -23,6 +23,7 @@ from flexrelay_schemas.did import Create, key_hash, operation_message
 from flexrelay_schemas.encoding import b64u
 from flexrelay_schemas.intervals import CalendarDay
 from flexrelay_schemas.keys import multikey
+from flexrelay_sdk.clock import wall_ms
 
 DSO, A, B = "dso", "agg-a", "agg-b"
 ORGS = (DSO, A, B)

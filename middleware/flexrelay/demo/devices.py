@@ -7,7 +7,6 @@ import asyncio
 import hashlib
 import logging
 import socket
-import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from flexrelay_schemas.did import split_did
 from flexrelay_schemas.encoding import b64u
 from flexrelay_schemas.model import Model
 from flexrelay_schemas.reading import Reading, SignedReading
+from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ class Fleet:
         async for message in client.messages:
             if not isinstance(message.payload, bytes | bytearray):
                 continue
-            answer = device.obey(bytes(message.payload), time.time_ns() // 1_000_000)
+            answer = device.obey(bytes(message.payload), wall_ms())
             if answer is not None:
                 await client.publish(str(message.topic).removesuffix("commands") + "results", answer, qos=1)
 

@@ -18,7 +18,8 @@ from flexrelay.demo.ledger import LedgerKind
 from flexrelay.demo.plots import Offer, TransformerDay
 from flexrelay.demo.report import Report, compile_report, merit_order, transformer_day, write_pictures, write_report
 from flexrelay.demo.stage import Stage, open_stage
-from flexrelay.founding import MarketClock, wall_ms
+from flexrelay.founding import MarketClock
+from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ import asyncio
 import json
 import logging
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
@@ -20,6 +19,7 @@ from flexrelay.dispatch.records import WATCH, CommandRecord, CommandStep, add_st
 from flexrelay.store import Store, StoreUnavailable
 from flexrelay_schemas.canonical import digest
 from flexrelay_sdk import CommandState, CommandTarget, CommandUpdate
+from flexrelay_sdk.clock import wall_ms
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Dispatcher:
         tenant: str,
         target: CommandTarget,
         *,
-        clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        clock: Callable[[], int] = wall_ms,
         in_flight: int = IN_FLIGHT,
         retry_s: float = RETRY_S,
     ) -> None:

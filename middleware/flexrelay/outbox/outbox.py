@@ -7,7 +7,6 @@ together). The relay moves the entries; every move is recorded with its time.
 import asyncio
 import json
 import sqlite3
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -31,6 +30,7 @@ from flexrelay.outbox.entry import (
 from flexrelay.store import Store
 from flexrelay_schemas.canonical import CanonicalError, parse
 from flexrelay_schemas.intent import Intent, SignedIntent
+from flexrelay_sdk.clock import wall_ms
 
 CAPACITY: Final = 10_000
 """Open entries that an outbox holds by default."""
@@ -51,11 +51,6 @@ class BadIntent(ValueError):
     """The bytes are not a signed intent."""
 
 
-def wall_clock() -> int:
-    """UTC milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
-
-
 @dataclass(frozen=True, slots=True)
 class Options:
     """How an entry is carried. `ordering_key` "" = no order with others; `gate` in wall-clock UTC ms."""
@@ -71,7 +66,7 @@ class Outbox:
     """One tenant's outbox in a store that has the component OUTBOX."""
 
     def __init__(
-        self, store: Store, tenant: str, *, capacity: int = CAPACITY, clock: Callable[[], int] = wall_clock
+        self, store: Store, tenant: str, *, capacity: int = CAPACITY, clock: Callable[[], int] = wall_ms
     ) -> None:
         self.tenant = tenant
         self.capacity = capacity

@@ -3,12 +3,12 @@
 The lag is measured against the transaction's timestamp, so it also holds what ordering and commit took.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from flexrelay.projections.projector import Event
 from flexrelay.projections.views import Views
+from flexrelay_sdk.clock import wall_ms
 
 REVOKING: Final = frozenset({"identity.deactivated", "identity.suspended", "identity.rotated", "grant.revoked"})
 """Events that take a right away."""
@@ -23,7 +23,7 @@ class Gate(Protocol):
 class Revocation:
     """A listener of Projections. `gates` are e.g. the ingest registry."""
 
-    def __init__(self, *gates: Gate, clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+    def __init__(self, *gates: Gate, clock: Callable[[], int] = wall_ms) -> None:
         self._gates = gates
         self._clock = clock
         self.newest_lag_ms = 0

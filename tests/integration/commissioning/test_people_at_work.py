@@ -22,8 +22,8 @@ from flexrelay.commissioning.certificates import bind_certificate, signing_reque
 from flexrelay.commissioning.condition import condition_of
 from flexrelay.commissioning.discovery import approve_discovered, dismiss_discovered, list_discovered
 from flexrelay.devices import discovered as discovered_module
-from flexrelay.founding import wall_ms
 from flexrelay_sdk import Frame, Outcome
+from flexrelay_sdk.clock import wall_ms
 
 pytestmark = pytest.mark.timeout(300)
 

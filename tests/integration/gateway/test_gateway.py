@@ -8,11 +8,11 @@ import pytest
 from support.site import operator_desk, publish_today, put, register_device, site, until
 
 from flexrelay.app import Gateway
-from flexrelay.founding import wall_ms
 from flexrelay.market.desk import Desk
 from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.quality import Notice
 from flexrelay_sdk import Outcome
+from flexrelay_sdk.clock import wall_ms
 
 
 async def test_a_reading_gets_from_the_sink_to_an_anchored_proof(tmp_path: Path) -> None:

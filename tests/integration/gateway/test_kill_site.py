@@ -36,7 +36,6 @@ from flexrelay.demo.broker import Account, gateway_account
 from flexrelay.demo.devices import Device, DeviceIdentity
 from flexrelay.demo.plants import SeriesPlant
 from flexrelay.devices import DeviceRecord
-from flexrelay.founding import wall_ms
 from flexrelay.journal.sqlite import SqliteJournal
 from flexrelay.ledger.embedded.verify import verify
 from flexrelay.projections import PROJECTIONS, Projections
@@ -47,6 +46,7 @@ from flexrelay_adapters.mqtt._client import MqttiumConnection
 from flexrelay_contracts.rules import merkle
 from flexrelay_schemas.encoding import b64u_decode
 from flexrelay_schemas.evidence import Window
+from flexrelay_sdk.clock import wall_ms
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.timeout(3600)]
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flexrelay.bench import Result
 from flexrelay.bench.fabric import usage
 from flexrelay.bench.fabric.ground import ORG
-from flexrelay.bench.fabric.site import NETWORK, Site, founded, wall_ms
+from flexrelay.bench.fabric.site import NETWORK, Site, founded
 from flexrelay.bench.ingest import START, _Columns, _did, _frame, _signed
 from flexrelay.ingest import Enrolment, Ingest, NativeCodec, RegisterChecks, Registry
 from flexrelay.journal import SqliteJournal
@@ -31,6 +31,7 @@ from flexrelay_schemas.entities import DeviceInfo
 from flexrelay_schemas.intervals import CalendarDay
 from flexrelay_schemas.keys import multikey
 from flexrelay_sdk import Codec, Frame, Outcome
+from flexrelay_sdk.clock import wall_ms
 
 DEVICES: Final = 1_000
 ISPS: Final = {"unsigned": 2, "signed": 1}

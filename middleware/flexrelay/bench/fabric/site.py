@@ -19,13 +19,10 @@ from flexrelay.ledger.fabric import FabricLedger, Limits
 from flexrelay.ledger.port import Call, Checkpoint, Validation
 from flexrelay.ledgers import FabricHost
 from flexrelay.network import Network
+from flexrelay_sdk.clock import wall_ms
 
 NETWORK: Final = "bench"
 LIFETIME_MS: Final = 600_000
-
-
-def wall_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -43,17 +42,13 @@ from flexrelay.ledger.port import (
     TxEvents,
     TxStatus,
 )
+from flexrelay_sdk.clock import wall_ms
 
 _LOG = logging.getLogger(__name__)
 _MAX_WAITING = 10_000
 _RECENT_BLOCKS = 32
 _MAX_BLOCK_BYTES = 128_000_000
 _CATCH_UP_S = 0.5
-
-
-def wall_ms() -> int:
-    """Wall-clock UTC milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 class EmbeddedLedger:

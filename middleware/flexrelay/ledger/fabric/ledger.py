@@ -3,7 +3,6 @@
 import asyncio
 import copy
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -43,16 +42,12 @@ from flexrelay.ledger.port import (
 )
 from flexrelay_contracts.invocation import query_args, submit_args
 from flexrelay_schemas.canonical import CanonicalError, parse
+from flexrelay_sdk.clock import wall_ms
 
 _LOG = logging.getLogger(__name__)
 _STATUS_S: Final = 10.0
 _FRESH_S: Final = 1.0
 _SILENT_S: Final = 30.0
-
-
-def wall_ms() -> int:
-    """Wall-clock UTC milliseconds."""
-    return time.time_ns() // 1_000_000
 
 
 class FabricLedger:

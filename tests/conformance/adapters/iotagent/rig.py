@@ -12,9 +12,8 @@ from typing import Any, ClassVar
 
 import aiomqtt
 import httpx
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from support.mosquitto import mosquitto
+from support.mqtt_device import MqttDevice
 from support.mqtt_proxy import AckRecorder
 
 from flexrelay.demo.broker import Account, Mosquitto
@@ -164,14 +163,14 @@ class DeviceRig(Rig):
         return self._answers[told["id"]]
 
 
-class MqttDeviceRig(DeviceRig):
+class MqttDeviceRig(MqttDevice, DeviceRig):
+    user, password, hears_on = DEVICE, PASSWORD, f"/{KEY}/{DEVICE}/cmd"
+
     def __init__(self, speech: Speech, broker: Mosquitto, recorder: AckRecorder, protocol: str) -> None:
-        super().__init__(speech)
-        self._broker = broker
+        MqttDevice.__init__(self, broker)
+        DeviceRig.__init__(self, speech)
         self._recorder = recorder
         self._protocol = protocol
-        self._client: aiomqtt.Client | None = None
-        self._listening: asyncio.Task[None] | None = None
         self._head = f"/{speech.level}/{KEY}/{DEVICE}"
 
     @classmethod
@@ -213,13 +212,7 @@ class MqttDeviceRig(DeviceRig):
         return self.adapter(password=SECRET + "-mistyped")
 
     async def send_raw(self, payload: bytes) -> None:
-        while True:
-            if self._client is not None:
-                try:
-                    return await self._client.publish(f"{self._head}/attrs", payload, qos=1)
-                except aiomqtt.MqttError:
-                    await self.sleep()
-            await self.wake()
+        await self.tell(f"{self._head}/attrs", payload)
 
     def acknowledged(self) -> set[int]:
         found = {self.speech.number(payload) for payload in self._recorder.acknowledged}
@@ -229,50 +222,11 @@ class MqttDeviceRig(DeviceRig):
     def bad_frames(self) -> Sequence[tuple[bytes, str]]:
         return self.speech.bad
 
-    @asynccontextmanager
-    async def outage(self) -> AsyncIterator[None]:
-        await self._broker.stop()
-        try:
-            yield
-        finally:
-            await self._broker.restart()
-
-    async def sleep(self) -> None:
-        client, self._client = self._client, None
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
-        if client is not None:
-            try:
-                await client.__aexit__(None, None, None)
-            except aiomqtt.MqttError:
-                pass  # the broker was gone already
-
-    async def wake(self) -> None:
-        properties = Properties(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = 60
-        client = aiomqtt.Client(
-            "127.0.0.1",
-            self._broker.port,
-            identifier=DEVICE,
-            username=DEVICE,
-            password=PASSWORD,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            clean_start=False,
-            properties=properties,
-        )
-        await client.__aenter__()
-        await client.subscribe(f"/{KEY}/{DEVICE}/cmd", qos=1)
-        self._client = client
-        self._listening = asyncio.create_task(self._listen(client))
-
-    async def _listen(self, client: aiomqtt.Client) -> None:
-        async for message in client.messages:
-            for name, told in self.speech.commands(bytes(message.payload)):  # type: ignore[arg-type]  # bytes, as sent
-                answer = self.answer(name, told)
-                if answer is not None:
-                    await client.publish(f"{self._head}/cmdexe", answer, qos=1)
+    async def hear(self, payload: bytes, client: aiomqtt.Client) -> None:
+        for name, told in self.speech.commands(payload):
+            answer = self.answer(name, told)
+            if answer is not None:
+                await client.publish(f"{self._head}/cmdexe", answer, qos=1)
 
 
 class HttpDeviceRig(DeviceRig):

@@ -15,10 +15,9 @@ from typing import Any
 
 import aiomqtt
 import httpx
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from support.http_device import HttpDevice, free_port
 from support.mosquitto import mosquitto
+from support.mqtt_device import MqttDevice
 from support.mqtt_proxy import AckRecorder
 
 from flexrelay.demo.accounts import Account
@@ -97,18 +96,19 @@ def number_of(payload: bytes) -> int:
     return int.from_bytes(base64.b64decode(data)[:4], "big")
 
 
-class BrokerRig(Rig):
+class BrokerRig(MqttDevice, Rig):
     """By way of MQTT."""
+
+    user, password = "server", "secret-s"
 
     credential = EUI
     secret = SECRET
 
     def __init__(self, server: str, broker: Mosquitto, recorder: AckRecorder) -> None:
+        super().__init__(broker)
         self._server = server
-        self._broker = broker
+        self.hears_on = TOPICS[server][1]
         self._recorder = recorder
-        self._client: aiomqtt.Client | None = None
-        self._listening: asyncio.Task[None] | None = None
         self._behaviour: Behaviour = "obey"
         self._acts: list[Act] = []
         self._answers: dict[str, tuple[str, bytes]] = {}
@@ -159,13 +159,7 @@ class BrokerRig(Rig):
         await self.send_raw(json.dumps(UPS[self._server](number.to_bytes(4, "big"), number)).encode())
 
     async def send_raw(self, payload: bytes) -> None:
-        while True:
-            if self._client is not None:
-                try:
-                    return await self._client.publish(TOPICS[self._server][0], payload, qos=1)
-                except aiomqtt.MqttError:
-                    await self.sleep()
-            await self.wake()
+        await self.tell(TOPICS[self._server][0], payload)
 
     async def flood(self, total_bytes: int) -> int:
         count = total_bytes // 20_000
@@ -187,49 +181,15 @@ class BrokerRig(Rig):
     def bad_frames(self) -> Sequence[tuple[bytes, str]]:
         return bad_frames(self._server)
 
-    @asynccontextmanager
-    async def outage(self) -> AsyncIterator[None]:
-        await self._broker.stop()
-        try:
-            yield
-        finally:
-            await self._broker.restart()
-
     async def behave(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour
 
     def acts(self) -> Sequence[Act]:
         return self._acts
 
-    async def sleep(self) -> None:
-        client, self._client = self._client, None
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
-        if client is not None:
-            try:
-                await client.__aexit__(None, None, None)
-            except aiomqtt.MqttError:
-                pass  # the broker was gone already
-
-    async def wake(self) -> None:
-        properties = Properties(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = 60
-        client = aiomqtt.Client(
-            "127.0.0.1", self._broker.port, identifier="server", username="server", password="secret-s",
-            protocol=aiomqtt.ProtocolVersion.V5, clean_start=False, properties=properties,
-        )  # fmt: skip
-        await client.__aenter__()
-        await client.subscribe(TOPICS[self._server][1], qos=1)
-        self._client = client
-        self._listening = asyncio.create_task(self._listen(client))
-
-    async def _listen(self, client: aiomqtt.Client) -> None:
-        async for message in client.messages:
-            down = json.loads(bytes(message.payload))  # type: ignore[arg-type]  # bytes, as sent
-            for topic, answer in self._answer(down):
-                await client.publish(topic, answer, qos=1)
+    async def hear(self, payload: bytes, client: aiomqtt.Client) -> None:
+        for topic, answer in self._answer(json.loads(payload)):
+            await client.publish(topic, answer, qos=1)
 
     def _answer(self, down: Mapping[str, Any]) -> list[tuple[str, bytes]]:
         """What the network server says of the downlink, in its order; the device does one downlink once."""

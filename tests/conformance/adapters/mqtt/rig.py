@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -11,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from support.mosquitto import mosquitto
+from support.mqtt_device import MqttDevice
 from support.mqtt_proxy import AckRecorder
 
 from flexrelay.demo.broker import Mosquitto, device_account, gateway_account
@@ -33,16 +31,15 @@ class NoNative:
         raise DecodeError("not_expected", "this configuration has a mapping")
 
 
-class MqttRig(Rig):
+class MqttRig(MqttDevice, Rig):
+    user, password, hears_on = DEVICE, PASSWORD, COMMANDS
     credential = DEVICE
     secret = SECRET
 
     def __init__(self, broker: Mosquitto, recorder: AckRecorder, protocol: str) -> None:
-        self._broker = broker
+        super().__init__(broker)
         self._recorder = recorder
         self._protocol = protocol
-        self._client: aiomqtt.Client | None = None
-        self._listening: asyncio.Task[None] | None = None
         self._behaviour: Behaviour = "obey"
         self._acts: list[Act] = []
         self._answers: dict[str, bytes] = {}
@@ -88,13 +85,7 @@ class MqttRig(Rig):
         await self.send_raw(b'{"p": %d}' % number)
 
     async def send_raw(self, payload: bytes) -> None:
-        while True:
-            if self._client is not None:
-                try:
-                    return await self._client.publish(READINGS, payload, qos=1)
-                except aiomqtt.MqttError:
-                    await self.sleep()
-            await self.wake()
+        await self.tell(READINGS, payload)
 
     async def flood(self, total_bytes: int) -> int:
         padding = "x" * 20_000
@@ -127,55 +118,16 @@ class MqttRig(Rig):
             (b'{"p": 1,"x":"' + b"x" * 70_000 + b'"}', "oversized"),
         ]
 
-    @asynccontextmanager
-    async def outage(self) -> AsyncIterator[None]:
-        await self._broker.stop()
-        try:
-            yield
-        finally:
-            await self._broker.restart()
-
     async def behave(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour
 
     def acts(self) -> Sequence[Act]:
         return self._acts
 
-    async def sleep(self) -> None:
-        client, self._client = self._client, None
-        listening, self._listening = self._listening, None
-        if listening is not None:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
-        if client is not None:
-            try:
-                await client.__aexit__(None, None, None)
-            except aiomqtt.MqttError:
-                pass  # the broker was gone already
-
-    async def wake(self) -> None:
-        properties = Properties(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = 60
-        client = aiomqtt.Client(
-            "127.0.0.1",
-            self._broker.port,
-            identifier=DEVICE,
-            username=DEVICE,
-            password=PASSWORD,
-            protocol=aiomqtt.ProtocolVersion.V5,
-            clean_start=False,
-            properties=properties,
-        )
-        await client.__aenter__()
-        await client.subscribe(COMMANDS, qos=1)
-        self._client = client
-        self._listening = asyncio.create_task(self._listen(client))
-
-    async def _listen(self, client: aiomqtt.Client) -> None:
-        async for message in client.messages:
-            answer = self._obey(json.loads(bytes(message.payload)))  # type: ignore[arg-type]  # bytes, as sent
-            if answer is not None:
-                await client.publish(RESULTS, answer, qos=1)
+    async def hear(self, payload: bytes, client: aiomqtt.Client) -> None:
+        answer = self._obey(json.loads(payload))
+        if answer is not None:
+            await client.publish(RESULTS, answer, qos=1)
 
     def _obey(self, command: Mapping[str, Any]) -> bytes | None:
         name = command["command_id"]
