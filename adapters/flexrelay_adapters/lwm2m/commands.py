@@ -5,14 +5,15 @@ once, so a command that a restart has interrupted is simply written again.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from flexrelay_adapters.lwm2m.coap.codes import SENML_CBOR, TLV
+from flexrelay_adapters.lwm2m.coap.codes import METHOD_NOT_ALLOWED, SENML_CBOR, TLV
 from flexrelay_adapters.lwm2m.coap.layer import NoAnswer
 from flexrelay_adapters.lwm2m.config import CommandConfig
-from flexrelay_adapters.lwm2m.formats import FormatError, Value
+from flexrelay_adapters.lwm2m.formats import FormatError, Value, path_text
 from flexrelay_adapters.lwm2m.formats.tlv import integer
 from flexrelay_adapters.lwm2m.operations import Operations, Refused
 from flexrelay_adapters.lwm2m.registration import Registration, Registrations
@@ -30,7 +31,8 @@ class Unfit(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """Values below an object instance, and what they amount to (`values` of the command's last update)."""
+    """Values below an object instance, and what they amount to (`values` of the command's last update). With the path
+    "/" the values are of several objects, each by its whole path."""
 
     path: str
     values: Mapping[str, Value]
@@ -40,27 +42,25 @@ class Writing:
 def plan(command: Command, config: CommandConfig) -> Writing:
     """What a command writes. Raises Unfit.
 
-    `set_power` takes `power_w` (positive = withdrawal) and optionally `from_ms`, `until_ms`: 3310 load control or 3312
-    power control. `set_low_battery` takes `soc_permille` and `clear_battery_shutdown` nothing: 3411.
+    `set_power` takes `power_w` (positive = withdrawal) and optionally `from_ms`, `until_ms`: 3310 load control, 3312
+    power control, or 3310 with the set point 3308. `set_low_battery` takes `soc_permille` and `clear_battery_shutdown`
+    nothing: 3411.
     """
     parameters = command.parameters
     match command.name:
+        case "set_power" if config.via == "set_point":
+            power_w = _power(parameters, -config.rated_w, config.rated_w, "a set point")
+            event: dict[str, Value] = {
+                f"/3310/{config.instance}/{resource}": value for resource, value in _event(command).items()
+            }
+            return Writing("/", {**event, f"/3308/{config.instance}/5900": float(power_w)}, {"power_w": power_w})
         case "set_power":
             percent = _percent(parameters, config.rated_w)
             effect = {"power_w": percent * config.rated_w // 100}
             if config.via == "power_control":
                 path = f"/3312/{config.instance}"
                 return Writing(path, {"5850": percent > 0, "5851": percent}, effect)
-            from_ms = parameters.get("from_ms", 0)
-            until_ms = parameters.get("until_ms", command.expires_at)
-            minutes = max(1, (until_ms - from_ms) // 60_000) if from_ms else 1
-            values: dict[str, Value] = {
-                "5823": command.command_id,
-                "5824": from_ms // 1000,
-                "5825": minutes,
-                "5827": percent,
-            }
-            return Writing(f"/3310/{config.instance}", values, effect)
+            return Writing(f"/3310/{config.instance}", {**_event(command), "5827": percent}, effect)
         case "set_low_battery":
             permille = parameters.get("soc_permille", -1)
             if not 0 <= permille <= 1000:
@@ -71,12 +71,25 @@ def plan(command: Command, config: CommandConfig) -> Writing:
     raise Unfit(f"no object of LwM2M does {command.name[:60]!r}")
 
 
-def _percent(parameters: Mapping[str, int], rated_w: int) -> int:
+def _event(command: Command) -> dict[str, Value]:
+    """Event identifier, start and duration of a load control event."""
+    from_ms = command.parameters.get("from_ms", 0)
+    until_ms = command.parameters.get("until_ms", command.expires_at)
+    minutes = max(1, (until_ms - from_ms) // 60_000) if from_ms else 1
+    return {"5823": command.command_id, "5824": from_ms // 1000, "5825": minutes}
+
+
+def _power(parameters: Mapping[str, int], least_w: int, most_w: int, what: str) -> int:
     power_w = parameters.get("power_w")
     if power_w is None:
         raise Unfit("power_w is missing")
-    if not 0 <= power_w <= rated_w:
-        raise Unfit(f"{power_w} W: load control can say 0 to {rated_w} W (rated_w) of withdrawal")
+    if not least_w <= power_w <= most_w:
+        raise Unfit(f"{power_w} W: {what} can say {least_w} to {most_w} W (rated_w) of withdrawal")
+    return power_w
+
+
+def _percent(parameters: Mapping[str, int], rated_w: int) -> int:
+    power_w = _power(parameters, 0, rated_w, "load control")
     return (power_w * 100 + rated_w // 2) // rated_w
 
 
@@ -95,18 +108,28 @@ class Commander:
         self._registrations = registrations
         self._clock = clock
         self._running: set[str] = set()
+        self._turns: dict[str, asyncio.Lock] = {}
+        """By credential, while commands are under way: a device has one instance of each object, so that a command's
+        writing and reading back must not meet another's."""
+        self._users: Counter[str] = Counter()
 
     async def execute(self, command: Command, on_update: OnUpdate) -> None:
         """Tell every state until it is acked, failed or expired. Raises ValueError when it is under way already."""
         if command.command_id in self._running:
             raise ValueError(f"command {command.command_id} is under way")
         self._running.add(command.command_id)
+        credential = command.credential
+        turn = self._turns.setdefault(credential, asyncio.Lock())
+        self._users[credential] += 1
         try:
-            await self._execute(command, on_update)
+            await self._execute(command, on_update, turn)
         finally:
             self._running.discard(command.command_id)
+            self._users[credential] -= 1
+            if not self._users[credential]:
+                del self._users[credential], self._turns[credential]
 
-    async def _execute(self, command: Command, on_update: OnUpdate) -> None:
+    async def _execute(self, command: Command, on_update: OnUpdate, turn: asyncio.Lock) -> None:
         async def tell(state: CommandState, detail: str = "", values: Mapping[str, int] | None = None) -> None:
             at = int(self._clock() * 1000)
             await on_update(CommandUpdate(command.command_id, state, at, detail, values or {}))
@@ -130,7 +153,8 @@ class Commander:
                 async with asyncio.timeout(left_s):
                     registration = await self._reachable(command.credential)
                     try:
-                        detail = await self._write(registration, writing, on_sent)
+                        async with turn:
+                            detail = await self._write(registration, writing, on_sent)
                     except NoAnswer:
                         registration.awake_until = 0.0
                         await asyncio.sleep(0 if registration.queue else AGAIN_S)
@@ -158,9 +182,14 @@ class Commander:
         if peer is None:
             raise NoAnswer("the device is gone")
         content_format = TLV if registration.version == "1.0" else SENML_CBOR
+        several = writing.path == "/"
+        if several and content_format == TLV:
+            raise Refused(METHOD_NOT_ALLOWED, "a device of LwM2M 1.0 has no Write-Composite")
         gone_out = asyncio.Event()
         asking = asyncio.create_task(
-            self._operations.write(peer, writing.path, writing.values, content_format, sent=gone_out.set),
+            self._operations.write_composite(peer, writing.values, content_format, sent=gone_out.set)
+            if several
+            else self._operations.write(peer, writing.path, writing.values, content_format, sent=gone_out.set),
             name=f"write {writing.path} of {registration.credential}",
         )
         waiting = asyncio.create_task(gone_out.wait())
@@ -175,13 +204,21 @@ class Commander:
             await asyncio.gather(asking, waiting, return_exceptions=True)
         if self._config.confirm:
             try:
-                records = await self._operations.read(peer, writing.path, content_format)
+                if several:
+                    records = await self._operations.read_composite(peer, list(writing.values), content_format)
+                else:
+                    records = await self._operations.read(peer, writing.path, content_format)
             except Refused as error:
                 return f"accepted; it cannot be read back: {error}"[:200]
-            has = {str(record.path[2]): record.value for record in records if len(record.path) == 3}
+            has = {
+                path_text(record.path) if several else str(record.path[2]): record.value
+                for record in records
+                if len(record.path) == 3
+            }
             for name, value in writing.values.items():
                 if not _same(value, has.get(name)):
-                    raise Refused(0x45, f"{writing.path}/{name} reads back as {has.get(name)!r}, not {value!r}"[:200])
+                    place = name if several else f"{writing.path}/{name}"
+                    raise Refused(0x45, f"{place} reads back as {has.get(name)!r}, not {value!r}"[:200])
         return ""
 
 

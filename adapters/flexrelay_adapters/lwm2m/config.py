@@ -89,11 +89,13 @@ class CommandConfig(Section):
 
     `load_control` writes object 3310: event (the command's id), start, duration, and the power as a percentage of
     `rated_w`. `power_control` writes object 3312: on or off and the dimmer in percent, at the moment of the command.
+    `set_point` writes event, start and duration of object 3310 and the power in W as the set point of object 3308
+    (positive = withdrawal, negative = feed-in), all in one Write-Composite: for devices that do both directions.
     """
 
-    via: Literal["load_control", "power_control"] = "load_control"
+    via: Literal["load_control", "power_control", "set_point"] = "load_control"
     rated_w: Annotated[int, Field(ge=1, le=10**9)]
-    """The power that 100 % stands for."""
+    """The power that 100 % stands for; of a set point the greatest in either direction."""
     instance: Annotated[int, Field(ge=0, le=65_534)] = 0
     confirm: bool = True
     """Read back what was written before the command counts as done."""

@@ -123,12 +123,17 @@ class Operations:
         await self._ask(peer, codes.FETCH, options, body, token=token)
 
     async def write_composite(
-        self, peer: Peer, values: Mapping[str, Value], content_format: int = codes.SENML_CBOR
+        self,
+        peer: Peer,
+        values: Mapping[str, Value],
+        content_format: int = codes.SENML_CBOR,
+        *,
+        sent: Callable[[], None] | None = None,
     ) -> None:
         """Values by their whole path, in several objects at once."""
         records = [Record(parse_path(path), value) for path, value in values.items()]
         body = formats.encode(content_format, records, ())
-        await self._ask(peer, codes.IPATCH, [uint(CONTENT_FORMAT, content_format)], body)
+        await self._ask(peer, codes.IPATCH, [uint(CONTENT_FORMAT, content_format)], body, sent=sent)
 
     def _records(self, answer: Message, path: str) -> list[Record]:
         content_format = answer.uint(CONTENT_FORMAT)

@@ -1,6 +1,7 @@
 """Simulated devices on LwM2M: each a client with its own socket, sending timestamped readings and obeying object 3310.
 
-What they measure goes out as objects 3421 (meter), 3411 (battery); a load control event becomes the device's command.
+What they measure goes out as objects 3421 (meter), 3411 (battery); a load control event becomes the device's command,
+with the set point of object 3308 where one is written with it.
 """
 
 import asyncio
@@ -40,6 +41,7 @@ _EVENT: Final[ResourcePath] = (3310, 0, 5823)
 _START: Final[ResourcePath] = (3310, 0, 5824)
 _MINUTES: Final[ResourcePath] = (3310, 0, 5825)
 _PERCENT: Final[ResourcePath] = (3310, 0, 5827)
+_SET_POINT: Final[ResourcePath] = (3308, 0, 5900)
 
 
 def psk_of(seed: str, name: str) -> bytes:
@@ -140,7 +142,7 @@ class Lwm2mSimulator:
     def _client(self, number: int, device: DeviceSimulator) -> DeviceClient:
         config = self._config
         values: dict[ResourcePath, Value] = {(1, 0, 0): 1, (3, 0, 0): "flexrelay", (3, 0, 1): device.kind}
-        values |= {_EVENT: "", _START: 0, _MINUTES: 0, _PERCENT: 0}
+        values |= {_EVENT: "", _START: 0, _MINUTES: 0, _PERCENT: 0, _SET_POINT: 0.0}
         values |= {record.path: record.value for record in _records(device.model.registers(), None)}
 
         def on_write(written: Mapping[ResourcePath, Value]) -> int:
@@ -159,13 +161,17 @@ class Lwm2mSimulator:
         return str(ipaddress.ip_network(self._config.network)[number + 1])
 
     def _obey(self, device: DeviceSimulator, written: Mapping[ResourcePath, Value]) -> int:
-        """A write of object 3310; 0 when the device does not answer."""
+        """A write of object 3310, with 3308 or alone; 0 when the device does not answer."""
         event, start, minutes, percent = (written.get(path) for path in (_EVENT, _START, _MINUTES, _PERCENT))
         if not (isinstance(event, str) and isinstance(start, int) and isinstance(minutes, int)):
             return codes.BAD_REQUEST
-        if not isinstance(percent, int) or not 0 <= percent <= 100:
+        set_point = written.get(_SET_POINT)
+        if isinstance(set_point, float | int) and abs(set_point) <= 1e9 and SET_POWER in device.model.commands:
+            power_w = round(set_point)
+        elif isinstance(percent, int) and 0 <= percent <= 100:
+            power_w = percent * self._config.rated_w // 100
+        else:
             return codes.BAD_REQUEST
-        power_w = percent * self._config.rated_w // 100
         parameters = {"from_ms": start * 1000, "until_ms": (start + minutes * 60) * 1000}
         if SET_POWER in device.model.commands:
             answer = device.obey(event, SET_POWER, {"power_w": power_w, **parameters})

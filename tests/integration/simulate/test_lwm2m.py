@@ -10,7 +10,7 @@ import pytest
 
 from flexrelay_adapters.lwm2m import Lwm2mAdapter, make_adapter
 from flexrelay_adapters.lwm2m.simulator import Lwm2mSimulator, make_simulator, psk_of
-from flexrelay_sdk import Command, CommandState
+from flexrelay_sdk import Command, CommandState, CommandUpdate
 from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.simulation import Plan, Profile, make_devices
 from flexrelay_sdk.testkit import Life, RecordingSink, running, until
@@ -83,3 +83,40 @@ async def test_readings_and_commands(tmp_path: Path, psk: bool) -> None:
             living.cancel()
             await asyncio.gather(living, return_exceptions=True)
     assert sink.dead == [] and sink.faults == []
+
+
+@pytest.mark.parametrize("via", ["load_control", "set_point"])
+async def test_many_commands_to_one_device_at_once(tmp_path: Path, via: str) -> None:
+    """A device has one instance of each object: each command reads back what it wrote, not what the next one did. A
+    set point says every watt, in both directions."""
+    commands = {"rated_w": 3_000, "via": via}
+    adapter = make_adapter(
+        "field", {"coap": {"port": 0}, "observe": (), "commands": commands}, tmp_path, NoNativeCodec()
+    )
+    sink = RecordingSink()
+    wanted = {f"c-{n}": 30 * (n + 1) if via == "load_control" else (n - 16) * 117 for n in range(30)}
+    told: dict[str, list[CommandUpdate]] = {name: [] for name in wanted}
+
+    async def give(name: str, number: int, power_w: int) -> None:
+        async def heard(update: CommandUpdate) -> None:
+            told[name].append(update)
+
+        from_ms = T0 + 86_400_000 + number * 900_000
+        parameters = {"power_w": power_w, "from_ms": from_ms, "until_ms": from_ms + 900_000}
+        expires_at = time.time_ns() // 1_000_000 + 120_000
+        await adapter.execute(Command(name, "did:x", battery, "set_power", parameters, expires_at, "order"), heard)
+
+    async with running(adapter, sink):
+        devices = simulator(adapter, tmp_path, psk=False)
+        battery = devices.credential(2)
+        living = asyncio.create_task(devices.run())
+        try:
+            async with asyncio.timeout(120):
+                await asyncio.gather(*(give(name, n, power_w) for n, (name, power_w) in enumerate(wanted.items())))
+        finally:
+            living.cancel()
+            await asyncio.gather(living, return_exceptions=True)
+    assert {name: updates[-1].state for name, updates in told.items()} == dict.fromkeys(wanted, CommandState.ACKED)
+    assert {name: updates[-1].values["power_w"] for name, updates in told.items()} == wanted
+    taken = [order.parameters["power_w"] for order in devices._devices[2].model._orders]
+    assert sorted(taken) == sorted(wanted.values())

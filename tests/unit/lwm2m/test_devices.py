@@ -163,6 +163,16 @@ def test_what_commands_write() -> None:
     assert (dimmed.path, dimmed.values) == ("/3312/2", {"5850": False, "5851": 0})
     assert plan(command("set_low_battery", soc_permille=150), config).values == {"5": 15}
     assert plan(command("clear_battery_shutdown"), config).values == {"7": False}
+    both_ways = CommandConfig(rated_w=10_000, via="set_point", instance=1)
+    set_point = plan(
+        command("set_power", power_w=-4_321, from_ms=1_700_000_000_000, until_ms=1_700_000_900_000), both_ways
+    )
+    assert (set_point.path, dict(set_point.effect)) == ("/", {"power_w": -4_321})
+    event = {"/3310/1/5823": "cmd-1", "/3310/1/5824": 1_700_000_000, "/3310/1/5825": 15}
+    assert set_point.values == {**event, "/3308/1/5900": -4_321.0}
+    for power_w in (-10_001, 10_001):
+        with pytest.raises(Unfit, match="a set point can say -10000 to 10000 W"):
+            plan(command("set_power", power_w=power_w), both_ways)
     for bad in (
         command("set_power"),
         command("set_power", power_w=-1),
