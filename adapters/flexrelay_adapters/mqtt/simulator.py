@@ -4,7 +4,6 @@ They share nothing with the adapter but the topics, so that adapter and devices 
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -16,6 +15,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from pydantic import Field, SecretStr, model_validator
 
+from flexrelay_adapters._simulated import JsonDevice
 from flexrelay_adapters.mqtt.topics import TopicPattern
 from flexrelay_sdk.config import AdapterConfig
 from flexrelay_sdk.simulation import DeviceSimulator, Plan, SimulatedIdentity, SimulatorStats
@@ -61,14 +61,14 @@ def make_simulator(
     """See `flexrelay_sdk.simulation.SimulatorFactory`."""
     config = MqttSimulatorConfig.from_section("mqtt", section)
     if config.identities is None:
-        return MqttSimulator(config, [_Device(device, device.name, None) for device in devices], plan)
+        return MqttSimulator(config, [JsonDevice(device, device.name, None) for device in devices], plan)
     made = []
     for device in devices:
         try:
             identity = SimulatedIdentity.read(folder / config.identities, device.name)
         except (OSError, ValueError) as error:
             raise ValueError(f"identities: {error}") from None
-        made.append(_Device(device, identity.scid, identity))
+        made.append(JsonDevice(device, identity.scid, identity))
     return MqttSimulator(config, made, plan)
 
 
@@ -83,44 +83,6 @@ class Speaking(Protocol):
     def payload(self, now_ms: int) -> bytes: ...
 
     def answer(self, payload: bytes, wall_ms: int) -> bytes | None: ...
-
-
-class _Device:
-    """A device of flexrelay's own words."""
-
-    def __init__(self, simulator: DeviceSimulator, credential: str, identity: SimulatedIdentity | None) -> None:
-        self.simulator = simulator
-        self.credential = credential
-        self._identity = identity
-        self.unsent: bytes | None = None
-        """A reading whose acknowledgement did not come: it goes out again before the next is measured."""
-
-    def payload(self, now_ms: int) -> bytes:
-        sample = self.simulator.sample(now_ms)
-        if self._identity is not None:
-            return self._identity.signed(sample)
-        document = {"observed_at": sample.observed_at, "seq": sample.seq, **sample.registers}
-        return json.dumps(document, separators=(",", ":")).encode()
-
-    def answer(self, payload: bytes, wall_ms: int) -> bytes | None:
-        try:
-            command = json.loads(payload)
-            command_id, name, parameters = str(command["command_id"]), str(command["name"]), dict(command["parameters"])
-            expired = wall_ms >= int(command["expires_at"])
-        except (ValueError, TypeError, KeyError):
-            log.warning("%s: what came is no command", self.simulator.name)
-            return None
-        given = self.simulator.obey(command_id, name, parameters, expired=expired)
-        if given is None:
-            return None
-        document = {
-            "v": 1,
-            "command_id": command_id,
-            "state": given.state,
-            "values": given.values,
-            "detail": given.detail,
-        }
-        return json.dumps(document).encode()
 
 
 class MqttSimulator:

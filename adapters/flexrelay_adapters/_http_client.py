@@ -1,0 +1,111 @@
+"""A small HTTP client for simulated devices: one kept connection, one request under way.
+
+It shares nothing with the adapters' servers but the protocol library (h11, which uvicorn needs anyway: extra `server`).
+"""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import h11
+
+MAX_BODY: Final = 2**22
+_READ: Final = 2**16
+
+
+class Reply(NamedTuple):
+    """`headers` by their names in small letters."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class HttpClient:
+    """`host:port`, with TLS where `ca` names the certificates (PEM) of those that it trusts. `token` goes along as
+    `Authorization: Bearer`. Raises OSError or ssl.SSLError when `ca` cannot be read."""
+
+    def __init__(self, host: str, port: int, token: str, ca: Path | None = None) -> None:
+        self._host = host
+        self._port = port
+        name = f"[{host}]" if ":" in host else host
+        self._headers = {"host": f"{name}:{port}", "authorization": f"Bearer {token}"}
+        self._tls = ssl.create_default_context(cafile=ca) if ca is not None else None
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._state = h11.Connection(h11.CLIENT)
+        self.connections = 0
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 30.0,
+    ) -> Reply:
+        """Raises ConnectionError when there is no answer: whether the server has acted is not known then."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._exchange(method, target, body, headers or {})
+        except TimeoutError:
+            self.close()
+            raise ConnectionError(f"{self._host}:{self._port} does not answer within {timeout_s:g} s") from None
+        except (OSError, EOFError, h11.ProtocolError) as error:
+            self.close()
+            raise ConnectionError(f"{self._host}:{self._port}: {error or type(error).__name__}") from None
+        except BaseException:
+            self.close()  # an answer may still come: it must not be taken for the next one's
+            raise
+
+    def close(self) -> None:
+        """Hang up; the next request connects anew."""
+        writer, self._reader, self._writer = self._writer, None, None
+        if writer is not None:
+            with suppress(RuntimeError):  # the loop is closed already
+                writer.close()
+
+    async def _exchange(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+        reader, writer = await self._connection()
+        whole = {**self._headers, "content-length": str(len(body)), **headers}
+        out = self._state.send(h11.Request(method=method, target=target, headers=list(whole.items()))) or b""
+        if body:
+            out += self._state.send(h11.Data(data=body)) or b""
+        writer.write(out + (self._state.send(h11.EndOfMessage()) or b""))
+        await writer.drain()
+        reply = await self._reply(reader)
+        if self._state.our_state is h11.DONE and self._state.their_state is h11.DONE:
+            self._state.start_next_cycle()
+        else:
+            self.close()
+        return reply
+
+    async def _reply(self, reader: asyncio.StreamReader) -> Reply:
+        status, headers, data = 0, {}, bytearray()
+        while True:
+            event = self._state.next_event()
+            if event is h11.NEED_DATA:
+                self._state.receive_data(await reader.read(_READ))
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+                headers = {name.decode(): value.decode("latin-1") for name, value in event.headers}
+            elif isinstance(event, h11.Data):
+                data += event.data
+                if len(data) > MAX_BODY:
+                    raise EOFError(f"an answer of more than {MAX_BODY} bytes")
+            elif isinstance(event, h11.EndOfMessage):
+                return Reply(status, headers, bytes(data))
+            elif isinstance(event, h11.ConnectionClosed) or event is h11.PAUSED:
+                raise EOFError("hung up")
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self._reader is not None and self._writer is not None and not self._reader.at_eof():
+            return self._reader, self._writer
+        self.close()
+        self._reader, self._writer = await asyncio.open_connection(self._host, self._port, ssl=self._tls)
+        self._state = h11.Connection(h11.CLIENT)
+        self.connections += 1
+        return self._reader, self._writer

@@ -1,0 +1,174 @@
+"""Simulated devices on HTTP: each pushes its readings in batches with its token, and fetches its commands.
+
+A batch that was not answered goes out again with the same Idempotency-Key, before anything else is measured.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+from pydantic import Field, SecretStr
+
+from flexrelay_adapters._http_client import HttpClient, Reply
+from flexrelay_adapters._simulated import JsonDevice
+from flexrelay_sdk.config import AdapterConfig, below
+from flexrelay_sdk.simulation import DeviceSimulator, Plan, SimulatedIdentity, SimulatorStats
+
+log = logging.getLogger(__name__)
+
+_LATER: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
+_WAIT_S: Final = 20
+
+
+class HttpSimulatorConfig(AdapterConfig):
+    """Where the devices push to. `{device}` in `token` is the device's name (with `identities`: the last part of its
+    DID), so each has a token of its own."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8443
+    ca: Path | None = None
+    """Certificates (PEM) that the devices trust; without it there is no TLS."""
+    token: SecretStr
+    path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$")] = "/readings"
+    commands: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$")] | None = "/commands"
+    batch: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Readings in a request."""
+    identities: Path | None = None
+    """Folder with <name>.pem and <name>.json as `flexrelay device add` makes them: readings are signed. Without it
+    they are plain JSON: `observed_at` (UTC ms), `seq` and the registers by name."""
+    backoff_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+
+
+def make_simulator(
+    section: Mapping[str, Any], folder: Path, devices: Sequence[DeviceSimulator], plan: Plan, seed: str
+) -> "HttpSimulator":
+    """See `flexrelay_sdk.simulation.SimulatorFactory`. `seed` is not used: tokens are the gateway's to give."""
+    config = HttpSimulatorConfig.from_section("http", section)
+    ca = below(folder, config.ca)
+    if ca is not None and not ca.is_file():
+        raise ValueError(f"ca: there is no file {ca}")
+    made = []
+    for device in devices:
+        identity = None
+        if config.identities is not None:
+            try:
+                identity = SimulatedIdentity.read(folder / config.identities, device.name)
+            except (OSError, ValueError) as error:
+                raise ValueError(f"identities: {error}") from None
+        made.append(JsonDevice(device, device.name if identity is None else identity.scid, identity))
+    return HttpSimulator(config.model_copy(update={"ca": ca}), made, plan)
+
+
+class HttpSimulator:
+    """`ProtocolSimulator`: two connections a device, one for readings and one for commands."""
+
+    def __init__(self, config: HttpSimulatorConfig, devices: Sequence[JsonDevice], plan: Plan) -> None:
+        self.stats = SimulatorStats()
+        self._config = config
+        self._devices = tuple(devices)
+        self._plan = plan
+
+    async def run(self) -> None:
+        """Until cancelled. Raises ConnectionError when the gateway turns a device away."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, device in enumerate(self._devices):
+                    group.create_task(self._measure(number, device), name=f"device {device.simulator.name}")
+                    if self._config.commands is not None:
+                        group.create_task(
+                            self._obey(device, self._config.commands), name=f"commands of {device.simulator.name}"
+                        )
+        except* ConnectionError as errors:
+            raise ConnectionError(str(errors.exceptions[0])) from None
+
+    async def _measure(self, number: int, device: JsonDevice) -> None:
+        client = self._client(device)
+        waiting: list[bytes] = []
+        try:
+            async with aclosing(self._plan.due(number, len(self._devices))) as instants:
+                async for instant in instants:
+                    waiting.append(device.payload(instant))
+                    if len(waiting) >= self._config.batch:
+                        await self._push(client, device, waiting)
+                        waiting = []
+        finally:
+            client.close()
+
+    async def _push(self, client: HttpClient, device: JsonDevice, readings: Sequence[bytes]) -> None:
+        body = b"[" + b",".join(readings) + b"]"
+        headers = {"content-type": "application/json", "idempotency-key": hashlib.sha256(body).hexdigest()}
+        self.stats.sent += len(readings)
+        reply = await self._until_answered(client, device, "POST", f"{self._config.path}/batch", body, headers)
+        outcomes = _outcomes(reply.body)
+        for outcome in outcomes:
+            if outcome.get("outcome") not in ("stored", "duplicate"):
+                log.warning("%s: a reading was refused: %s", device.simulator.name, outcome.get("reason"))
+        self.stats.confirmed += len(outcomes)
+
+    async def _obey(self, device: JsonDevice, path: str) -> None:
+        client = self._client(device)
+        try:
+            while True:
+                reply = await self._until_answered(client, device, "GET", f"{path}?wait_s={_WAIT_S}")
+                for command in _commands(reply.body):
+                    answer = device.answer(json.dumps(command).encode(), self._plan.wall())
+                    if answer is not None:
+                        # 404: it has ended meanwhile, and nobody waits for the answer any more
+                        await self._until_answered(client, device, "POST", f"{path}/results", answer, known=(404,))
+                        self.stats.commands += 1
+        finally:
+            client.close()
+
+    async def _until_answered(
+        self,
+        client: HttpClient,
+        device: JsonDevice,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        known: Sequence[int] = (),
+    ) -> Reply:
+        """The same request until its answer is none of "later". Raises ConnectionError for one that stays a no."""
+        while True:
+            try:
+                reply = await client.request(method, target, body, headers, timeout_s=_WAIT_S + 10)
+            except ConnectionError as error:
+                log.info("%s: %s; again soon", device.simulator.name, error)
+                self.stats.reconnects += 1
+            else:
+                if reply.status < 300 or reply.status in known:
+                    return reply
+                if reply.status not in _LATER:
+                    where = f"{self._config.host}:{self._config.port}"
+                    said = reply.body[:200].decode(errors="replace")
+                    raise ConnectionError(
+                        f"{where} turns {device.credential} away: {method} {target} is answered {reply.status} {said}; "
+                        "check token, path and commands"
+                    )
+            await asyncio.sleep(self._config.backoff_s)
+
+    def _client(self, device: JsonDevice) -> HttpClient:
+        config = self._config
+        token = config.token.get_secret_value().replace("{device}", device.credential)
+        return HttpClient(config.host, config.port, token, config.ca)
+
+
+def _outcomes(body: bytes) -> list[dict[str, Any]]:
+    try:
+        found = json.loads(body)["outcomes"]
+        return [dict(each) for each in found]
+    except (ValueError, TypeError, KeyError):
+        return []
+
+
+def _commands(body: bytes) -> list[Any]:
+    try:
+        return list(json.loads(body)["commands"])
+    except (ValueError, TypeError, KeyError):
+        return []
