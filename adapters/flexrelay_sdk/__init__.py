@@ -8,6 +8,7 @@ to registers), `flexrelay_sdk.simulation` (devices that measure and obey, for ev
 from flexrelay_sdk.abilities import Ability, abilities
 from flexrelay_sdk.command import Command, CommandState, CommandUpdate
 from flexrelay_sdk.config import AdapterConfig, Section
+from flexrelay_sdk.facts import DeviceFacts, FactTeller
 from flexrelay_sdk.frame import Codec, Decoded, DecodeError, DeviceProof, Frame, Outcome, Receipt, Sink, SinkUnavailable
 from flexrelay_sdk.port import (
     Adapter,
@@ -33,8 +34,10 @@ __all__ = [
     "CommandUpdate",
     "DecodeError",
     "Decoded",
+    "DeviceFacts",
     "DeviceProof",
     "Discoverer",
+    "FactTeller",
     "Frame",
     "Outcome",
     "Receipt",

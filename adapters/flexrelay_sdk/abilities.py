@@ -8,13 +8,14 @@ from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 
 class Ability(Enum):
-    """An ability is a Protocol of `flexrelay_sdk.port`; READINGS is `Adapter` itself."""
+    """An ability is a Protocol of `flexrelay_sdk.port` or `flexrelay_sdk.facts`; READINGS is `Adapter` itself."""
 
     READINGS = "readings"
     COMMANDS = "commands"
     DISCOVERY = "discovery"
     BACKFILL = "backfill"
     TIME_SYNC = "time_sync"
+    FACTS = "facts"
 
 
 _METHODS: Final[dict[Ability, tuple[str, ...]]] = {
@@ -23,6 +24,7 @@ _METHODS: Final[dict[Ability, tuple[str, ...]]] = {
     Ability.DISCOVERY: ("discover",),
     Ability.BACKFILL: ("backfill",),
     Ability.TIME_SYNC: ("sync_time",),
+    Ability.FACTS: ("facts",),
 }
 
 

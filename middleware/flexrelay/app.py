@@ -21,7 +21,17 @@ from pydantic import SecretStr
 from flexrelay.adapters import command_target, load_adapter
 from flexrelay.config import BatteryConfig, Config, ConfigError, GatewayConfig, IngestConfig
 from flexrelay.custody import Audit, Custody
-from flexrelay.devices import DISCOVERED, ENROLMENTS, Discovered, Enrolments, keep_discovering
+from flexrelay.devices import (
+    DISCOVERED,
+    ENROLMENTS,
+    FACTS,
+    Discovered,
+    Enrolments,
+    Facts,
+    keep_discovering,
+    keep_learning,
+    learn,
+)
 from flexrelay.dispatch import DISPATCH, Delivery, Dispatcher, DispatchOrder, NoCapacity, Planned, ProportionalPlan
 from flexrelay.founding import GATEWAY, MarketClock, wallet_of
 from flexrelay.http import Check, Gauge, OperatorServer
@@ -83,6 +93,7 @@ class Gateway:
     registry: Registry
     devices: Enrolments
     discovered: Discovered
+    facts: Facts
     ingest: Ingest
     twin: Twin
     windows: Windows
@@ -175,11 +186,12 @@ async def open_gateway(
         bounds = LetterBounds(total=limits.dead_letters, total_bytes=limits.dead_letter_bytes)
         journal = await stack.enter_async_context(SqliteJournal(home / "journal.db", bounds))
         store = await stack.enter_async_context(
-            Store(home / "store.db", (OUTBOX, PROJECTIONS, ENROLMENTS, TWIN, WINDOWS, DISPATCH, DISCOVERED))
+            Store(home / "store.db", (OUTBOX, PROJECTIONS, ENROLMENTS, TWIN, WINDOWS, DISPATCH, DISCOVERED, FACTS))
         )
         registry = Registry(network, org)
         devices = await Enrolments.open(store, org, registry)
         discovered = Discovered(store, org, registry)
+        facts = Facts(store, org, registry)
         twin = await Twin.open(store, devices.describe)
         history = stack.enter_context(TwinHistory(twin, home / "store.db"))
         checks = RegisterChecks(history, journal.traces)
@@ -198,9 +210,7 @@ async def open_gateway(
         outbox = Outbox(store, org)
         days = _Days(connection)
         vault = stack.enter_context(Vault(home / "vault.db"))
-        windows = await Windows.open(
-            store, vault, days.calendar, signer, network, registry.counts, config.windows.grace_s * 1000
-        )
+        windows = await Windows.open(store, vault, days.calendar, registry.counts, config.windows.grace_s * 1000)
         every_ms = config.windows.anchor_every_s * 1000
         anchoring = Anchoring(windows, outbox, signer, network, market_now, wall_ms, every_ms)
         relay = Relay(connection, outbox, sign=sign)
@@ -229,9 +239,9 @@ async def open_gateway(
         )  # fmt: skip
         audit = Audit(org, journal, store, vault, twin, connection)
         gateway = Gateway(
-            org, network, clock, wallet, signer, connection, journal, store, registry, devices, discovered, ingest,
-            twin, windows, prover, anchoring, days.calendar, outbox, relay, projections, revocation, views, dispatcher,
-            delivery, custody, audit, adapters,
+            org, network, clock, wallet, signer, connection, journal, store, registry, devices, discovered, facts,
+            ingest, twin, windows, prover, anchoring, days.calendar, outbox, relay, projections, revocation, views,
+            dispatcher, delivery, custody, audit, adapters,
         )  # fmt: skip
         if level < Level.SERVING:
             await _caught_up(projections, ledger)
@@ -245,12 +255,14 @@ async def open_gateway(
         )
         stack.push_async_callback(ingest.close)
         await days.known(CALENDAR_S)  # what has waited in the broker is late by the calendar
+        stack.push_async_callback(learn, facts, adapters, wall_ms)  # what was told last, once they have stopped
         await stack.enter_async_context(_running([adapter.run(ingest) for adapter in adapters.values()]))
         await stack.enter_async_context(dispatcher)
         upkeep = _upkeep(journal, outbox, twin, market_now, limits.retention_days * DAY_MS)
         discovering = keep_discovering(discovered, adapters, wall_ms)
+        learning = keep_learning(facts, adapters, wall_ms)
         await stack.enter_async_context(
-            _running([activations.run(), openings.run(), watching.run(), upkeep, discovering])
+            _running([activations.run(), openings.run(), watching.run(), upkeep, discovering, learning])
         )
         yield gateway
 

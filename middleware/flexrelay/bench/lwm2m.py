@@ -151,6 +151,16 @@ def _address(number: int) -> str:
     return f"127.1.{number // 250}.{number % 250 + 1}"
 
 
+def _registry(count: int) -> Registry:
+    """Devices known by their addresses and by their PSK identities."""
+    registry = Registry(NETWORK, "bench")
+    for number, did in enumerate(_dids(count)):
+        registry.apply("identity.registered", {"did": did, "kind": "device", "key": _PUBLIC, "version": 1})
+        credentials = (("lwm2m", f"udp:{_address(number)}"), ("lwm2m", f"meter-{number}"))
+        registry.enrol(Enrolment(did, credentials, unsigned=True))
+    return registry
+
+
 # The gateway
 
 
@@ -158,11 +168,7 @@ async def _serve(what: str, count: int, folder: Path) -> None:
     if what == "bare":
         await _serve_bare()
         return
-    registry = Registry(NETWORK, "bench")
-    for number, did in enumerate(_dids(CLIENTS)):
-        registry.apply("identity.registered", {"did": did, "kind": "device", "key": _PUBLIC, "version": 1})
-        credentials = (("lwm2m", f"udp:{_address(number)}"), ("lwm2m", f"meter-{number}"))
-        registry.enrol(Enrolment(did, credentials, unsigned=True))
+    registry = _registry(CLIENTS)
     section = {"coap": {"port": 0}, "state": folder / "registrations.db", "rate": 100_000.0, "burst": 100_000.0}
     if what == "dtls":
         keys = "".join(f"meter-{number}:{_KEY.hex()}\n" for number in range(CLIENTS))

@@ -42,7 +42,7 @@ BENCHES = {
     "fabric_raft_leader_pause": "fabric.pause",
     "fabric_bft_leader_pause": "fabric.pause",
 }
-LONG = {"memory_growth": "growth", "fabric_memory": "fabric.memory"}
+LONG = {"memory_growth": "growth", "lwm2m_memory": "lwm2m_memory", "fabric_memory": "fabric.memory"}
 """Ten minutes; only when asked for by name."""
 
 

@@ -90,7 +90,7 @@ def list_(folder: Folder, org: Org = "", json_: Json = False) -> None:
 
 @app.command("show")
 def show_(folder: Folder, device: Named, org: Org = "", json_: Json = False) -> None:
-    """Status, protocol, last seen, quality, battery, firmware, pending commands, dead letters, newest entity."""
+    """Status, protocol, last seen, quality, battery, maker, firmware, pending commands, dead letters, newest entity."""
 
     async def work(site: Site) -> dict[str, Any]:
         gateway, record = find_device(site, device, org)

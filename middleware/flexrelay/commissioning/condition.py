@@ -1,4 +1,7 @@
-"""How an enrolled device is doing, as far as its gateway knows: twin, journal, dispatch. What nobody told is None."""
+"""How an enrolled device is doing, as far as its gateway knows: twin, journal, dispatch, and what it tells of itself.
+
+What nobody told is None.
+"""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Final
@@ -36,13 +39,17 @@ class Letter:
 @dataclass(frozen=True, slots=True)
 class Condition:
     """`protocols`: those of its newest reading and of its bindings. `last_seen`: when its newest frame came, wall-clock
-    UTC ms. `quality`: provenance and notices of the newest reading. `battery_permille`: its newest state of charge.
-    `firmware`: no adapter tells it yet. `newest_dead_letters` are the last 20 of `dead_letters`."""
+    UTC ms. `quality`: provenance and notices of the newest reading. `battery_permille`: its newest state of charge,
+    else that of the battery it lives on. `manufacturer`, `model`, `serial`, `firmware`: its own word, through its
+    adapter. `newest_dead_letters` are the last 20 of `dead_letters`."""
 
     protocols: tuple[str, ...] | None
     last_seen: int | None
     quality: tuple[str, ...] | None
     battery_permille: int | None
+    manufacturer: str | None
+    model: str | None
+    serial: str | None
     firmware: str | None
     pending_commands: tuple[PendingCommand, ...]
     dead_letters: int
@@ -61,6 +68,8 @@ async def condition_of(gateway: Gateway, record: DeviceRecord) -> Condition:
     bound = [protocol for protocol, _ in record.credentials]
     spoken = tuple(dict.fromkeys([*([entry.protocol] if entry is not None else []), *bound]))
     letters = await _letters(gateway, record.did)
+    facts = await gateway.facts.of(record.did)
+    charge = None if newest is None else newest.registers.get("soc_permille")
     quality = None
     if newest is not None:
         told = [notice.name or "" for notice in Notice if notice and notice in newest.notice]
@@ -73,8 +82,11 @@ async def condition_of(gateway: Gateway, record: DeviceRecord) -> Condition:
         protocols=spoken or None,
         last_seen=None if entry is None else entry.received_at,
         quality=quality,
-        battery_permille=None if newest is None else newest.registers.get("soc_permille"),
-        firmware=None,
+        battery_permille=facts.battery_permille if charge is None else charge,
+        manufacturer=facts.manufacturer or None,
+        model=facts.model or None,
+        serial=facts.serial or None,
+        firmware=facts.firmware or None,
         pending_commands=tuple(
             PendingCommand(
                 each.command.command_id,

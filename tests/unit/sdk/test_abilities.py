@@ -21,7 +21,7 @@ class Plain:
 
 class All(Plain):
     can_command = True
-    execute = discover = backfill = sync_time = lambda self: None
+    execute = discover = backfill = sync_time = facts = lambda self: None
 
 
 def make_all() -> All:
