@@ -4,16 +4,20 @@ It shares nothing with the adapters' servers but the protocol library (h11, whic
 """
 
 import asyncio
+import logging
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import h11
 
+log = logging.getLogger(__name__)
+
 MAX_BODY: Final = 2**22
 _READ: Final = 2**16
+_LATER: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 
 class Reply(NamedTuple):
@@ -60,6 +64,39 @@ class HttpClient:
         except BaseException:
             self.close()  # an answer may still come: it must not be taken for the next one's
             raise
+
+    async def insist(
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        headers: Mapping[str, str] | None = None,
+        *,
+        backoff_s: float,
+        lost: Callable[[], None],
+        timeout_s: float = 30.0,
+        known: Sequence[int] = (),
+    ) -> Reply:
+        """The same request until its answer is none of "later"; `lost` is called for each try without an answer.
+
+        Raises ConnectionError for an answer that stays a no (but for the `known` ones).
+        """
+        while True:
+            try:
+                reply = await self.request(method, target, body, headers, timeout_s)
+            except ConnectionError as error:
+                log.info("%s; again soon", error)
+                lost()
+            else:
+                if reply.status < 300 or reply.status in known:
+                    return reply
+                if reply.status not in _LATER:
+                    said = reply.body[:200].decode(errors="replace")
+                    raise ConnectionError(
+                        f"{self._host}:{self._port} answers {method} {target} with {reply.status} {said}; "
+                        "check token and paths"
+                    )
+            await asyncio.sleep(backoff_s)
 
     def close(self) -> None:
         """Hang up; the next request connects anew."""

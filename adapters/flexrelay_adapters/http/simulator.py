@@ -14,14 +14,13 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field, SecretStr
 
-from flexrelay_adapters._http_client import HttpClient, Reply
+from flexrelay_adapters._http_client import HttpClient
 from flexrelay_adapters._simulated import JsonDevice
 from flexrelay_sdk.config import AdapterConfig, below
 from flexrelay_sdk.simulation import DeviceSimulator, Plan, SimulatedIdentity, SimulatorStats
 
 log = logging.getLogger(__name__)
 
-_LATER: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
 _WAIT_S: Final = 20
 
 
@@ -103,7 +102,9 @@ class HttpSimulator:
         body = b"[" + b",".join(readings) + b"]"
         headers = {"content-type": "application/json", "idempotency-key": hashlib.sha256(body).hexdigest()}
         self.stats.sent += len(readings)
-        reply = await self._until_answered(client, device, "POST", f"{self._config.path}/batch", body, headers)
+        reply = await client.insist(
+            "POST", f"{self._config.path}/batch", body, headers, backoff_s=self._config.backoff_s, lost=self._lost
+        )
         outcomes = _outcomes(reply.body)
         for outcome in outcomes:
             if outcome.get("outcome") not in ("stored", "duplicate"):
@@ -111,47 +112,25 @@ class HttpSimulator:
         self.stats.confirmed += len(outcomes)
 
     async def _obey(self, device: JsonDevice, path: str) -> None:
-        client = self._client(device)
+        client, backoff_s = self._client(device), self._config.backoff_s
         try:
             while True:
-                reply = await self._until_answered(client, device, "GET", f"{path}?wait_s={_WAIT_S}")
+                reply = await client.insist(
+                    "GET", f"{path}?wait_s={_WAIT_S}", backoff_s=backoff_s, lost=self._lost, timeout_s=_WAIT_S + 10
+                )
                 for command in _commands(reply.body):
                     answer = device.answer(json.dumps(command).encode(), self._plan.wall())
                     if answer is not None:
                         # 404: it has ended meanwhile, and nobody waits for the answer any more
-                        await self._until_answered(client, device, "POST", f"{path}/results", answer, known=(404,))
+                        await client.insist(
+                            "POST", f"{path}/results", answer, backoff_s=backoff_s, lost=self._lost, known=(404,)
+                        )
                         self.stats.commands += 1
         finally:
             client.close()
 
-    async def _until_answered(
-        self,
-        client: HttpClient,
-        device: JsonDevice,
-        method: str,
-        target: str,
-        body: bytes = b"",
-        headers: Mapping[str, str] | None = None,
-        known: Sequence[int] = (),
-    ) -> Reply:
-        """The same request until its answer is none of "later". Raises ConnectionError for one that stays a no."""
-        while True:
-            try:
-                reply = await client.request(method, target, body, headers, timeout_s=_WAIT_S + 10)
-            except ConnectionError as error:
-                log.info("%s: %s; again soon", device.simulator.name, error)
-                self.stats.reconnects += 1
-            else:
-                if reply.status < 300 or reply.status in known:
-                    return reply
-                if reply.status not in _LATER:
-                    where = f"{self._config.host}:{self._config.port}"
-                    said = reply.body[:200].decode(errors="replace")
-                    raise ConnectionError(
-                        f"{where} turns {device.credential} away: {method} {target} is answered {reply.status} {said}; "
-                        "check token, path and commands"
-                    )
-            await asyncio.sleep(self._config.backoff_s)
+    def _lost(self) -> None:
+        self.stats.reconnects += 1
 
     def _client(self, device: JsonDevice) -> HttpClient:
         config = self._config
