@@ -9,6 +9,7 @@ and of every transaction whose events it delivers, certificates against the prof
 
 from flexrelay.ledger.fabric.errors import (
     AccessDenied,
+    Behind,
     EndorsedResult,
     EndorsementMismatch,
     NetworkMismatch,
@@ -24,6 +25,7 @@ from flexrelay.ledger.fabric.profile import ClientTls, IdentityFiles, Organisati
 
 __all__ = [
     "AccessDenied",
+    "Behind",
     "ClientTls",
     "EndorsedResult",
     "EndorsementMismatch",

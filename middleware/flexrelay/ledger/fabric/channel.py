@@ -20,6 +20,7 @@ from flexrelay.ledger.fabric.messages import (
     EndorseResponse,
     Envelope,
     EvaluateResponse,
+    ProposalResponse,
     SubmitResponse,
 )
 from flexrelay.ledger.fabric.profile import ClientTls, Peer
@@ -35,6 +36,7 @@ _OPTIONS: Final = (
     # Peers end the connection of a client that pings more than once a minute.
     ("grpc.keepalive_time_ms", 65_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.max_pings_without_data", 0),  # a stream that only listens sends none, and must be asked after for ever
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -102,6 +104,10 @@ class PeerChannel:
 
     async def endorse(self, request: Any, timeout_s: float) -> Any:
         return EndorseResponse.FromString(await self._call("/gateway.Gateway/Endorse", request, timeout_s))
+
+    async def execute(self, signed: Any, timeout_s: float) -> Any:
+        """By this very peer: its gateway may choose another one of the organisation."""
+        return ProposalResponse.FromString(await self._call("/protos.Endorser/ProcessProposal", signed, timeout_s))
 
     async def submit(self, request: Any, timeout_s: float) -> Any:
         return SubmitResponse.FromString(await self._call("/gateway.Gateway/Submit", request, timeout_s))

@@ -21,6 +21,10 @@ class TookTooLong(LedgerUnavailable):
     and the next one would stand still for as long."""
 
 
+class Behind(LedgerUnavailable):
+    """The peers that could be asked hold fewer blocks than this gateway has seen: what they say may be true no more."""
+
+
 class NetworkMismatch(NeedsAttention):
     """The network is not what the profile says: channel, chaincode or its version. The message names the remedy."""
 

@@ -8,6 +8,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from flexrelay.ledger.fabric.errors import AccessDenied, TookTooLong
+from flexrelay.ledger.fabric.http2 import SILENT
 from flexrelay.ledger.fabric.messages import ErrorDetail, RpcStatus
 from flexrelay.ledger.port import LedgerError, LedgerUnavailable, OutcomeUnknown, Rejected
 from flexrelay_contracts import invocation as contract
@@ -66,6 +67,11 @@ class Failure:
                 details += _details(value)
         return cls(error.code(), error.details() or "", tuple(details), address)
 
+    @classmethod
+    def in_words(cls, status: int, message: str, address: str) -> "Failure":
+        """A peer's own answer with a bad status, as its gateway would tell it."""
+        return cls(Code.ABORTED, f"chaincode response {status}, {message}", (), address)
+
     @property
     def orgs(self) -> frozenset[str]:
         """The organisations whose nodes said something."""
@@ -85,7 +91,8 @@ class Failure:
 
     @property
     def hangs(self) -> bool:
-        return self.peer_failed and self.code is Code.DEADLINE_EXCEEDED
+        silent = self.message.startswith(SILENT)
+        return self.peer_failed and (silent or self.code is Code.DEADLINE_EXCEEDED)
 
     @property
     def mismatch(self) -> bool:
@@ -116,13 +123,22 @@ def _cut(text: str) -> str:
 
 def contract_failures(failure: Failure) -> list[contract.Failure]:
     """What contracts, or their runtimes, said themselves, one for each executor that sent something."""
-    found = []
-    for text in (*(detail.message for detail in failure.details), failure.message):
-        start = text.find(_BY_CHAINCODE)
-        said = contract.decode_failure(text[start + len(_BY_CHAINCODE) :]) if start >= 0 else None
-        if said is not None:
-            found.append(said)
-    return found
+    texts = (*(detail.message for detail in failure.details), failure.message)
+    return [said for said in map(_said, texts) if said is not None]
+
+
+def _said(text: str) -> contract.Failure | None:
+    start = text.find(_BY_CHAINCODE)
+    return contract.decode_failure(text[start + len(_BY_CHAINCODE) :]) if start >= 0 else None
+
+
+def refusals(failure: Failure) -> list[Detail]:
+    """The details of those executors that refused for good."""
+    return [
+        detail
+        for detail in failure.details
+        if (said := _said(detail.message)) is not None and said.code not in _NOT_NOW
+    ]
 
 
 def refusal_code(failure: Failure) -> str:

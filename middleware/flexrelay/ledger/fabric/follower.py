@@ -7,7 +7,7 @@ silent is looked after: the peer is asked for its height, and one that does not 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -99,6 +99,8 @@ class Follower:
         self._past_consensus: dict[int, Consensus] = {}
         self._hash: bytes | None = None
         self._next = 0
+        self._told = 0
+        self._shown: dict[str, int] = {}
         self._kept: deque[Followed] = deque()
         self._kept_items = 0
         self._advanced = asyncio.Event()
@@ -137,6 +139,20 @@ class Follower:
         """The number of blocks that were followed so far, the older ones counted in."""
         return self._next
 
+    @property
+    def seen(self) -> int:
+        """`height`, or more when a later block was seen by itself."""
+        return max(self._next, self._told)
+
+    def saw(self, number: int) -> None:
+        """This block was seen, verified, elsewhere than in the stream."""
+        self._told = max(self._told, number + 1)
+
+    @property
+    def shown(self) -> Mapping[str, int]:
+        """How many blocks the peer of the stream has certainly: what it sent over this very stream."""
+        return self._shown
+
     def heard_within(self, seconds: float) -> bool:
         """Whether the stream gave a sign of life so lately that nothing can have been missed."""
         return asyncio.get_running_loop().time() - self._heard < seconds
@@ -159,7 +175,7 @@ class Follower:
         while True:
             peer = self._pool.order()[0]
             before = self._next
-            self.peer = peer
+            self.peer, self._shown = peer, {}
             self._stream = asyncio.create_task(self._follow(peer), name=f"fabric-stream-{peer.address}")
             try:
                 await self._stream
@@ -202,6 +218,7 @@ class Follower:
                         continue
                     block, coming = coming.result(), None
                     self._take(block)
+                    self._shown = {peer.address: self._next}
                     self._pool.good(peer)
             finally:
                 if coming is not None:

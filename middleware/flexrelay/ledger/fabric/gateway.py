@@ -9,7 +9,8 @@ from typing import Any
 import grpc.aio
 
 from flexrelay.ledger.fabric.channel import PeerChannel
-from flexrelay.ledger.fabric.errors import EndorsedResult, EndorsementMismatch, TookTooLong, Untrusted
+from flexrelay.ledger.fabric.currency import Currency, Sight
+from flexrelay.ledger.fabric.errors import Behind, EndorsedResult, EndorsementMismatch, TookTooLong, Untrusted
 from flexrelay.ledger.fabric.failures import (
     Failure,
     execution_error,
@@ -33,6 +34,7 @@ from flexrelay_contracts.refusal import Refused
 
 _LOG = logging.getLogger(__name__)
 _OF_ONE = "private_not_member"
+_CATCH_UP_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,11 @@ class Gateway:
         self._trust = trust
         self._limits = limits
         self._room = asyncio.Semaphore(limits.in_flight)
+        self._currency = Currency(channel, identity, pool)
+
+    def look_by(self, sight: Sight) -> None:
+        """What has been seen of the chain is known there from now on; until then every peer is good enough."""
+        self._currency.sight = sight
 
     async def evaluate(
         self,
@@ -65,10 +72,13 @@ class Gateway:
         peer: PeerChannel | None = None,
         own_only: bool = False,
         timeout_s: float | None = None,
+        current: bool = False,
     ) -> bytes:
         """The answer of a query: from the asked peer, or from the first of the pool (of the own ones) that can answer.
 
         The executing organisation is always the asked peer's own, so that a dead chaincode is not hidden by another's.
+        `current`: only from a peer that holds every block that was seen when this began; while none does, they are
+        asked again within the time of one answer.
         Raises Refused, Rejected, AccessDenied, TookTooLong, LedgerUnavailable.
         """
         self._identity.renew()
@@ -76,9 +86,31 @@ class Gateway:
         unsigned = propose(self._channel, chaincode, args, self._identity.creator, timestamp_ms)
         signed = await self._signed(unsigned)
         limit = self._limits.evaluate_s if timeout_s is None else timeout_s
+        loop = asyncio.get_running_loop()
+        until, seen = loop.time() + limit, self._currency.sight.seen if current else 0
+        while True:
+            try:
+                return await self._evaluated(unsigned, signed, limit, peer, own_only, seen)
+            except Behind:
+                if loop.time() > until:
+                    raise
+                await asyncio.sleep(_CATCH_UP_S)
+
+    async def _evaluated(
+        self, unsigned: Unsigned, signed: Any, limit: float, peer: PeerChannel | None, own_only: bool, seen: int
+    ) -> bytes:
+        """One try at each candidate. Raises Behind when one of them would answer, but lacks blocks that were seen."""
         error: LedgerError | None = None
         async with self._room:
             for candidate in [peer] if peer else self._pool.order(own_only=own_only):
+                try:
+                    await self._currency.demand(candidate, seen)
+                except Behind as behind:
+                    error = behind
+                    continue
+                except LedgerError as silent:
+                    error = error or silent
+                    continue
                 request = EvaluateRequest(
                     transaction_id=unsigned.tx_id,
                     channel_id=self._channel,
@@ -105,6 +137,26 @@ class Gateway:
                 return result
         raise error or LedgerUnavailable("the profile names no peer that could be asked")
 
+    async def executed(self, peer: PeerChannel, chaincode: str, args: Sequence[bytes], timestamp_ms: int) -> bytes:
+        """The answer of this very peer; `evaluate` may have another one of its organisation execute.
+
+        Raises Refused, Rejected, AccessDenied, TookTooLong, LedgerUnavailable.
+        """
+        unsigned = propose(self._channel, chaincode, args, self._identity.creator, timestamp_ms)
+        try:
+            async with self._room:
+                response = (await peer.execute(await self._signed(unsigned), self._limits.evaluate_s)).response
+        except grpc.aio.AioRpcError as rpc_error:
+            raise _execution_failure(Failure.of(rpc_error, peer.address)) from None
+        if not 200 <= response.status < 400:
+            raise _execution_failure(Failure.in_words(response.status, response.message, peer.address))
+        payload: bytes = response.payload
+        return payload
+
+    async def height(self, peer: PeerChannel) -> int:
+        """How many blocks this very peer has. Raises LedgerError."""
+        return await self._currency.height(peer)
+
     async def endorse(
         self,
         chaincode: str,
@@ -116,7 +168,8 @@ class Gateway:
         """(proposal, payload of the envelope to be signed, what the endorsers signed).
 
         Without `orgs` the peer plans who endorses. Transient values go to peers of the own organisation only.
-        Raises Refused, Rejected, AccessDenied, TookTooLong, LedgerUnavailable, EndorsementMismatch, Untrusted.
+        Raises Refused (by a peer that holds all that was seen of the chain), Rejected, AccessDenied, TookTooLong,
+        LedgerUnavailable, EndorsementMismatch, Untrusted.
         """
         self._identity.renew()
         self._identity.check()
@@ -150,30 +203,37 @@ class Gateway:
             proposed_transaction=signed,
             endorsing_organizations=orgs,
         )
-        try:
-            with self._pool.attending(peer, LedgerUnavailable, unsigned.tx_id):
-                response = await peer.endorse(request, self._limits.endorse_s)
-        except grpc.aio.AioRpcError as rpc_error:
-            failure = Failure.of(rpc_error, peer.address)
-            if failure.mismatch or _refused_elsewhere(failure, peer, orgs):
-                asked = orgs or (self._trust.orgs("peer") if not private else {peer.org, *failure.orgs})
-                results = await self._each(peer, unsigned, signed, sorted(asked))
-                if _disagree(results):
-                    raise EndorsementMismatch(
-                        f"the organisations' peers disagree on this transaction: {_disagreement(results)}",
-                        results,
-                        unsigned.tx_id,
-                        behind=_behind(results),
-                    ) from None
-                if not any(item.refusal for item in results.values()):  # one of them was a block behind
-                    text = "the organisations' peers disagreed, and agree by now"
-                    raise LedgerUnavailable(text, unsigned.tx_id) from None
-            raise_contract_failure(failure, unsigned.tx_id)
-            if failure.peer_failed:
-                self._pool.failed(peer, failure.message, hangs=failure.hangs)
-            raise execution_error(failure, unsigned.tx_id) from None
-        payload: bytes = response.prepared_transaction.payload
-        return payload, check_endorsed(unsigned, payload, self._trust, orgs)
+        current = self._currency.holding()
+        for tried in (False, True):
+            try:
+                with self._pool.attending(peer, LedgerUnavailable, unsigned.tx_id):
+                    response = await peer.endorse(request, self._limits.endorse_s)
+            except grpc.aio.AioRpcError as rpc_error:
+                failure = Failure.of(rpc_error, peer.address)
+                if failure.mismatch or _refused_elsewhere(failure, peer, orgs):
+                    asked = orgs or (self._trust.orgs("peer") if not private else {peer.org, *failure.orgs})
+                    results = await self._each(peer, unsigned, signed, sorted(asked))
+                    if _disagree(results):
+                        raise EndorsementMismatch(
+                            f"the organisations' peers disagree on this transaction: {_disagreement(results)}",
+                            results,
+                            unsigned.tx_id,
+                            behind=_behind(results),
+                        ) from None
+                    if not any(item.refusal for item in results.values()):  # one of them was a block behind
+                        text = "the organisations' peers disagreed, and agree by now"
+                        raise LedgerUnavailable(text, unsigned.tx_id) from None
+                if refusal_code(failure) and not current.believes(failure, peer):
+                    # Only a peer that held all of it before it executed can say no for good: once more, then.
+                    await current.catch_up(failure, peer, last=tried)
+                    continue
+                raise_contract_failure(failure, unsigned.tx_id)
+                if failure.peer_failed:
+                    self._pool.failed(peer, failure.message, hangs=failure.hangs)
+                raise execution_error(failure, unsigned.tx_id) from None
+            payload: bytes = response.prepared_transaction.payload
+            return payload, check_endorsed(unsigned, payload, self._trust, orgs)
+        raise AssertionError("the second try ends")
 
     async def _each(
         self, peer: PeerChannel, unsigned: Unsigned, signed: Any, orgs: Sequence[str]

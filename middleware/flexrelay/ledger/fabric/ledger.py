@@ -106,6 +106,7 @@ class FabricLedger:
             follower = Follower(profile.channel, profile.chaincodes, identity, pool, trust, system, wall_ms, watch)
             witness = Witness(profile.channel, identity, pool, follower, wall_ms, watch.witness_s)
             await startup.consensus(profile, identity, pool, trust, system, follower, height, wall_ms)
+            gateway.look_by(follower)
             running = [
                 asyncio.create_task(follower.run(), name=f"fabric-follower-{profile.org}"),
                 asyncio.create_task(witness.run(), name=f"fabric-witness-{profile.org}"),
@@ -129,7 +130,7 @@ class FabricLedger:
     def at_peer(self) -> PeerView:
         """The peer that would be asked first, by itself: for verifying what it holds."""
         peer = self._pool.order()[0]
-        return PeerView(self.profile, peer, self._identity, self._gateway, self._system, wall_ms)
+        return PeerView(self.profile, peer, self._identity, self._gateway, wall_ms)
 
     @property
     def trust(self) -> Trust:
@@ -155,11 +156,13 @@ class FabricLedger:
         return f"no peer has given {self.org}'s gateway a sign of life for {_SILENT_S:.0f} s{why}"
 
     async def evaluate(self, function: str, args: Mapping[str, Any]) -> Any:
+        """See the port. No peer that is behind what was seen is believed; with none but such, LedgerUnavailable."""
         try:
             query = query_args(function, args)
         except CanonicalError as error:
             raise Rejected(f"the arguments of {function} are no JSON of integers and texts: {error}") from None
-        return _json(await self._gateway.evaluate(self.profile.chaincode, query, self._clock()), function)
+        data = await self._gateway.evaluate(self.profile.chaincode, query, self._clock(), current=True)
+        return _json(data, function)
 
     async def prepare(self, call: Call) -> Prepared:
         """See the port. Also raises EndorsementMismatch with each organisation's result, and Untrusted."""
@@ -215,6 +218,7 @@ class FabricLedger:
         committed: Committed | None = found.get(tx_id)
         if committed is None:
             raise Untrusted(f"the peer gave block {number} for a transaction that it does not hold", tx_id)
+        self._follower.saw(number)
         return committed
 
     def events(self, checkpoint: Checkpoint) -> AsyncIterator[TxEvents]:

@@ -77,6 +77,7 @@ ChaincodeHeaderExtension: Any = _proposal.ChaincodeHeaderExtension
 ChaincodeInvocationSpec: Any = _chaincode.ChaincodeInvocationSpec
 ChaincodeProposalPayload: Any = _proposal.ChaincodeProposalPayload
 Proposal: Any = _proposal.Proposal
+ProposalResponse: Any = _response.ProposalResponse
 ProposalResponsePayload: Any = _response.ProposalResponsePayload
 SerializedIdentity: Any = _msp.SerializedIdentity
 SignedProposal: Any = _proposal.SignedProposal

@@ -9,7 +9,6 @@ from flexrelay.ledger.fabric.channel import PeerChannel
 from flexrelay.ledger.fabric.gateway import Gateway
 from flexrelay.ledger.fabric.identity import Identity
 from flexrelay.ledger.fabric.profile import Profile
-from flexrelay.ledger.fabric.system import System
 from flexrelay_contracts.invocation import query_args
 from flexrelay_schemas.canonical import parse
 
@@ -22,7 +21,6 @@ class PeerView:
     peer: PeerChannel
     identity: Identity
     gateway: Gateway
-    system: System
     clock: Callable[[], int]
 
     @property
@@ -30,13 +28,13 @@ class PeerView:
         return f"{self.peer.address} of {self.peer.org}"
 
     async def height(self) -> int:
-        return await self.system.height(self.peer)
+        return await self.gateway.height(self.peer)
 
     def blocks(self, start: int, stop: int) -> AsyncGenerator[Any, None]:
         """The blocks from `start` to `stop`."""
         return deliver.blocks(self.peer, self.identity, self.profile.channel, start, stop, self.clock())
 
     async def query(self, name: str, args: Mapping[str, Any]) -> Any:
-        """A query by the peer's own organisation. Raises Refused too."""
+        """A query. Raises Refused too."""
         data = query_args(name, args)
-        return parse(await self.gateway.evaluate(self.profile.chaincode, data, self.clock(), peer=self.peer))
+        return parse(await self.gateway.executed(self.peer, self.profile.chaincode, data, self.clock()))

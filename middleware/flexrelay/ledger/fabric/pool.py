@@ -39,6 +39,10 @@ class PeerPool:
         """Peers of other organisations."""
         return [peer for peer in self.order() if peer in self._others]
 
+    def at(self, address: str) -> PeerChannel | None:
+        """The peer with this address, when the profile names it."""
+        return next((peer for peer in (*self._own, *self._others) if peer.address == address), None)
+
     def failed(self, peer: PeerChannel, why: str, *, hangs: bool = False) -> None:
         """`hangs`: it does not answer in time, so every try costs a whole deadline; it rests longer."""
         now = self._now()

@@ -8,7 +8,7 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from flexrelay.ledger.fabric.http2 import CallFailed, Connection, NotTaken
+from flexrelay.ledger.fabric.http2 import PINGS, CallFailed, Connection, NotTaken, Pings
 
 _CONNECT_S: Final = 5.0
 _FIRST_BACKOFF_S: Final = 0.1
@@ -20,12 +20,20 @@ _DETAILS: Final = "grpc-status-details-bin"
 class Caller:
     """`address` is host:port, `name` the one in the server's certificate. Must be used from one event loop."""
 
-    def __init__(self, address: str, name: str, context: ssl.SSLContext | None, max_message_bytes: int) -> None:
+    def __init__(
+        self,
+        address: str,
+        name: str,
+        context: ssl.SSLContext | None,
+        max_message_bytes: int,
+        pings: Pings = PINGS,
+    ) -> None:
         host, _, port = address.rpartition(":")
         self._host, self._port = host.removeprefix("[").removesuffix("]"), int(port)
         self._name = name or self._host
         self._context = context
         self._max_message = max_message_bytes
+        self._pings = pings
         self._connection: Connection | None = None
         self._connecting: asyncio.Task[Connection] | None = None
         self._leaving: set[Connection] = set()
@@ -86,7 +94,9 @@ class Caller:
         try:
             async with asyncio.timeout(_CONNECT_S):
                 _, connection = await loop.create_connection(
-                    lambda: Connection(self._name, self._context is not None, self._max_message, self._lost),
+                    lambda: Connection(
+                        self._name, self._context is not None, self._max_message, self._lost, self._pings
+                    ),
                     self._host,
                     self._port,
                     ssl=self._context,

@@ -21,6 +21,8 @@ class BlockServer:
         self.sends = 1 << 30
         self.asked_from: list[int] = []
         self.endorsed = 0
+        self.refusal: bytes | None = None
+        """The google.rpc.Status with which it refuses to endorse."""
         self.running = self.most_running = 0
         self.answer_s = 0.0
         self._more = asyncio.Event()
@@ -54,9 +56,18 @@ class BlockServer:
         data: bytes = pb.EvaluateResponse(result={"status": 200, "payload": info}).SerializeToString()
         return data
 
+    async def execute(self, request: bytes, context: Any) -> bytes:
+        """As `evaluate`, without its delay: not by the gateway, by the peer itself."""
+        info = pb.BlockchainInfo(height=len(self.blocks)).SerializeToString()
+        data: bytes = pb.ProposalResponse(response={"status": 200, "payload": info}).SerializeToString()
+        return data
+
     async def endorse(self, request: bytes, context: Any) -> bytes:
         """Counts, and never endorses."""
         self.endorsed += 1
+        if self.refusal is not None:
+            context.set_trailing_metadata((("grpc-status-details-bin", self.refusal),))
+            return await context.abort(grpc.StatusCode.ABORTED, "see the details")  # type: ignore[no-any-return]
         return await context.abort(grpc.StatusCode.UNAVAILABLE, "no chaincode here")  # type: ignore[no-any-return]
 
     @asynccontextmanager
@@ -76,6 +87,9 @@ class BlockServer:
             (
                 grpc.method_handlers_generic_handler(
                     "protos.Deliver", {"Deliver": grpc.stream_stream_rpc_method_handler(self.deliver)}
+                ),
+                grpc.method_handlers_generic_handler(
+                    "protos.Endorser", {"ProcessProposal": grpc.unary_unary_rpc_method_handler(self.execute)}
                 ),
                 grpc.method_handlers_generic_handler(
                     "gateway.Gateway",

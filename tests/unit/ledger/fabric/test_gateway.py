@@ -7,13 +7,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+from google.protobuf.any_pb2 import Any as Any_
 from unit.ledger.fabric.server import BlockServer
 from unit.ledger.fabric.test_follower import Me
 from unit.ledger.fabric.world import CHAINCODE, CHANNEL, World
 
+from flexrelay.ledger.fabric import Behind
+from flexrelay.ledger.fabric import messages as pb
+from flexrelay.ledger.fabric.channel import PeerChannel
 from flexrelay.ledger.fabric.gateway import Gateway, Limits
 from flexrelay.ledger.fabric.pool import PeerPool
 from flexrelay.ledger.port import LedgerUnavailable
+from flexrelay_contracts.invocation import Failure, encode_failure
+from flexrelay_contracts.refusal import Refused
 
 
 @asynccontextmanager
@@ -77,3 +83,79 @@ async def test_calls_that_run_at_a_hanging_peer_go_on_at_another(world: World) -
         async with asyncio.timeout(10):
             await asyncio.gather(*calls)
         assert other.most_running >= 1
+
+
+class Seen:
+    """A sight of so many blocks, none of them shown by anyone."""
+
+    def __init__(self, seen: int) -> None:
+        self.seen = seen
+        self.shown: dict[str, int] = {}
+
+
+def refusing(server: BlockServer, address: str) -> None:
+    """From now on it refuses as a contract does, in the name of the peer at `address`."""
+    message = "chaincode response 500, " + encode_failure(Failure("refused", "funds", "too little", "account"))
+    detail = Any_()
+    detail.Pack(pb.ErrorDetail(address=address, msp_id=server.org, message=message))
+    detail.type_url = "type.googleapis.com/gateway.ErrorDetail"
+    server.refusal = pb.RpcStatus(code=10, message="x", details=[detail]).SerializeToString()
+
+
+@asynccontextmanager
+async def lagging(world: World, seen: int, *servers: BlockServer) -> AsyncIterator[tuple[Gateway, list[PeerChannel]]]:
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(server.serving()) for server in servers]
+        me: Any = Me(world.client)
+        gateway = Gateway(CHANNEL, me, PeerPool(peers, "dso"), world.trust, Limits(evaluate_s=20.0))
+        gateway.look_by(Seen(seen))
+        for server, peer in zip(servers, peers, strict=True):
+            refusing(server, peer.address)
+        yield gateway, peers
+
+
+async def test_a_refusal_counts_from_a_peer_that_has_all_that_was_seen(world: World) -> None:
+    server = BlockServer("dso", [None] * 7)
+    async with lagging(world, 7, server) as (gateway, peers):
+        with pytest.raises(Refused, match="too little"):
+            await gateway.endorse(CHAINCODE, [b"submit", b"{}"], 1, {}, [])
+        assert server.endorsed == 2  # its height was known only after the first time
+        with pytest.raises(Refused):
+            await gateway.endorse(CHAINCODE, [b"submit", b"{}"], 1, {}, [])
+        assert server.endorsed == 3
+        gateway.look_by(Seen(8))
+        with pytest.raises(Behind, match=f"8 blocks seen, {peers[0].address} of dso has 7"):
+            await gateway.endorse(CHAINCODE, [b"submit", b"{}"], 1, {}, [])
+
+
+async def test_a_refusal_of_a_peer_that_the_profile_does_not_name(world: World) -> None:
+    server = BlockServer("dso", [None] * 3)
+    async with lagging(world, 7, server) as (gateway, _):
+        refusing(server, "somewhere.else:7051")
+        with pytest.raises(Behind):
+            await gateway.endorse(CHAINCODE, [b"submit", b"{}"], 1, {}, [])
+        server.blocks += [None] * 4
+        with pytest.raises(Refused):
+            await gateway.endorse(CHAINCODE, [b"submit", b"{}"], 1, {}, [])
+
+
+async def test_where_one_is_behind_another_refuses_for_good(world: World) -> None:
+    own, other = BlockServer("dso", [None] * 6), BlockServer("agga", [None] * 7)
+    async with lagging(world, 7, own, other) as (gateway, _):
+        with pytest.raises(Refused):
+            await gateway.endorse(CHAINCODE, [b"submit", b"{}"], 1, {}, [])
+        assert (own.endorsed, other.endorsed) == (1, 2)
+
+
+async def test_a_query_waits_for_a_peer_that_has_all_that_was_seen(world: World) -> None:
+    own, other = BlockServer("dso", [None] * 6), BlockServer("agga", [None] * 6)
+    async with lagging(world, 7, own, other) as (gateway, peers):
+        with pytest.raises(Behind, match="6 blocks, and 7"):
+            await gateway.evaluate("qscc", [b"x"], 1, current=True, timeout_s=0.2)
+        asking = asyncio.create_task(gateway.evaluate("qscc", [b"x"], 1, current=True))
+        await asyncio.sleep(0.2)
+        assert not asking.done()
+        other.blocks.append(None)
+        info = pb.BlockchainInfo.FromString(await asyncio.wait_for(asking, 60))
+        assert info.height == 7
+        await gateway.evaluate("qscc", [b"x"], 1)  # a question to the peer itself is not about the state

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 import pytest
 
-from flexrelay.ledger.fabric.http2 import CallFailed, Connection
+from flexrelay.ledger.fabric.http2 import SILENT, CallFailed, Connection, Pings
 from flexrelay.ledger.fabric.rpc import Caller
 
 PATH = "/test.Service/Method"
@@ -283,3 +283,81 @@ async def test_a_request_is_sent_as_the_window_has_room() -> None:
     connection.data_received(frame(8, 0, 0, (100_000).to_bytes(4, "big")))
     assert await sent() == 70_005
     call.cancel()
+
+
+QUICK = Pings(waiting_s=(0.5, 1.0), idle_s=1.5, answer_s=1.0)
+
+
+class Talker:
+    """Says hello to whoever connects, and answers frames as it is told."""
+
+    def __init__(self, *, pongs: bool) -> None:
+        self.pongs = pongs
+        self.pings = 0
+        self.ended = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(frame(4, 0, 0, b""))
+        await reader.readexactly(24)
+        try:
+            while True:
+                head = await reader.readexactly(9)
+                payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
+                if head[3] == 6:
+                    self.pings += 1
+                    if self.pongs:
+                        writer.write(frame(6, 1, 0, payload))
+        except (asyncio.IncompleteReadError, OSError):
+            self.ended.set()
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def talking(*, pongs: bool) -> AsyncIterator[tuple[Talker, Caller]]:
+    talker = Talker(pongs=pongs)
+    server = await asyncio.start_server(talker.serve, "127.0.0.1", 0)
+    caller = Caller(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", "", None, LIMIT, QUICK)
+    async with server:
+        try:
+            yield talker, caller
+        finally:
+            caller.close()
+
+
+async def test_a_server_that_answers_no_ping_is_given_up_long_before_the_deadline() -> None:
+    async with talking(pongs=False) as (talker, caller):
+        codes = await asyncio.gather(*(failed(caller.call(PATH, b"x", 300.0)) for _ in range(3)))
+        assert {code for code, _ in codes} == {grpc.StatusCode.UNAVAILABLE}
+        assert all(text.startswith(SILENT) for _, text in codes)
+        assert talker.pings == 1
+        await asyncio.wait_for(talker.ended.wait(), 60)
+
+
+async def test_a_slow_call_at_a_server_that_answers_pings_is_not_cut() -> None:
+    """No more early pings than a Go server forgives, and then only as often as it allows."""
+    async with talking(pongs=True) as (talker, caller):
+        code, _ = await failed(caller.call(PATH, b"x", 5.0))
+        assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert 2 <= talker.pings <= 5
+        assert not talker.ended.is_set()
+
+
+async def test_a_connection_without_calls_is_looked_after() -> None:
+    async with talking(pongs=False) as (talker, caller):
+        assert (await failed(caller.call(PATH, b"x", 0.2)))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+        await asyncio.wait_for(talker.ended.wait(), 60)
+        assert talker.pings == 1
+
+
+async def test_a_connection_that_is_used_is_not_pinged() -> None:
+    async with serving(echo) as (_, port):
+        caller = Caller(f"127.0.0.1:{port}", "", None, LIMIT, Pings((60.0, 60.0), 60.0, 60.0))
+        assert await caller.call(PATH, b"x", 60.0) == b"x"
+        connection = caller._connection
+        assert connection is not None
+        for _ in range(200):
+            assert await caller.call(PATH, b"x", 60.0) == b"x"
+        assert connection._pinged < connection._heard and connection._awaited is None
+        caller.close()
+        assert connection._looks is None  # no timer is left
