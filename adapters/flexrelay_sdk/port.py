@@ -69,7 +69,10 @@ class CommandTarget(Protocol):
 class Discoverer(Protocol):
     """Optional: the adapter can list devices that are not bound yet, by credential."""
 
-    def discover(self) -> AsyncIterator[str]: ...
+    def discover(self) -> AsyncIterator[str]:
+        """Each credential once, bound ones among them or not (the gateway knows which are), and then an end. May be
+        asked at any time; nothing is let in by it. Raises ConnectionError when the other side cannot be asked."""
+        ...
 
 
 @runtime_checkable

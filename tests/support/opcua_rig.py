@@ -24,6 +24,8 @@ from flexrelay_sdk.port import Adapter
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 from support.opcua_server import NAMESPACE, NodeServer, free_port, need_node_opcua, now_ms, section
 
+NEIGHBOUR = "neighbour"
+"""An object of the server that is in no configuration."""
 USER, PASSWORD = "gateway", "correct horse"
 APPLICATION = "urn:test:gateway"
 
@@ -92,7 +94,8 @@ class NodeOpcuaRig(Rig):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.server = NodeServer(folder / "server", free_port(), server_options())
+        devices = {"meter": ["power", "import"], NEIGHBOUR: ["power"]}
+        self.server = NodeServer(folder / "server", free_port(), server_options(devices=devices))
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -172,6 +175,13 @@ class NodeOpcuaRig(Rig):
         await self.server.stop()
         yield
         await self.server.start()
+
+    async def appear(self) -> str:
+        return f"{NAMESPACE}/{NEIGHBOUR}"
+
+    async def keep(self, readings: Mapping[int, int]) -> None:
+        for number, at in readings.items():
+            await self.server.set("meter.power", number, time_ms=at)
 
     async def behave(self, behaviour: Behaviour) -> None:
         await self.server.tell("behave", behaviour=behaviour)

@@ -27,6 +27,9 @@ class Contract(Protocol):
     def kept(cls) -> Iterable[_Named]: ...
 
 
+_UNTESTED = "a contract does not test it (flexrelay_sdk.testkit has one for each ability)"
+
+
 class NoNativeCodec:
     """Stands for the gateway's codec of signed readings where none is at hand."""
 
@@ -52,6 +55,8 @@ def violations(name: str, factory: AdapterFactory, contracts: Iterable[type[Cont
                 found.append(f"{name}: {rule.id} is declared done, but {problem}")
         elif rule.id in declared.exempt and rule.id in (promised if rule.by == "promise" else able):
             found.append(f"{name}: {rule.id} is declared exempt, but it is there")
+        elif rule.by == "ability" and rule.id in able and rule.id not in promised:
+            found.append(f"{name}: its class has the ability {rule.id}, but {_UNTESTED}")
     if declared.reached is not Level[declared.level.upper()]:
         missing = [rule.id for rule in rules() if rule.id not in declared.done and rule.id not in declared.exempt]
         found.append(
@@ -67,7 +72,9 @@ def _problem(
     if rule.by == "promise":
         return "" if rule.id in promised else "a contract leaves it out"
     if rule.by == "ability":
-        return "" if rule.id in able else "its class has no such method"
+        if rule.id not in able:
+            return "its class has no such method"
+        return "" if rule.id in promised else _UNTESTED
     if rule.by == "check":
         return _CHECKS[rule.id](name, factory, folder)
     return ""

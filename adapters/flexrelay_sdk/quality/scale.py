@@ -33,7 +33,8 @@ LevelName = Literal["none", "bronze", "silver", "gold", "platinum"]
 
 class Rule(Section):
     """What a level demands. `by` says how it is known: a `promise` has tests in the adapter's contract, an `ability` is
-    seen in its methods, a `check` looks at the package, `evidence` is named by the adapter and judged by people."""
+    seen in its methods and has tests in its contracts, a `check` looks at the package, `evidence` is named by the
+    adapter and judged by people."""
 
     id: str
     level: LevelName

@@ -23,6 +23,11 @@ class Series:
         self._step_ms = step_s * 1000
         self._start_ms = start_ms
 
+    @property
+    def most(self) -> int:
+        """The largest magnitude in it."""
+        return max(map(abs, self._values))
+
     def at(self, now_ms: int) -> int:
         return self._values[(now_ms - self._start_ms) // self._step_ms % len(self._values)]
 
@@ -93,6 +98,10 @@ class Model(ABC):
         """Take a command that `refusal` has nothing against."""
         self._orders = [order for order in self._orders if order.parameters["until_ms"] > self._now_ms]
         self._orders.append(Order(name, dict(parameters)))
+
+    def release(self) -> None:
+        """Forget every command: what a controller does that switches its control off before the window is over."""
+        self._orders.clear()
 
     def advance(self, until_ms: int) -> None:
         """Live on, tick by tick, or in one stride where every tick would be as the last; going back is nothing."""

@@ -8,7 +8,8 @@ from typing import Literal
 from flexrelay_sdk.port import Adapter
 
 Behaviour = Literal["obey", "refuse", "silent"]
-"""What the device does with a command: does it and says so, says that it does not, or says nothing."""
+"""What the device does with a command, or with a clock that is set: does it and says so, says that it does not, or
+says nothing."""
 
 Act = tuple[str, Mapping[str, int]]
 """What a device did: a command's name and parameters, as far as the protocol carries them."""
@@ -29,6 +30,8 @@ class Rig(ABC):
     """How much the process may grow while the sink holds and `flood` runs, the rig's own share included."""
     flood_bytes: int = 24 * 2**20
     """How much `flood` is asked to send; several times `memory_bound_bytes`."""
+    clock_step_ms: int = 1000
+    """What the protocol's time is whole numbers of, for TIME_SYNC."""
 
     @abstractmethod
     def adapter(self) -> Adapter:
@@ -103,6 +106,26 @@ class Rig(ABC):
     async def wake(self) -> None:
         """The device is back, as it says by itself on its protocol."""
         raise NotImplementedError(f"{type(self).__name__}.wake")
+
+    # DISCOVERY
+    async def appear(self) -> str:
+        """Let a device be there that no configuration names; its credential, as a discovery must tell it. The adapter
+        runs; whether it has noticed the device need not be waited for."""
+        raise NotImplementedError(f"{type(self).__name__}.appear")
+
+    # BACKFILL
+    async def keep(self, readings: Mapping[int, int]) -> None:
+        """Put readings (number → instant, UTC ms, ascending) of the device into the history of the other side."""
+        raise NotImplementedError(f"{type(self).__name__}.keep")
+
+    # TIME_SYNC
+    async def set_clock(self, ahead_ms: int) -> None:
+        """The device's clock is this much ahead of UTC from now on."""
+        raise NotImplementedError(f"{type(self).__name__}.set_clock")
+
+    def clock_ahead_ms(self) -> int:
+        """How much it is ahead now."""
+        raise NotImplementedError(f"{type(self).__name__}.clock_ahead_ms")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {getattr(self, 'credential', '?')}>"

@@ -4,12 +4,13 @@ import asyncio
 import contextvars
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from flexrelay_sdk.frame import Sink
 from flexrelay_sdk.port import Adapter
 from flexrelay_sdk.testkit.sink import until
 
+Outcome = TypeVar("Outcome")
 STOP_S = 5.0
 """An adapter that was cancelled has ended within this time, whatever it was doing."""
 
@@ -25,9 +26,7 @@ async def running(
     Raises what `run` raised, and AssertionError when the adapter does not connect or does not end in time.
     """
     adapter.validate()
-    context = contextvars.copy_context()
-    context.run(_of_adapter.set, True)
-    task = asyncio.create_task(adapter.run(sink), name=f"run {adapter.name}", context=context)
+    task = adapter_task(adapter.run(sink), f"run {adapter.name}")
     try:
         if connected:
             await until(lambda: task.done() or adapter.connected, connect_s, f"the connection of {adapter.name}")
@@ -36,6 +35,13 @@ async def running(
         yield task
     finally:
         await stop(task, stop_s)
+
+
+def adapter_task(work: Coroutine[Any, Any, Outcome], name: str) -> asyncio.Task[Outcome]:
+    """A task of an adapter, so that `tasks_of_adapters` knows what it makes."""
+    context = contextvars.copy_context()
+    context.run(_of_adapter.set, True)
+    return asyncio.create_task(work, name=name, context=context)
 
 
 async def stop(task: asyncio.Task[None], stop_s: float = STOP_S) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,9 @@ class HubRig(Rig):
         self._acts: list[Act] = []
         self._behaviour: Behaviour = "obey"
         self._asleep = False
+        self._devices = {self.credential}
+        self._history: list[tuple[int, bytes]] = []
+        self._ahead_ms = 0
 
     @classmethod
     @asynccontextmanager
@@ -52,7 +55,10 @@ class HubRig(Rig):
             "host": "127.0.0.1",
             "port": self.port,
             "token": TOKEN,
-            "codec": {"registers": {"power_w": {"pointer": "/p", "unit": "W"}}},
+            "codec": {
+                "observed_at": {"pointer": "/t", "form": "ms", "required": False},
+                "registers": {"power_w": {"pointer": "/p", "unit": "W"}},
+            },
             "retry_s": 0.1,
             **changes,
         }
@@ -129,6 +135,19 @@ class HubRig(Rig):
         for command_id in list(self._commands):
             self._do(command_id)
 
+    async def appear(self) -> str:
+        self._devices.add("meter-9")
+        return "meter-9"
+
+    async def keep(self, readings: Mapping[int, int]) -> None:
+        self._history += [(at, b'{"p": %d, "t": %d}' % (number, at)) for number, at in readings.items()]
+
+    async def set_clock(self, ahead_ms: int) -> None:
+        self._ahead_ms = ahead_ms
+
+    def clock_ahead_ms(self) -> int:
+        return self._ahead_ms
+
     async def _listen(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
@@ -142,10 +161,17 @@ class HubRig(Rig):
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            if await reader.readline() != f"HELLO {TOKEN}\n".encode():
+            greeting = (await reader.readline()).decode().split()
+            if greeting not in (["HELLO", TOKEN], ["ASK", TOKEN]):
                 writer.write(b"DENIED\n")
                 return
             writer.write(b"WELCOME\n")
+            if greeting[0] == "ASK":
+                for line in self._answer((await reader.readline()).decode().split()):
+                    writer.write(line)
+                    await writer.drain()
+                writer.write(b"END\n")
+                return
             for line in sorted(self._kept):
                 writer.write(self._line(line))
             self._writers.add(writer)
@@ -156,6 +182,21 @@ class HubRig(Rig):
         finally:
             self._writers.discard(writer)
             writer.close()
+
+    def _answer(self, words: list[str]) -> Iterator[bytes]:
+        match words:
+            case ["LIST"]:
+                yield from (f"DEVICE {device}\n".encode() for device in sorted(self._devices))
+            case ["HISTORY", begin, end]:
+                kept = [payload for at, payload in sorted(self._history) if int(begin) <= at < int(end)]
+                yield from (b"KEPT %s %s\n" % (self.credential.encode(), payload) for payload in kept)
+            case ["CLOCK", device, _] if device in self._devices and self._asleep:
+                yield b"ASLEEP\n"
+            case ["CLOCK", device, now] if device in self._devices:
+                ahead_ms = time.time_ns() // 1_000_000 + self._ahead_ms - int(now)
+                if self._behaviour == "obey":
+                    self._ahead_ms = 0
+                yield f"CLOCK {ahead_ms} {'SET' if self._behaviour == 'obey' else 'LEFT'}\n".encode()
 
     def _hear(self, words: list[str]) -> None:
         if words[0] == "ACK":

@@ -9,7 +9,7 @@ import asyncio
 import importlib.util
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +17,26 @@ from typing import Any
 
 import pytest
 
-from flexrelay_sdk import Codec, Command, CommandState, CommandUpdate, Decoded, Frame, Sink, SinkUnavailable
-from flexrelay_sdk.testkit import AdapterContract, Promise, Rig
+from flexrelay_sdk import (
+    ClockState,
+    Codec,
+    Command,
+    CommandState,
+    CommandUpdate,
+    Decoded,
+    Frame,
+    Sink,
+    SinkUnavailable,
+)
+from flexrelay_sdk.testkit import (
+    AdapterContract,
+    BackfillContract,
+    DiscoveryContract,
+    Promise,
+    RecordingSink,
+    Rig,
+    TimeContract,
+)
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "vendor-adapter"
 
@@ -180,6 +198,158 @@ def wrong(hub: ModuleType, fault: str) -> type[Any]:
             for state in (CommandState.QUEUED, CommandState.SENT, CommandState.ACKED):
                 await on_update(CommandUpdate(command.command_id, state, 1))
 
+    class FindsNobody(right):
+        async def discover(self) -> AsyncIterator[str]:
+            for each in (self._config.name, "meter-1"):
+                yield each
+
+    class FindsEverybodyTwice(right):
+        async def discover(self) -> AsyncIterator[str]:
+            for _ in range(2):
+                async for each in super().discover():
+                    yield each
+
+    class FindsEachOnce(right):
+        """Until somebody has been told of it, and never again."""
+
+        async def discover(self) -> AsyncIterator[str]:
+            told = self.__dict__.setdefault("told", set())
+            async for each in super().discover():
+                if each not in told:
+                    told.add(each)
+                    yield each
+
+    class FindsForEver(right):
+        async def discover(self) -> AsyncIterator[str]:
+            with suppress(ConnectionError):
+                async for each in super().discover():
+                    yield each
+            await asyncio.sleep(3600)
+
+    class FindsByReconnecting(right):
+        async def discover(self) -> AsyncIterator[str]:
+            if self._link is not None:
+                await self._link.close()
+                self._online.clear()
+            async for each in super().discover():
+                yield each
+
+    class ReportsWhatItFinds(right):
+        """Makes a reading of every device that it finds."""
+
+        async def run(self, sink: Sink) -> None:
+            self._sink = sink
+            await super().run(sink)
+
+        async def discover(self) -> AsyncIterator[str]:
+            async for each in super().discover():
+                frame = Frame(self.protocol, each, b"{}", 1, f"{self.endpoint}/{each}")
+                await self._sink.put([frame], self._codec)
+                yield each
+
+    class FindsInTheBackground(right):
+        async def discover(self) -> AsyncIterator[str]:
+            self.left = asyncio.create_task(asyncio.sleep(60), name="forgotten")
+            async for each in super().discover():
+                yield each
+
+    class FindsWithAnError(right):
+        async def discover(self) -> AsyncIterator[str]:
+            if not self.connected:
+                raise KeyError("no connection")
+            async for each in super().discover():
+                yield each
+
+    class FillsInNothing(right):
+        async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
+            return 10
+
+    class FillsInBackwards(right):
+        async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
+            kept = RecordingSink()
+            count = await super().backfill(kept, from_ms, until_ms, credentials)
+            await sink.put(kept.frames[::-1], self._codec)
+            return int(count)
+
+    class FillsInAtTheWrongTime(right):
+        async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
+            kept = RecordingSink()
+            count = await super().backfill(kept, from_ms, until_ms, credentials)
+            frames = [frame._replace(payload=frame.payload.split(b",")[0] + b"}") for frame in kept.frames]
+            await sink.put(frames, self._codec)
+            return int(count)
+
+    class FillsInTheLastToo(right):
+        async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
+            return int(await super().backfill(sink, from_ms, until_ms + 1, credentials))
+
+    class FillsInForEverybody(right):
+        async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
+            return int(await super().backfill(sink, from_ms, until_ms))
+
+    class FillsInOnce(right):
+        async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
+            begin = max(from_ms, self.__dict__.get("filled", 0))
+            self.filled = until_ms
+            return int(await super().backfill(sink, begin, until_ms, credentials))
+
+    class FillsInWithoutAWord(right):
+        async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
+            with suppress(SinkUnavailable):
+                return int(await super().backfill(sink, from_ms, until_ms, credentials))
+            return 0
+
+    class FillsInWithoutASource(right):
+        async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
+            with suppress(ConnectionError):
+                return int(await super().backfill(sink, from_ms, until_ms, credentials))
+            return 0
+
+    class FillsInInsteadOfReading(right):
+        """Nothing that comes now is taken while a back-fill lasts."""
+
+        async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
+            self._taking = asyncio.Event()
+            try:
+                return int(await super().backfill(sink, from_ms, until_ms, credentials))
+            finally:
+                self._taking.set()
+
+        async def _take(self, link: Any, lines: Sequence[bytes], sink: Sink) -> None:
+            if (taking := self.__dict__.get("_taking")) is not None:
+                await taking.wait()
+            await super()._take(link, lines, sink)
+
+    class ForgetsTheCount(right):
+        async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
+            await super().backfill(sink, from_ms, until_ms, credentials)
+            return 0
+
+    class SetsNoClock(right):
+        async def sync_time(self, credential: str) -> ClockState:
+            return ClockState(None, True)
+
+    class TellsTheWrongOffset(right):
+        async def sync_time(self, credential: str) -> ClockState:
+            state = await super().sync_time(credential)
+            return ClockState(-state.offset_ms, state.set)
+
+    class SetsWhateverTheDeviceSays(right):
+        async def sync_time(self, credential: str) -> ClockState:
+            return ClockState((await super().sync_time(credential)).offset_ms, True)
+
+    class SetsSleepingClocks(right):
+        async def sync_time(self, credential: str) -> ClockState:
+            with suppress(ConnectionError):
+                return ClockState(*await super().sync_time(credential))
+            return ClockState(None, False)
+
+    class SetsStrangersClocks(right):
+        async def sync_time(self, credential: str) -> ClockState:
+            with suppress(ValueError):
+                return ClockState(*await super().sync_time(credential))
+            return ClockState(None, False)
+
     found: type[Any] = locals()[fault]
     return found
 
@@ -205,7 +375,37 @@ FAULTS = [
     ("EndsTwice", "test_a_command_is_obeyed"),
     ("AcksByItself", "test_a_refusal_is_told"),
     ("AcksByItself", "test_a_sleeping_device_gets_its_command_on_waking"),
+    ("FindsNobody", "test_a_device_that_nobody_knows_is_discovered"),
+    ("FindsEverybodyTwice", "test_a_device_that_nobody_knows_is_discovered"),
+    ("FindsEachOnce", "test_discovery_disturbs_no_readings"),
+    ("FindsByReconnecting", "test_discovery_disturbs_no_readings"),
+    ("ReportsWhatItFinds", "test_discovery_disturbs_no_readings"),
+    ("FindsInTheBackground", "test_discovery_that_is_broken_off_leaves_nothing_behind"),
+    ("FindsForEver", "test_discovery_ends_where_nothing_answers"),
+    ("FindsWithAnError", "test_discovery_ends_where_nothing_answers"),
+    ("FillsInNothing", "test_what_was_kept_is_filled_in_and_nothing_else"),
+    ("FillsInBackwards", "test_what_was_kept_is_filled_in_and_nothing_else"),
+    ("FillsInAtTheWrongTime", "test_what_was_kept_is_filled_in_and_nothing_else"),
+    ("FillsInOnce", "test_what_was_kept_is_filled_in_and_nothing_else"),
+    ("ForgetsTheCount", "test_what_was_kept_is_filled_in_and_nothing_else"),
+    ("FillsInTheLastToo", "test_what_was_kept_is_filled_in_and_nothing_else"),
+    ("FillsInForEverybody", "test_what_was_kept_is_filled_in_and_nothing_else"),
+    ("FillsInWithoutAWord", "test_a_back_fill_waits_for_the_sink_and_holds_nothing_else_up"),
+    ("FillsInInsteadOfReading", "test_a_back_fill_waits_for_the_sink_and_holds_nothing_else_up"),
+    ("FillsInWithoutASource", "test_a_back_fill_without_the_source_is_a_connection_error"),
+    ("SetsNoClock", "test_a_wrong_clock_is_told_and_set"),
+    ("TellsTheWrongOffset", "test_a_wrong_clock_is_told_and_set"),
+    ("SetsWhateverTheDeviceSays", "test_a_clock_that_cannot_be_set_is_told"),
+    ("SetsSleepingClocks", "test_a_clock_out_of_reach_is_an_error"),
+    ("SetsStrangersClocks", "test_a_clock_out_of_reach_is_an_error"),
 ]
+
+
+NOTICED = (AssertionError, TimeoutError, ExceptionGroup, asyncio.CancelledError, pytest.fail.Exception)
+
+
+class Whole(AdapterContract, DiscoveryContract, BackfillContract, TimeContract):
+    """The contract of an adapter with every ability."""
 
 
 @pytest.mark.parametrize(("fault", "test"), FAULTS, ids=[f"{fault}-{test}" for fault, test in FAULTS])
@@ -223,15 +423,25 @@ def test_a_fault_is_noticed(hub: ModuleType, tmp_path: Path, fault: str, test: s
             async with hub.HubRig.open.__func__(cls) as rig:
                 yield rig
 
-    class Contract(AdapterContract):
-        patience_s = 3.0
+    class Contract(Whole):
+        patience_s = 1.0 if fault.startswith("Finds") else 3.0
 
         def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
             opened: AbstractAsyncContextManager[Rig] = FaultyRig.open()
             return opened
 
-    with pytest.raises((AssertionError, TimeoutError, ExceptionGroup, asyncio.CancelledError)):
+    with pytest.raises(NOTICED):
         getattr(Contract(), test)(tmp_path)
+
+
+def test_every_test_of_the_optional_abilities_has_a_fault_that_it_notices() -> None:
+    tests = {
+        name
+        for contract in (DiscoveryContract, BackfillContract, TimeContract)
+        for name in vars(contract)
+        if name.startswith("test_")
+    }
+    assert tests <= {test for _, test in FAULTS}
 
 
 def test_what_is_left_out_has_a_reason_and_no_test() -> None:
@@ -245,4 +455,5 @@ def test_what_is_left_out_has_a_reason_and_no_test() -> None:
 
     assert Reasoned.test_a_refusal_is_told is None
     assert Promise.COMMANDS not in Reasoned.kept() and Promise.SLEEP in Reasoned.kept()
-    assert AdapterContract.kept() == frozenset(Promise)
+    assert Whole.kept() == frozenset(Promise)
+    assert AdapterContract.kept() == frozenset(Promise) - {Promise.DISCOVERY, Promise.BACKFILL, Promise.TIME_SYNC}

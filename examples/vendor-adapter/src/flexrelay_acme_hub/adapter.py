@@ -1,14 +1,16 @@
-"""The adapter: hub → sink → acknowledgement, and commands → hub → answers."""
+"""The adapter: hub → sink → acknowledgement, commands → hub → answers, and questions to the hub."""
 
 import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from flexrelay_acme_hub.config import AcmeHubConfig
+from flexrelay_acme_hub.inquiry import ask
 from flexrelay_acme_hub.link import Link, LinkLost
 from flexrelay_sdk import (
+    ClockState,
     Codec,
     Command,
     CommandState,
@@ -40,7 +42,7 @@ class _Checked:
 
 
 class AcmeHubAdapter:
-    """`Adapter` and `CommandTarget` over one hub."""
+    """`Adapter`, `CommandTarget`, `Discoverer`, `Backfiller` and `TimeSetter` over one hub."""
 
     def __init__(self, config: AcmeHubConfig, codec: Codec) -> None:
         self.name = config.name
@@ -167,6 +169,39 @@ class AcmeHubAdapter:
         waiting = self._answers.get(command_id)
         if waiting is not None and not waiting.done():
             waiting.set_result((CommandState.ACKED if word == b"DONE" else CommandState.FAILED, why))
+
+    # -- questions ---------------------------------------------------------------------------------------------------
+
+    async def discover(self) -> AsyncIterator[str]:
+        """Every device that the hub knows."""
+        async for _, device in ask(self._config, self._token(), "LIST"):
+            yield device.decode(errors="replace")
+
+    async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
+        """What the hub has kept, a batch after the other: the hub waits while the gateway stores."""
+        count = 0
+        frames: list[Frame] = []
+        async for _, device, payload in ask(self._config, self._token(), f"HISTORY {from_ms} {until_ms}"):
+            name = device.decode(errors="replace")
+            if not credentials or name in credentials:
+                frames.append(Frame(PROTOCOL, name, payload, _now_ms(), f"{self.endpoint}/{name}"))
+            if len(frames) >= self._config.batch:
+                await sink.put(frames, self._codec)
+                count += len(frames)
+                frames = []
+        if frames:
+            await sink.put(frames, self._codec)
+        return count + len(frames)
+
+    async def sync_time(self, credential: str) -> ClockState:
+        """Raises ValueError for a device that the hub does not know, LinkLost for one that sleeps."""
+        async for word, *rest in ask(self._config, self._token(), f"CLOCK {credential} {_now_ms()}"):
+            match word:
+                case b"CLOCK":
+                    return ClockState(int(rest[0]), rest[1] == b"SET")
+                case b"ASLEEP":
+                    raise LinkLost(f"{credential} sleeps")
+        raise ValueError(f"the hub has no {credential}")
 
     async def _tell(self, on_update: OnUpdate, command: Command, state: CommandState, detail: str = "") -> None:
         await on_update(CommandUpdate(command.command_id, state, _now_ms(), detail))

@@ -8,7 +8,7 @@ _HEADROOM = 64 * 1024
 """Lines beyond the limit still arrive, so that they become dead letters; beyond this too, the connection ends."""
 
 
-class LinkLost(Exception):
+class LinkLost(ConnectionError):
     """The connection is over, or the hub turned us away."""
 
 
@@ -18,8 +18,8 @@ class Link:
         self._writer = writer
 
     @classmethod
-    async def open(cls, config: AcmeHubConfig, token: str) -> "Link":
-        """Connect and say HELLO. Raises LinkLost."""
+    async def open(cls, config: AcmeHubConfig, token: str, greeting: str = "HELLO") -> "Link":
+        """Connect and say HELLO, or ASK for a question. Raises LinkLost."""
         where = f"{config.host}:{config.port}"
         try:
             async with asyncio.timeout(10):
@@ -27,7 +27,7 @@ class Link:
                     config.host, config.port, limit=config.max_line_bytes + _HEADROOM
                 )
                 link = cls(reader, writer)
-                link.say(f"HELLO {token}")
+                link.say(f"{greeting} {token}")
                 answer = await link.line()
         except (OSError, TimeoutError) as error:
             raise LinkLost(f"cannot connect to {where}: {error or 'no answer'}") from error

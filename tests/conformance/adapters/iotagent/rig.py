@@ -24,6 +24,7 @@ from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 
 KEY, DEVICE, PASSWORD, SECRET = "4jggokgpepnvsb2uv4s40d59ov", "meter1", "secret-1", "secret-of-the-gateway"
+OPERATOR, SCOPE = "token-of-the-operator", {"fiware-service": "farm", "fiware-servicepath": "/"}
 CODEC = {"registers": {"power_w": {"pointer": "/p", "unit": "W"}}}
 
 
@@ -172,6 +173,8 @@ class MqttDeviceRig(MqttDevice, DeviceRig):
         self._recorder = recorder
         self._protocol = protocol
         self._head = f"/{speech.level}/{KEY}/{DEVICE}"
+        self._state = Path()
+        self._adapter: IotAgentAdapter | None = None
 
     @classmethod
     @asynccontextmanager
@@ -184,6 +187,7 @@ class MqttDeviceRig(MqttDevice, DeviceRig):
             recorder = AckRecorder(broker.port, mqtt5=protocol == "5")
             async with recorder.running():
                 rig = cls(speech, broker, recorder, protocol)
+                rig._state = folder / "provisioned"
                 await rig.wake()
                 try:
                     yield rig
@@ -203,7 +207,19 @@ class MqttDeviceRig(MqttDevice, DeviceRig):
             "backoff_max_s": 0.4,
             **changes,
         }
-        return self.made({"mqtt": mqtt, **most})
+        provisioning = {"provisioning": {"port": 0, "token": OPERATOR}, "state": str(self._state)}
+        self._adapter = self.made({"mqtt": mqtt, **provisioning, **most})
+        return self._adapter
+
+    async def appear(self) -> str:
+        """Provisioned, as an operator does it."""
+        assert self._adapter is not None
+        url = f"http://127.0.0.1:{self._adapter.ports['provisioning']}/iot/devices"
+        device = {"device_id": "meter2", "apikey": KEY}
+        async with httpx.AsyncClient(headers={**SCOPE, "X-Auth-Token": OPERATOR}, trust_env=False) as operator:
+            response = await operator.post(url, json={"devices": [device]})
+        assert response.status_code == 201, response.text
+        return f"{KEY}/meter2"
 
     def bounded_adapter(self) -> Adapter:
         return self.adapter(max_pending=100, max_pending_bytes=2**18, max_payload_bytes=2**16)

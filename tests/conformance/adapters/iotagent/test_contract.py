@@ -9,7 +9,7 @@ import pytest
 
 from flexrelay_adapters import fiware_json, ultralight
 from flexrelay_sdk.quality import violations
-from flexrelay_sdk.testkit import AdapterContract, Promise, Rig
+from flexrelay_sdk.testkit import AdapterContract, DiscoveryContract, Promise, Rig
 
 from .rig import HttpDeviceRig, JsonSpeech, MqttDeviceRig, UltralightSpeech
 
@@ -18,13 +18,13 @@ SERVER = {Promise.RECONNECT: "devices connect to the adapter: there is no server
 
 
 @mosquitto
-class TestUltralightMqtt(AdapterContract):
+class TestUltralightMqtt(AdapterContract, DiscoveryContract):
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
         return MqttDeviceRig.open(tmp_path, UltralightSpeech())
 
 
 @mosquitto
-class TestJsonMqtt(AdapterContract):
+class TestJsonMqtt(AdapterContract, DiscoveryContract):
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
         return MqttDeviceRig.open(tmp_path, JsonSpeech(), "3.1.1")
 

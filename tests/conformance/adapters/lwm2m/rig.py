@@ -20,7 +20,7 @@ from flexrelay_adapters.lwm2m.device import DeviceClient, Security, Tree
 from flexrelay_sdk import Adapter, Decoded, DecodeError, Frame
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 
-HOST = "127.0.77.1"
+HOST, NEIGHBOUR = "127.0.77.1", "127.0.77.4"
 RATED_W = 10_000
 SECRET = "00112233445566778899aabbccddeeff"
 SENML = 112
@@ -80,6 +80,31 @@ class LoadControl(aiocoap.resource.Resource):
         return aiocoap.Message(code=aiocoap.CONTENT, payload=cbor2.dumps(pack), content_format=SENML)
 
 
+class CurrentTime(aiocoap.resource.Resource):
+    """Resource 13 of the device object: whole seconds, as SenML."""
+
+    def __init__(self, rig: Lwm2mRig) -> None:
+        super().__init__()
+        self._rig = rig
+
+    async def render_get(self, request: aiocoap.Message) -> aiocoap.Message:
+        await self._there()
+        pack = [{0: "/3/0/13", 2: (time.time_ns() // 1_000_000 + self._rig.ahead_ms) // 1000}]
+        return aiocoap.Message(code=aiocoap.CONTENT, payload=cbor2.dumps(pack), content_format=SENML)
+
+    async def render_put(self, request: aiocoap.Message) -> aiocoap.Message:
+        await self._there()
+        if self._rig.behaviour == "refuse":
+            return aiocoap.Message(code=aiocoap.METHOD_NOT_ALLOWED)
+        (item,) = cbor2.loads(request.payload)
+        self._rig.ahead_ms = item[2] * 1000 - time.time_ns() // 1_000_000
+        return aiocoap.Message(code=aiocoap.CHANGED)
+
+    async def _there(self) -> None:
+        if self._rig.asleep or self._rig.behaviour == "silent":
+            await asyncio.sleep(600)
+
+
 class Lwm2mRig(Rig):
     credential = f"udp:{HOST}"
     secret = SECRET
@@ -98,6 +123,8 @@ class Lwm2mRig(Rig):
         self._queue: asyncio.Queue[int] = asyncio.Queue()
         self._context: aiocoap.Context | None = None
         self._location = ""
+        self._neighbour: DeviceClient | None = None
+        self.ahead_ms = 0
 
     @classmethod
     @asynccontextmanager
@@ -105,6 +132,7 @@ class Lwm2mRig(Rig):
         rig = cls(folder)
         site = aiocoap.resource.Site()
         site.add_resource(["3310", "0"], LoadControl(rig))
+        site.add_resource(["3", "0", "13"], CurrentTime(rig))
         rig._context = await aiocoap.Context.create_server_context(
             site, bind=(f"::ffff:{HOST}", free_port()), transports=["udp6"]
         )
@@ -116,6 +144,8 @@ class Lwm2mRig(Rig):
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await rig._context.shutdown()
+            if rig._neighbour is not None:
+                rig._neighbour.close(say=False)
 
     def adapter(self) -> Adapter:
         return self._adapter()
@@ -197,6 +227,20 @@ class Lwm2mRig(Rig):
         self.asleep = True
         await self._register("&Q")
         await asyncio.sleep(0.5)
+
+    async def appear(self) -> str:
+        """Another device, with an address of its own."""
+        tree = Tree({(1, 0, 0): 1, (3305, 0, 5800): 1.0})
+        self._neighbour = DeviceClient(("127.0.0.1", self._port), "other", tree, local=NEIGHBOUR)
+        await self._neighbour.open()
+        await self._neighbour.register()
+        return f"udp:{NEIGHBOUR}"
+
+    async def set_clock(self, ahead_ms: int) -> None:
+        self.ahead_ms = ahead_ms
+
+    def clock_ahead_ms(self) -> int:
+        return self.ahead_ms
 
     async def wake(self) -> None:
         self.asleep = False

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from support.modbus_server import ModbusServer
+from support.sunspec import inverter
 
 from flexrelay_adapters.modbus import ModbusAdapter, ModbusConfig
 from flexrelay_sdk.port import Adapter
@@ -16,6 +17,8 @@ from flexrelay_sdk.testkit import Act, Behaviour, Rig
 
 POWER, COMMAND, SERIAL = 100, 300, 400
 WIDTH = 120
+NEIGHBOUR = 7
+"""A SunSpec device behind the same endpoint, which is in no configuration."""
 
 
 def text(value: str, size: int) -> list[int]:
@@ -31,7 +34,7 @@ class PymodbusRig(Rig):
 
     def __init__(self) -> None:
         image = [(POWER, [0] * WIDTH), (COMMAND, [0, 0]), (SERIAL, text("SN-1", 8))]
-        self.server = ModbusServer({1: image}, queue_at=POWER, write_at=COMMAND)
+        self.server = ModbusServer({1: image, NEIGHBOUR: [inverter()]}, queue_at=POWER, write_at=COMMAND)
         self.credential = f"{self.server.endpoint}/1"
         self._left: list[Any] = []
 
@@ -56,6 +59,7 @@ class PymodbusRig(Rig):
             "confirm_s": 1.0,
             "retry_refused_s": 0.2,
             "backoff_max_s": 0.5,
+            "scan": [{"endpoint": self.server.endpoint, "units": [1, NEIGHBOUR, 9]}],
             "devices": {
                 "roof": {
                     "endpoint": self.server.endpoint,
@@ -115,6 +119,9 @@ class PymodbusRig(Rig):
         yield
         await self.server.start()
         await self.server.tell({"queue": waiting})
+
+    async def appear(self) -> str:
+        return f"{self.server.endpoint}/{NEIGHBOUR}"
 
     async def behave(self, behaviour: Behaviour) -> None:
         await self.server.tell({"behave": behaviour})

@@ -10,15 +10,21 @@ from typing import ClassVar
 import pytest
 from support.opcua_rig import NodeOpcuaRig
 
-from flexrelay_sdk.testkit import AdapterContract, Promise, Rig
+from flexrelay_adapters.opcua import make_adapter
+from flexrelay_sdk.quality import violations
+from flexrelay_sdk.testkit import AdapterContract, BackfillContract, DiscoveryContract, Promise, Rig
 
 pytestmark = pytest.mark.timeout(120)
 
 
-class TestOpcua(AdapterContract):
+class TestOpcua(AdapterContract, DiscoveryContract, BackfillContract):
     without: ClassVar[Mapping[Promise, str]] = {
         Promise.SLEEP: "OPC UA servers do not sleep; a command waits for the connection, see test_commands"
     }
 
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
         return NodeOpcuaRig.open(tmp_path)
+
+
+def test_it_is_what_its_quality_toml_says() -> None:
+    assert violations("opcua", make_adapter, [TestOpcua]) == []

@@ -18,7 +18,7 @@ from flexrelay_adapters.sparkplug.sparkplug_b_pb2 import Payload
 from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 
-DEVICE = "meter1"
+DEVICE, NEIGHBOUR = "meter1", "meter2"
 
 
 def section(port: int, **changes: Any) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class SparkplugRig(Rig):
         need_sparkplug_client()
         async with (
             mosquitto(folder / "broker", ACCOUNTS) as broker,
-            Edge.started(broker.port, folder / "edge.log") as edge,
+            Edge.started(broker.port, folder / "edge.log", devices=(DEVICE, NEIGHBOUR)) as edge,
         ):
             yield cls(broker, edge, protocol)
 
@@ -136,6 +136,9 @@ class SparkplugRig(Rig):
             born = self._edge.count("born")
             if self._adapter is not None and self._adapter.connected:
                 await self._edge.until("born", born + 1)
+
+    async def appear(self) -> str:
+        return f"{GROUP}/{NODE}/{NEIGHBOUR}"
 
     async def behave(self, behaviour: Behaviour) -> None:
         await self._edge.do("behave", behaviour=behaviour)
