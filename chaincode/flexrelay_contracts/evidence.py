@@ -17,7 +17,6 @@ from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.rules import merkle
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
 from flexrelay_contracts.state import Record, announce, key, load, need, save, scan
-from flexrelay_schemas.canonical import CanonicalError, parse
 from flexrelay_schemas.did import Hash
 from flexrelay_schemas.encoding import b64u_decode
 from flexrelay_schemas.evidence import AnchorId, InclusionProof, Path, Window
@@ -25,7 +24,16 @@ from flexrelay_schemas.intent import WallMs
 from flexrelay_schemas.keys import verify
 from flexrelay_schemas.model import Model
 from flexrelay_schemas.quality import Provenance
-from flexrelay_schemas.reading import Attestation, Reading, SignedAttestation, SignedReading
+from flexrelay_schemas.reading import (
+    AnchoredAttestation,
+    Attestation,
+    Attested,
+    Evidence,
+    Reading,
+    SignedAttestation,
+    SignedReading,
+    parse_evidence,
+)
 
 
 class Anchor(Model):
@@ -59,7 +67,7 @@ class Check(Model):
 class Included:
     """A reading whose evidence holds. `signer` is the device's DID, or the gateway's that attested it."""
 
-    reading: Reading | Attestation
+    reading: Reading | Attested
     provenance: Provenance
     signer: str
     window: Window
@@ -93,15 +101,23 @@ def included(ctx: ContractContext, proof: InclusionProof) -> Included:
     leaf = merkle.leaf_hash(_decode(proof.salt, "salt"), payload)
     _check_path(leaf, proof.in_window, proof.window.leaves, proof.window.root, "in_window")
     _check_path(proof.window.leaf_hash(), proof.in_anchor, anchor["windows"], anchor["root"], "in_anchor")
-    reading, provenance, signer, signature = _parse(payload)
+    document, signature = _parse(payload)
+    reading = document.reading if isinstance(document, SignedReading) else document.attestation
     if reading.did != proof.window.device:
         raise Refused("malformed", "the window is another device's", "window.device")
     network = network_record(ctx)["network"]
     if reading.network != network:
         raise Refused("malformed", f"the reading is from network {reading.network}, this is {network}", "payload")
-    if provenance is Provenance.GATEWAY_ATTESTED:
-        _check_attester(ctx, signer, proof.org)
-    _check_signature(ctx, reading, signer, signature, anchor)
+    match document:
+        case SignedReading():
+            signer, provenance = reading.did, Provenance.METER_SIGNED
+            _check_signature(ctx, document.reading, signer, signature, reading.observed_at)
+        case SignedAttestation():
+            signer, provenance = document.attestation.gateway, Provenance.GATEWAY_ATTESTED
+            _check_attester(ctx, signer, proof.org)
+            _check_signature(ctx, document.attestation, signer, signature, anchor["market_ms"])
+        case AnchoredAttestation():  # the ledger took the anchor only with that gateway's signature over its root
+            signer, provenance = anchor["gateway"], Provenance.GATEWAY_ATTESTED
     return Included(reading, provenance, signer, proof.window, proof.org, anchor)
 
 
@@ -148,21 +164,16 @@ def _check_path(leaf: bytes, path: Path, size: int, root: str, field: str) -> No
         raise Refused("inclusion", "the path does not lead to the root", field)
 
 
-def _parse(payload: bytes) -> tuple[Reading | Attestation, Provenance, str, bytes]:
-    """(content, rank, signer, signature) of the evidence bytes; both forms are told apart by their field."""
+def _parse(payload: bytes) -> tuple[Evidence, bytes]:
+    """The document in the evidence bytes and its signature (none: the anchor's is the one)."""
     try:
-        value = parse(payload)
-        if isinstance(value, dict) and "attestation" in value:
-            attested = SignedAttestation.model_validate(value)
-            content = attested.attestation
-            return content, Provenance.GATEWAY_ATTESTED, content.gateway, b64u_decode(attested.signature)
-        signed = SignedReading.model_validate(value)
-        return signed.reading, Provenance.METER_SIGNED, signed.reading.did, b64u_decode(signed.signature)
+        document = parse_evidence(payload)
+        return document, b"" if isinstance(document, AnchoredAttestation) else b64u_decode(document.signature)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         path = ".".join(str(part) for part in ("payload", *first["loc"]))
         raise Refused("malformed", first["msg"], path) from None
-    except (CanonicalError, ValueError) as error:
+    except ValueError as error:
         raise Refused("malformed", f"the payload is no signed reading: {error}", "payload") from None
 
 
@@ -173,16 +184,16 @@ def _check_attester(ctx: ContractContext, gateway: str, org: str) -> None:
 
 
 def _check_signature(
-    ctx: ContractContext, reading: Reading | Attestation, signer: str, signature: bytes, anchor: Record
+    ctx: ContractContext, reading: Reading | Attestation, signer: str, signature: bytes, last_ms: int
 ) -> None:
-    """A device signs when it observes; a gateway attests between the observation and the anchor."""
+    """The key must have been valid at some instant between the observation and `last_ms` (market time): a device signs
+    when it observes, a gateway attests until the anchor."""
     versioned = load(ctx, didlog.key_name(signer, reading.key_version))
     if versioned is None:
         raise Refused("key_not_valid_then", f"{signer} has no key version {reading.key_version}", "payload.key_version")
     if not verify(versioned["key"], signature, reading.message()):
         raise Refused("signature", f"the signature is not {signer}'s", "payload.signature")
-    last = anchor["market_ms"] if isinstance(reading, Attestation) else reading.observed_at
-    if not didlog.valid_within(versioned, reading.observed_at, last):
+    if not didlog.valid_within(versioned, reading.observed_at, last_ms):
         raise Refused(
             "key_not_valid_then",
             f"key version {reading.key_version} of {signer} was not valid at {reading.observed_at}",

@@ -20,12 +20,13 @@ from flexrelay_schemas.intent import SignedIntent
 from flexrelay_schemas.intervals import CalendarDay
 from flexrelay_schemas.model import Model
 from flexrelay_schemas.product import Product
-from flexrelay_schemas.reading import SignedAttestation, SignedReading
+from flexrelay_schemas.reading import AnchoredAttestation, SignedAttestation, SignedReading
 
 FOLDER: Final = Path(__file__).parent / "jsonschema"
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 WIRE: Final[dict[str, type[Model]]] = {
+    "anchored-attestation": AnchoredAttestation,
     "calendar-day": CalendarDay,
     "did-create": Create,
     "did-rotate": Rotate,

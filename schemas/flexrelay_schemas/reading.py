@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from flexrelay_schemas.canonical import MAX_INTEGER, canonical
+from flexrelay_schemas.canonical import MAX_INTEGER, canonical, parse
 from flexrelay_schemas.did import Did, Hash
 from flexrelay_schemas.did import NetworkId as NetworkId
 from flexrelay_schemas.intent import Signature, WallMs
@@ -76,16 +76,32 @@ class SignedReading(Model):
     signature: Signature
 
 
-class Attestation(Model):
-    """A gateway's word for a reading whose device cannot sign; `frame_sha256` is the received frame's hash."""
+class Attested(Model):
+    """What a gateway says of a reading whose device cannot sign; `frame_sha256` is the received frame's hash."""
 
     did: Did
     frame_sha256: Hash
-    gateway: Did
-    key_version: Annotated[int, Field(ge=1, le=1_000_000)]
     network: NetworkId
     observed_at: WallMs
     registers: Registers
+
+
+class AnchoredAttestation(Model):
+    """The evidence bytes of an unsigned reading, form 2: its attester is the gateway that anchored it.
+
+    A gateway signs its anchor, and with it every leaf below: so the statement needs no signature of its own, and means
+    nothing without a proof that leads to an anchor.
+    """
+
+    v: Literal[2] = 2
+    attestation: Attested
+
+
+class Attestation(Attested):
+    """Form 1, which earlier releases made: the gateway is named and signs each reading by itself."""
+
+    gateway: Did
+    key_version: Annotated[int, Field(ge=1, le=1_000_000)]
 
     def message(self) -> bytes:
         """The bytes that the gateway signs (with key version `key_version` of its own DID)."""
@@ -93,8 +109,21 @@ class Attestation(Model):
 
 
 class SignedAttestation(Model):
-    """An attestation and the gateway's signature: the evidence bytes of an unsigned reading."""
+    """An attestation and the gateway's signature: the evidence bytes of an unsigned reading, form 1."""
 
     v: Literal[1] = 1
     attestation: Attestation
     signature: Signature
+
+
+Evidence = SignedReading | SignedAttestation | AnchoredAttestation
+
+
+def parse_evidence(data: bytes) -> Evidence:
+    """The document in evidence bytes; its form is told by its fields. Raises CanonicalError and ValidationError (both
+    are ValueErrors)."""
+    value = parse(data)
+    if isinstance(value, dict) and "attestation" in value:
+        form = AnchoredAttestation if value.get("v") == 2 else SignedAttestation
+        return form.model_validate(value)
+    return SignedReading.model_validate(value)

@@ -15,7 +15,7 @@ from flexrelay_schemas.encoding import b64u
 from flexrelay_schemas.evidence import Window
 from flexrelay_schemas.intervals import CalendarDay
 from flexrelay_schemas.products import load
-from flexrelay_schemas.reading import Attestation, Reading
+from flexrelay_schemas.reading import AnchoredAttestation, Attestation, Attested, Reading
 from support.contracts import NETWORK, Party, sign
 from support.network import Connection, Network
 
@@ -275,6 +275,17 @@ class Market:
         signature = sign(gateway.private, attestation.message())
         return canonical({"v": 1, "attestation": attestation.model_dump(), "signature": signature})
 
+    def stated(self, org: str, device: Party, observed_at: int, import_j: int, export_j: int = 0) -> bytes:
+        """The same in the form that has no signature but the anchor's."""
+        content = Attested(
+            did=device.did,
+            frame_sha256=hashlib.sha256(f"{observed_at}".encode()).hexdigest(),
+            network=NETWORK,
+            observed_at=observed_at,
+            registers={"import_j": import_j, "export_j": export_j},
+        )
+        return canonical(AnchoredAttestation(attestation=content).model_dump())
+
     def anchor(
         self, org: str, device: Party, payloads: Mapping[int, bytes], anchor_id: str = ""
     ) -> list[dict[str, Any]]:
@@ -315,8 +326,10 @@ class Market:
         base = 1_000_000
         first, last = (base, base + energy_j) if energy_j >= 0 else (base, base)
         out = 0 if energy_j >= 0 else -energy_j
-        if changes.pop("attested", False):
-            payloads = {start: self.attested(org, meter, start, first), end: self.attested(org, meter, end, last, out)}
+        attested = changes.pop("attested", 0)  # 1 or 2: the form
+        if attested:
+            word = self.attested if attested == 1 else self.stated
+            payloads = {start: word(org, meter, start, first), end: word(org, meter, end, last, out)}
         else:
             payloads = {
                 start: self.signed(meter, start, first, **changes),

@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from flexrelay.bench import Result, in_process
 from flexrelay.bench.ingest import NETWORK, START, _Columns, _did, _frame
-from flexrelay.identity import LocalSigner
 from flexrelay.ingest import Enrolment, Ingest, RegisterChecks, Registry
 from flexrelay.journal import SqliteJournal
 from flexrelay.journal.consumer import follow
@@ -67,7 +66,6 @@ async def _measure(folder: Path, seconds: float) -> tuple[float, float, int]:
         CalendarDay(date=f"2023-11-{15 + n:02d}", start=market + n * 86_400_000, isps=96, isp_seconds=900, working=True)
         for n in range(2)
     ]
-    signer = LocalSigner(key, _did(DEVICES), 1)
     now = market
     sent = 0
     async with (
@@ -77,7 +75,7 @@ async def _measure(folder: Path, seconds: float) -> tuple[float, float, int]:
     ):
         twin = await Twin.open(store, lambda did: DeviceInfo(did, "meter"))
         with Vault(folder / "vault.db") as vault, TwinHistory(twin, store.path) as history:
-            windows = await Windows.open(store, vault, Calendar(days), signer, NETWORK, lambda did, at: True, MINUTE_MS)
+            windows = await Windows.open(store, vault, Calendar(days), lambda did, at: True, MINUTE_MS)
             ingest = Ingest(registry, journal, RegisterChecks(history, journal.traces), lambda: now)
             followers = [group.create_task(follow(journal, consumer)) for consumer in (twin, windows)]
             begin = time.monotonic()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from flexrelay.custody.check import parse_evidence
+from flexrelay.custody.check import content_of, signer_of
 from flexrelay.custody.copies import Copies
 from flexrelay.ingest.verification import EntryInvalid, verify_entry
 from flexrelay.journal.port import Entry, Journal, JournalCorrupt
@@ -23,7 +23,6 @@ from flexrelay.windows.vault import Vault, period_of, salt_of
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.rules import merkle
 from flexrelay_schemas.evidence import Window
-from flexrelay_schemas.reading import Attestation
 
 MOST_PROBLEMS: Final = 100
 _BATCH: Final = 500
@@ -128,21 +127,18 @@ class Audit:
         matched, leaves = 0, iter(rows)
         for entry in entries:
             report.entries += 1
-            evidence = [self._evidence(entry, item.observed_at) for item in entry.measurements]
-            present = [data for data in evidence if data is not None]
-            if len(present) == len(evidence):
-                try:
-                    verify_entry(entry, self._key(entry, present), () if entry.signed else present)
-                except EntryInvalid as error:
-                    report.problem(f"journal of {self._org}: {error}")
-            for item, data in zip(entry.measurements, evidence, strict=True):
+            evidence = self._vault.evidence(entry)
+            try:
+                proofs = [data for _, data in evidence]
+                verify_entry(entry, self._key(entry, proofs), () if entry.signed else proofs)
+            except EntryInvalid as error:
+                report.problem(f"journal of {self._org}: {error}")
+            for item, data in evidence:
                 report.readings += 1
                 matched += self._leaf(report, entry, item.observed_at, data, next(leaves), taken)
         return matched
 
-    def _leaf(
-        self, report: AuditReport, entry: Entry, observed_at: int, data: bytes | None, row: Any, taken: int
-    ) -> int:
+    def _leaf(self, report: AuditReport, entry: Entry, observed_at: int, data: bytes, row: Any, taken: int) -> int:
         """1 when the reading has a leaf."""
         where = f"the reading of {entry.did} at {observed_at} (journal entry {entry.position} of {self._org})"
         month = (entry.did, period_of(observed_at))
@@ -162,8 +158,6 @@ class Audit:
             report.problem(f"{where}: its leaf names entry {position}")
         elif secret is None:
             report.erased += 1
-        elif data is None:
-            report.problem(f"{where}: its attestation is missing in the vault")
         elif merkle.leaf_hash(salt_of(secret, observed_at, data), data) != digest:
             report.problem(f"{where} does not give its leaf")
         return 1
@@ -222,33 +216,29 @@ class Audit:
             )
             await asyncio.to_thread(_check_windows, report, did, leaves, revisions, good)
 
-    def _evidence(self, entry: Entry, observed_at: int) -> bytes | None:
-        return entry.evidence or self._vault.attestation(entry.did, observed_at)
-
     def _signers(self, entry: Entry) -> list[str]:
         """The DIDs whose keys an entry needs."""
         found = [entry.did]
-        if not entry.signed:
-            for item in entry.measurements:
-                data = self._vault.attestation(entry.did, item.observed_at)
-                if data is not None:
-                    try:
-                        content, _ = parse_evidence(data)
-                    except ValueError:
-                        continue  # verify_entry says what is wrong
-                    found.append(content.gateway if isinstance(content, Attestation) else content.did)
+        for _, data in self._vault.evidence(entry):
+            try:
+                signer = signer_of(content_of(data))
+            except ValueError:
+                continue  # verify_entry says what is wrong
+            found += [signer[0]] if signer is not None else []
         return found
 
     def _key(self, entry: Entry, evidence: Sequence[bytes]) -> str:
-        """The Multikey that the evidence names. Raises EntryInvalid."""
+        """The Multikey that the evidence names, "" where its anchor's signature is the one. Raises EntryInvalid."""
         try:
-            content, _ = parse_evidence(evidence[0])
+            signer = signer_of(content_of(evidence[0]))
         except (ValueError, IndexError) as error:
             raise EntryInvalid(f"entry {entry.position}: {error}") from None
-        signer = content.gateway if isinstance(content, Attestation) else content.did
-        key = self._logs.get(signer, {}).get(content.key_version)
+        if signer is None:
+            return ""
+        did, version = signer
+        key = self._logs.get(did, {}).get(version)
         if key is None:
-            raise EntryInvalid(f"entry {entry.position}: {signer} has no key version {content.key_version}")
+            raise EntryInvalid(f"entry {entry.position}: {did} has no key version {version}")
         return key
 
     async def _log_of(self, did: str) -> None:

@@ -4,14 +4,20 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pydantic import ValidationError
-
-from flexrelay.custody.record import CustodyRecord
-from flexrelay.windows import BadProof, check_proof
-from flexrelay_schemas.canonical import CanonicalError, parse
+from flexrelay.custody.record import AnchorLink, CustodyRecord
+from flexrelay.windows import ANCHOR, BadProof, check_proof
 from flexrelay_schemas.encoding import b64u_decode
+from flexrelay_schemas.intent import SignedIntent
 from flexrelay_schemas.keys import verify
-from flexrelay_schemas.reading import Attestation, Reading, SignedAttestation, SignedReading
+from flexrelay_schemas.reading import (
+    AnchoredAttestation,
+    Attestation,
+    Attested,
+    Evidence,
+    Reading,
+    SignedReading,
+    parse_evidence,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +38,11 @@ def check_record(record: CustodyRecord) -> Iterator[Check]:
         return
     evidence = b64u_decode(record.proof.payload)
     try:
-        content, _ = parse_evidence(evidence)
+        content = content_of(evidence)
     except ValueError as error:
         yield _check("evidence", False, str(error))
         return
-    if isinstance(content, Attestation):
+    if isinstance(content, Attested):
         tied = content.frame_sha256 == record.frame.sha256
         yield _check("evidence", tied, "the gateway's attestation names the frame's hash")
     else:
@@ -56,28 +62,46 @@ def check_record(record: CustodyRecord) -> Iterator[Check]:
     yield from _market_checks(record)
 
 
-def parse_evidence(data: bytes) -> tuple[Reading | Attestation, bytes]:
-    """(content, signature) of evidence bytes. Raises ValueError."""
-    try:
-        value = parse(data)
-        if isinstance(value, dict) and "attestation" in value:
-            attested = SignedAttestation.model_validate(value)
-            return attested.attestation, b64u_decode(attested.signature)
-        signed = SignedReading.model_validate(value)
-        return signed.reading, b64u_decode(signed.signature)
-    except (CanonicalError, ValidationError, ValueError) as error:
-        raise ValueError(f"the evidence is no signed reading: {error}") from None
+def content_of(data: bytes) -> Reading | Attested:
+    """What evidence bytes say. Raises ValueError."""
+    document = _document(data)
+    return document.reading if isinstance(document, SignedReading) else document.attestation
+
+
+def signer_of(content: Reading | Attested) -> tuple[str, int] | None:
+    """(DID, key version) of the evidence's own signature; None where the anchor's signature is the one."""
+    if isinstance(content, Attestation):
+        return content.gateway, content.key_version
+    return (content.did, content.key_version) if isinstance(content, Reading) else None
 
 
 def check_signature(data: bytes, key: str) -> Check:
-    """The evidence's signature under the Multikey `key`."""
+    """The evidence's own signature under the Multikey `key`."""
     try:
-        content, signature = parse_evidence(data)
-        good = verify(key, signature, content.message())
+        document = _document(data)
+        if isinstance(document, AnchoredAttestation):
+            return _check("signature", False, "the evidence has no signature of its own: its anchor's is the one")
+        signed = document.reading if isinstance(document, SignedReading) else document.attestation
+        good = verify(key, b64u_decode(document.signature), signed.message())
     except ValueError as error:
         return _check("signature", False, str(error))
-    signer = content.gateway if isinstance(content, Attestation) else content.did
-    return _check("signature", good, f"signed by {signer} with key version {content.key_version}")
+    signer = signed.gateway if isinstance(signed, Attestation) else signed.did
+    return _check("signature", good, f"signed by {signer} with key version {signed.key_version}")
+
+
+def check_anchor_signature(intent: SignedIntent, anchor: AnchorLink, key: str) -> Check:
+    """The attesting gateway's signature: over the intent that put the anchor's root on the ledger."""
+    content = intent.intent
+    of_it = all(content.args.get(name) == getattr(anchor, name) for name in ("anchor_id", "root", "windows"))
+    good = of_it and content.function == ANCHOR and verify(key, intent.signature_bytes(), content.message())
+    return _check("signature", good, f"attested by {content.actor}, which signed the anchor's root")
+
+
+def _document(data: bytes) -> Evidence:
+    try:
+        return parse_evidence(data)
+    except ValueError as error:
+        raise ValueError(f"the evidence is no signed reading: {error}") from None
 
 
 def _market_checks(record: CustodyRecord) -> Iterator[Check]:

@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flexrelay.custody.anchored import first_reading
-from flexrelay.custody.check import Check, check_record, check_signature, parse_evidence
+from flexrelay.custody.check import (
+    Check,
+    check_anchor_signature,
+    check_record,
+    check_signature,
+    content_of,
+    signer_of,
+)
 from flexrelay.custody.record import (
     AnchorLink,
     BlockLink,
@@ -27,8 +34,8 @@ from flexrelay.windows import NoProof, Prover
 from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.encoding import b64u, b64u_decode
 from flexrelay_schemas.evidence import InclusionProof
+from flexrelay_schemas.intent import SignedIntent
 from flexrelay_schemas.intervals import CalendarDay
-from flexrelay_schemas.reading import Attestation
 
 
 class NoCustody(LookupError):
@@ -128,7 +135,7 @@ class Custody:
         checks.append(await self._check_journal(record))
         checks.append(await self._check_entity(record))
         if record.proof is not None and record.anchor is not None:
-            checks.append(await self._check_key(record.proof))
+            checks.append(await self._check_signature(record.proof, record.anchor))
             intent = {"anchor_id": record.anchor.anchor_id, "root": record.anchor.root}
             checks.append(await self._check_block("anchor", record.anchor.block, "evidence.anchored", intent))
         if record.order is not None:
@@ -306,16 +313,28 @@ class Custody:
         same = bool(history) and dict(history[0].registers) == reading.registers and entity == reading.entity
         return Check("entity", same, "the twin's entity is made of the reading's registers")
 
-    async def _check_key(self, proof: InclusionProof) -> Check:
+    async def _check_signature(self, proof: InclusionProof, anchor: AnchorLink) -> Check:
         evidence = b64u_decode(proof.payload)
         try:
-            content, _ = parse_evidence(evidence)
-            signer = content.gateway if isinstance(content, Attestation) else content.did
-            log = await self._ledger.evaluate("identity.log", {"did": signer})
-            key = next(item["key"] for item in log if item["version"] == content.key_version)
-        except (ValueError, Refused, StopIteration, LedgerError) as error:
+            signer = signer_of(content_of(evidence))
+            if signer is not None:
+                return check_signature(evidence, await self._key(*signer))
+            found = await self._transaction(anchor.block)
+            if isinstance(found, Check):
+                return found
+            intent = SignedIntent.model_validate(found["intent"])
+            key = await self._key(intent.intent.actor, intent.intent.key_version)
+            return check_anchor_signature(intent, anchor, key)
+        except (ValueError, Refused, LedgerError) as error:
             return Check("signature", False, f"the signer's key is not known: {error!r}")
-        return check_signature(evidence, key)
+
+    async def _key(self, did: str, version: int) -> str:
+        """The Multikey of a version on the ledger. Raises ValueError, Refused, LedgerError."""
+        log = await self._ledger.evaluate("identity.log", {"did": did})
+        found = [item["key"] for item in log if item["version"] == version]
+        if not found:
+            raise ValueError(f"{did} has no key version {version}")
+        return str(found[0])
 
     async def _check_line(self, link: SettlementLink) -> Check:
         """The event about the settlement in its block holds the line."""
@@ -339,7 +358,12 @@ class Custody:
         return Check(f"{link} block", holds, f"block {at.block} holds transaction {at.tx_id} with {event}")
 
     async def _payloads(self, at: BlockLink) -> list[tuple[str, Mapping[str, Any]]] | Check:
-        """The events of a valid transaction in its block, whose hash the next block names."""
+        """The events of a valid transaction."""
+        found = await self._transaction(at)
+        return found if isinstance(found, Check) else [(name, payload) for name, payload in found["events"]]
+
+    async def _transaction(self, at: BlockLink) -> Mapping[str, Any] | Check:
+        """A valid transaction in its block, whose hash the next block names."""
         link = f"block {at.block}"
         try:
             block = await self._blocks.block(at.block)
@@ -353,7 +377,7 @@ class Custody:
         found = _transaction(block.transactions, at.tx_id)
         if found is None or found["validation"] != "VALID" or at.validation != "VALID":
             return Check(link, False, f"transaction {at.tx_id} is not valid there")
-        return [(name, payload) for name, payload in found["events"]]
+        return found
 
 
 def _transaction(transactions: Sequence[Mapping[str, Any]], tx_id: str) -> Mapping[str, Any] | None:

@@ -3,15 +3,12 @@
 import hashlib
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
 from flexrelay.ingest.native import decode_signed
 from flexrelay.ingest.registry import partition_of
 from flexrelay.journal.port import Entry
-from flexrelay_schemas.canonical import CanonicalError, parse
 from flexrelay_schemas.encoding import b64u_decode
 from flexrelay_schemas.keys import verify
-from flexrelay_schemas.reading import SignedAttestation
+from flexrelay_schemas.reading import SignedAttestation, SignedReading, parse_evidence
 from flexrelay_sdk import DecodeError
 
 
@@ -23,7 +20,8 @@ def verify_entry(entry: Entry, key: str, attestations: Sequence[bytes] = ()) -> 
     """Check an entry against the Multikey `key` that counted when it was received.
 
     A signed entry: the device's key; the payload's signature holds and gives exactly the stored measurement. An
-    unsigned one: the gateway's key, and one attestation a measurement, in order. Raises EntryInvalid. The texts beside
+    unsigned one: one attestation a measurement, in order, and the gateway's key where they have signatures of their
+    own. Raises EntryInvalid. The texts beside
     the reading (protocol, credential, channel, receive time) are covered by the journal's own hash chain.
     """
     if entry.partition != partition_of(entry.did):
@@ -56,13 +54,17 @@ def _verify_attested(entry: Entry, key: str, attestations: Sequence[bytes]) -> N
     digest = hashlib.sha256(entry.payload).hexdigest()
     for data, measurement in zip(attestations, entry.measurements, strict=True):
         try:
-            signed = SignedAttestation.model_validate(parse(data))
-            signature = b64u_decode(signed.signature)
-        except (ValidationError, CanonicalError, ValueError) as error:
+            document = parse_evidence(data)
+            if isinstance(document, SignedReading):
+                raise ValueError("a signed reading")
+            good = not isinstance(document, SignedAttestation) or verify(
+                key, b64u_decode(document.signature), document.attestation.message()
+            )
+        except ValueError as error:
             raise EntryInvalid(f"entry {entry.position}: not an attestation: {error}") from None
-        content = signed.attestation
-        if not verify(key, signature, content.message()):
+        if not good:
             raise EntryInvalid(f"entry {entry.position}: the gateway's signature does not hold")
+        content = document.attestation
         attested = (content.did, content.observed_at, content.registers, content.frame_sha256)
         if attested != (entry.did, measurement.observed_at, measurement.registers, digest):
             raise EntryInvalid(f"entry {entry.position}: the attestation is not of this frame")

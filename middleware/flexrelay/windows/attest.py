@@ -1,29 +1,23 @@
-"""The gateway's word for readings whose device cannot sign.
+"""The gateway's word for readings whose device cannot sign: their evidence bytes.
 
-It is given when the reading gets its leaf, not when it is received: a signature costs more than the whole way into
-the journal, and until there is a leaf nobody asks for it.
+They follow from the journal alone. The gateway signs them all at once, with the root of its anchor: until there is an
+anchor nobody asks for its word. (Earlier releases signed each reading; what they made is kept in the vault.)
 """
 
-import hashlib
+from collections.abc import Iterator
+from hashlib import sha256
 
-from flexrelay.identity.signer import Signer
 from flexrelay.journal.port import Entry
-from flexrelay_schemas.canonical import canonical
-from flexrelay_schemas.encoding import b64u
 from flexrelay_schemas.measurement import Measurement
-from flexrelay_schemas.reading import Attestation, SignedAttestation
 
 
-async def attest(signer: Signer, network: str, entry: Entry, measurement: Measurement) -> bytes:
-    """The canonical SignedAttestation of one measurement of an unsigned frame: its evidence bytes."""
-    attestation = Attestation(
-        did=entry.did,
-        frame_sha256=hashlib.sha256(entry.payload).hexdigest(),
-        gateway=signer.did,
-        key_version=signer.key_version,
-        network=network,
-        observed_at=measurement.observed_at,
-        registers=dict(measurement.registers),
-    )
-    signature = b64u(await signer.sign(attestation.message()))
-    return canonical(SignedAttestation(attestation=attestation, signature=signature).model_dump())
+def attested(entry: Entry) -> Iterator[tuple[Measurement, bytes]]:
+    """Each measurement of an unsigned frame with its evidence: canonical JSON of an AnchoredAttestation."""
+    did = entry.did
+    network = did.split(":", 3)[2]  # names of DIDs, networks and registers are plain ASCII: they stand as they are
+    head = f'{{"attestation":{{"did":"{did}","frame_sha256":"{sha256(entry.payload).hexdigest()}","network":"{network}"'
+    for measurement in entry.measurements:
+        registers = measurement.registers
+        values = ",".join([f'"{name}":{registers[name]}' for name in sorted(registers)])
+        text = f'{head},"observed_at":{measurement.observed_at},"registers":{{{values}}}}},"v":2}}'
+        yield measurement, text.encode()

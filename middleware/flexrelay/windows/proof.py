@@ -62,12 +62,10 @@ class Prover:
         entry = await self._journal.entry(position)
         if entry is None:
             raise NoProof(f"journal entry {position} was truncated: the evidence's retention is over")
-        if entry.did != did or not any(item.observed_at == observed_at for item in entry.measurements):
-            raise Tampered(f"journal entry {position} is not the reading of {did} at {observed_at}")
-        data = entry.evidence or self._vault.attestation(did, observed_at)
-        if data is None:
-            raise NoProof(f"the attestation of {did} at {observed_at} was erased")
-        return data
+        for item, data in self._vault.evidence(entry):
+            if entry.did == did and item.observed_at == observed_at:
+                return data
+        raise Tampered(f"journal entry {position} is not the reading of {did} at {observed_at}")
 
 
 def check_proof(proof: InclusionProof, root: str, windows: int) -> bytes:

@@ -1,7 +1,9 @@
-"""What cannot be computed again: the secrets that salts come from, and the gateway's attestations.
+"""What cannot be computed again: the secrets that salts come from, and attestations with a signature of their own.
 
 A secret is random, one per device and month. Erasing it makes every leaf of that device and month meaningless: the
 hashes that were anchored can no longer be tied to any reading. The file overwrites what it deletes (secure_delete).
+
+Earlier releases signed an attestation for each unsigned reading and kept it here: those stay that reading's evidence.
 """
 
 import hashlib
@@ -16,7 +18,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from flexrelay.journal.port import Entry
 from flexrelay.store import Component, Migration, StoreUnavailable, connect, migrate
+from flexrelay.windows.attest import attested
+from flexrelay_schemas.measurement import Measurement
 
 _COMPONENT: Final = Component(
     "vault",
@@ -72,6 +77,9 @@ class Vault:
         migrate(self._connection, path, [_COMPONENT])
         self._lock = threading.Lock()
         self._cache: dict[tuple[str, str], bytes | None] = {}
+        self._signed: dict[str, int] = {}
+        """By DID: the instant of its last attestation here, -1 where it has none; empty where there are none at all."""
+        self._has_signed = self._connection.execute("SELECT 1 FROM vault_attestation LIMIT 1").fetchone() is not None
 
     def __enter__(self) -> Self:
         return self
@@ -139,17 +147,28 @@ class Vault:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return len(chosen)
 
+    def evidence(self, entry: Entry) -> list[tuple[Measurement, bytes]]:
+        """Each measurement of an entry with its evidence bytes: the device's signed payload, or the attestation."""
+        if (payload := entry.evidence) is not None:
+            return [(measurement, payload) for measurement in entry.measurements]
+        made = attested(entry)
+        if not self._has_signed:
+            return list(made)
+        return [(item, self.attestation(entry.did, item.observed_at) or data) for item, data in made]
+
     def attestation(self, did: str, observed_at: int) -> bytes | None:
+        """The signed attestation that an earlier release made of this reading."""
         with self._lock:
+            last = self._signed.get(did)
+            if last is None:
+                query = "SELECT coalesce(max(observed_at), -1) FROM vault_attestation WHERE did = ?"
+                last = self._signed[did] = self._connection.execute(query, (did,)).fetchone()[0]
+            if observed_at > last:
+                return None
             row = self._connection.execute(
                 "SELECT evidence FROM vault_attestation WHERE did = ? AND observed_at = ?", (did, observed_at)
             ).fetchone()
         return None if row is None else bytes(row[0])
-
-    def keep(self, attestations: Sequence[tuple[str, int, bytes]]) -> None:
-        """Store (DID, observed_at, evidence); one that is there already stays."""
-        with self._lock:
-            self._write("INSERT OR IGNORE INTO vault_attestation VALUES (?, ?, ?)", attestations)
 
     def _write(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         if not rows:

@@ -11,10 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
-from flexrelay.identity.signer import Signer
 from flexrelay.journal.port import Entry
 from flexrelay.store import Store
-from flexrelay.windows.attest import attest
 from flexrelay.windows.calendar import Calendar
 from flexrelay.windows.vault import Vault, period_of, salt_of
 from flexrelay_contracts.rules import merkle
@@ -67,17 +65,13 @@ class Windows:
         store: Store,
         vault: Vault,
         calendar: Calendar,
-        signer: Signer,
-        network: str,
         counts: Counts,
         grace_ms: int,
     ) -> None:
-        """`signer` is the gateway's; `grace_ms` is market time after an interval's end."""
+        """`grace_ms` is market time after an interval's end."""
         self._store = store
         self._vault = vault
         self._calendar = calendar
-        self._signer = signer
-        self._network = network
         self._counts = counts
         self._grace_ms = grace_ms
         self._position = 0
@@ -102,7 +96,11 @@ class Windows:
     async def consume(self, entries: Sequence[Entry]) -> None:
         if not entries:
             return
-        evidence = await self._evidence(entries)
+        evidence = [
+            (entry.did, item.observed_at, entry.position, data)
+            for entry in entries
+            for item, data in self._vault.evidence(entry)
+        ]
         secrets = self._vault.secrets({(did, period_of(observed_at)) for did, observed_at, _, _ in evidence})
         leaves = []
         for did, observed_at, position, data in evidence:
@@ -198,22 +196,6 @@ class Windows:
         )
         row = await self._store.read(lambda connection: connection.execute(query).fetchone())
         return dict(zip(("leaves", "windows", "anchors"), row, strict=True))
-
-    async def _evidence(self, entries: Sequence[Entry]) -> list[tuple[str, int, int, bytes]]:
-        """(DID, observed_at, position, evidence bytes) of every reading; attestations are made and kept first."""
-        found: list[tuple[str, int, int, bytes]] = []
-        made: list[tuple[str, int, bytes]] = []
-        for entry in entries:
-            for measurement in entry.measurements:
-                data = entry.evidence
-                if data is None:
-                    data = self._vault.attestation(entry.did, measurement.observed_at)
-                if data is None:
-                    data = await attest(self._signer, self._network, entry, measurement)
-                    made.append((entry.did, measurement.observed_at, data))
-                found.append((entry.did, measurement.observed_at, entry.position, data))
-        self._vault.keep(made)
-        return found
 
     def _due(self, connection: sqlite3.Connection, now: int) -> tuple[list["_Due"], int, int]:
         """Windows to close in a fixed order; how many readings are withheld, and undated."""

@@ -146,7 +146,7 @@ def test_who_changes_an_attested_reading_is_found(populated: Path, copy_of: Copy
     forge(folder / "agg" / "journal.db", lambda payload: payload.replace(b'"export_j": 3', b'"export_j": 4'))
     result = flexrelay("custody", "verify", folder, "--json")
     assert result.exit_code == 1
-    assert any("attestation is not of this frame" in text for text in problems(result))
+    assert any("does not give its leaf" in text for text in problems(result))
 
 
 @pytest.mark.parametrize(

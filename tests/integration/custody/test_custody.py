@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.chain import ORG, Chain, Signer, wall_ms
+from support.chain import ORG, Chain, wall_ms
 from support.contracts import NETWORK, Party
 from support.readings import signed_payload
 
@@ -103,9 +103,7 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
         ):
             with Vault(folder / "vault.db") as vault:
                 twin = await Twin.open(store, lambda did: None)
-                windows = await Windows.open(
-                    store, vault, Calendar([day]), Signer(chain.gateway), NETWORK, lambda did, at: True, 0
-                )
+                windows = await Windows.open(store, vault, Calendar([day]), lambda did, at: True, 0)
                 delivery = Delivery(store, ORG)
                 custody = Custody(
                     network=NETWORK,

@@ -234,10 +234,12 @@ def test_another_set_of_registers_is_no_second_value() -> None:
     assert case.codes(case.decide(ours, theirs)) == ("respondent", "register_difference", "counts")
 
 
-def test_a_gateway_that_attests_two_values_loses_its_side_only() -> None:
+@pytest.mark.parametrize(("one", "two"), [(1, 1), (2, 2), (1, 2)])
+def test_a_gateway_that_attests_two_values_loses_its_side_only(one: int, two: int) -> None:
+    """Also where it said one of them before an upgrade and the other one after it."""
     case = Case()
-    ours = case.proofs("agg-b", case.claimed, attested=True)
-    twice = case.proofs("agg-b", case.claimed + 1, attested=True)
+    ours = case.proofs("agg-b", case.claimed, attested=one)
+    twice = case.proofs("agg-b", case.claimed + 1, attested=two)
     theirs = case.proofs("dso", case.proposed)
     case.propose()
     # the start readings agree; the end readings are of two values for one instant

@@ -14,7 +14,7 @@ from support.refusals import refused
 
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.rules import merkle
-from flexrelay_schemas.canonical import canonical
+from flexrelay_schemas.canonical import canonical, parse
 from flexrelay_schemas.encoding import b64u, b64u_decode
 from flexrelay_schemas.evidence import InclusionProof, Window
 from flexrelay_schemas.quality import Provenance
@@ -93,6 +93,18 @@ def attested(device: Party, gateway: Party, at: int, import_j: int = 1000) -> by
     )
     signature = sign(gateway.private, attestation.message())
     return canonical({"v": 1, "attestation": attestation.model_dump(), "signature": signature})
+
+
+def stated(device: Party, at: int, import_j: int = 1000, **change: Any) -> bytes:
+    """A gateway's word in the form that has no signature but its anchor's."""
+    content = {
+        "did": device.did,
+        "frame_sha256": hashlib.sha256(b"frame").hexdigest(),
+        "network": NETWORK,
+        "observed_at": at,
+        "registers": {"import_j": import_j},
+    }
+    return canonical({"v": 2, "attestation": content} | change)
 
 
 @pytest.fixture
@@ -182,6 +194,50 @@ class TestIncluded:
         owner = net.actor()
         with refused("malformed", "payload.attestation.gateway"):
             check(net, proof_of(net, meter, attested(meter, owner, net.market_ms), "agg-a"))
+
+    def test_what_a_gateway_states_is_attested_by_the_gateway_that_anchored_it(
+        self, net: Network, meter: Party
+    ) -> None:
+        payload = stated(meter, net.market_ms, 4711)
+        for org in ("agg-b", "dso"):
+            shown = check(net, proof_of(net, meter, payload, org))
+            assert (shown["provenance"], shown["signer"]) == (Provenance.GATEWAY_ATTESTED, net.gateways[org].did)
+            assert shown["registers"] == {"import_j": 4711}
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"v": 3},
+            {"v": 1},
+            {"v": "2"},
+            {"v": True},
+            {"signature": "A" * 86},
+            {"gateway": "did:flexrelay:demo:zQmQsjRUb8aftf27qgqFMw7RLAsxcGcvXWeWmKYnKdxZdLC"},
+            {"reading": {}},
+            {"attestation": {}},
+        ],
+    )
+    def test_a_statement_has_one_form(self, net: Network, meter: Party, change: dict[str, Any]) -> None:
+        with refused("malformed"):
+            check(net, proof_of(net, meter, stated(meter, net.market_ms, **change)))
+
+    def test_a_signed_attestation_is_no_statement(self, net: Network, meter: Party) -> None:
+        """Its gateway's key is not got round by calling it form 2, nor by leaving the signature out."""
+        document = parse(attested(meter, net.gateways["agg-b"], net.market_ms))
+        unsigned = {"v": 2, "attestation": document["attestation"]}
+        changed = {"agg-a": document | {"v": 2}, "agg-b": unsigned, "dso": unsigned | {"v": 1}}
+        for org, payload in changed.items():
+            with refused("malformed"):
+                check(net, proof_of(net, meter, canonical(payload), org))
+
+    def test_a_statement_of_another_device_or_network(self, net: Network, meter: Party) -> None:
+        other = net.device(net.actor())
+        with refused("malformed", "window.device"):
+            check(net, proof_of(net, other, stated(meter, net.market_ms)))
+        content = parse(stated(meter, net.market_ms))["attestation"]
+        with refused("malformed"):
+            payload = stated(meter, net.market_ms, attestation=content | {"network": "other"})
+            check(net, proof_of(net, meter, payload, "agg-a"))
 
     def test_not_anchored(self, net: Network, meter: Party) -> None:
         proof = proof_of(net, meter, signed(meter, net.market_ms))

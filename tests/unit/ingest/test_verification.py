@@ -9,6 +9,7 @@ from support.readings import NOW, PlainCodec, frame_of, ingest_path, registratio
 
 from flexrelay.ingest import EntryInvalid, NativeCodec, redrive, verify_entry
 from flexrelay.journal import Entry, LetterBounds
+from flexrelay.windows.attest import attested
 from flexrelay_schemas.canonical import canonical
 from flexrelay_schemas.measurement import Measurement
 from flexrelay_schemas.reading import Attestation, SignedAttestation
@@ -86,6 +87,18 @@ async def test_an_attested_entry_is_bound_to_its_frame(tmp_path: Path) -> None:
             verify_entry(entry, key, [bytes([*data[:place], data[place] ^ 1, *data[place + 1 :]])])
     with pytest.raises(EntryInvalid, match="0 attestations"):
         verify_entry(entry, key)
+    ((_, stated),) = attested(entry)
+    verify_entry(entry, "", [stated])  # its anchor's signature is the one
+    for place in range(len(entry.payload)):
+        changed = bytes([*entry.payload[:place], entry.payload[place] ^ 1, *entry.payload[place + 1 :]])
+        with pytest.raises(EntryInvalid):
+            verify_entry(entry._replace(payload=changed), "", [stated])
+    (measurement,) = entry.measurements
+    for other in ({"observed_at": T + 1}, {"registers": {"import_j": 6}}):
+        with pytest.raises(EntryInvalid, match="not of this frame"):
+            verify_entry(entry._replace(measurements=(measurement._replace(**other),)), "", [stated])
+    with pytest.raises(EntryInvalid, match="not an attestation"):
+        verify_entry(entry, key, [signed_payload(plain, T, {"import_j": 5}, 1)])
 
 
 async def test_refused_frames_come_in_once_their_cause_is_gone(tmp_path: Path) -> None:

@@ -53,6 +53,10 @@ INTENT = {
     "deadline": 5,
 }
 SAMPLES: dict[str, dict[str, Any]] = {
+    "anchored-attestation": {
+        "v": 2,
+        "attestation": {k: v for k, v in ATTESTATION.items() if k not in ("gateway", "key_version")},
+    },
     "calendar-day": {"date": "2016-05-20", "start": 1, "isps": 96, "isp_seconds": 900, "working": True},
     "did-create": {
         "v": 1,

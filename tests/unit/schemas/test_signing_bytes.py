@@ -13,7 +13,15 @@ from flexrelay_schemas.did import Create, Rotate, key_hash, operation_hash, oper
 from flexrelay_schemas.encoding import b64u, b64u_decode, multibase_decode
 from flexrelay_schemas.intent import Intent, SignedIntent
 from flexrelay_schemas.keys import multikey, verify
-from flexrelay_schemas.reading import Attestation, Reading, SignedAttestation, SignedReading
+from flexrelay_schemas.reading import (
+    AnchoredAttestation,
+    Attestation,
+    Attested,
+    Reading,
+    SignedAttestation,
+    SignedReading,
+    parse_evidence,
+)
 
 PRIVATE = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 KEY = "z6MkehRgf7yJbgaGfYsdoAsKdBPE3dj2CYhowQdcjqSJgvVd"
@@ -156,13 +164,22 @@ def test_a_create_operation_names_what_is_wrong(change: dict[str, Any], field: s
 SIGNED_INTENT = SignedIntent(intent=INTENT, signature=VECTORS["intent"][2])
 SIGNED_READING = SignedReading(reading=READING, signature=VECTORS["reading"][2])
 SIGNED_ATTESTATION = SignedAttestation(attestation=ATTESTATION, signature=VECTORS["attestation"][2])
+ATTESTED = AnchoredAttestation(
+    attestation=Attested.model_validate(ATTESTATION.model_dump(exclude={"gateway", "key_version"}))
+)
 
 
-@pytest.mark.parametrize("document", [SIGNED_INTENT, SIGNED_READING, SIGNED_ATTESTATION, CREATE, ROTATE])
+@pytest.mark.parametrize("document", [SIGNED_INTENT, SIGNED_READING, SIGNED_ATTESTATION, ATTESTED, CREATE, ROTATE])
 def test_documents_come_back_from_their_canonical_bytes(document: Any) -> None:
     data = canonical(document.model_dump())
     assert type(document).model_validate(parse(data)) == document
     assert type(document).model_validate_json(data) == document
+
+
+@pytest.mark.parametrize("document", [SIGNED_READING, SIGNED_ATTESTATION, ATTESTED])
+def test_evidence_is_told_by_its_form(document: Any) -> None:
+    found = parse_evidence(canonical(document.model_dump()))
+    assert type(found) is type(document) and found == document
 
 
 @pytest.mark.parametrize(

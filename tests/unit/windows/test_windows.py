@@ -1,29 +1,36 @@
 """From the journal to anchored windows and proofs that hold offline."""
 
+import hashlib
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.chain import Signer as PartySigner
 from support.contracts import NETWORK, Party
 from support.readings import NOW, IngestPath, PlainCodec, frame_of, ingest_path, signed_payload
 
-from flexrelay.identity.signer import Signer
 from flexrelay.ingest import NativeCodec
+from flexrelay.journal import Entry
 from flexrelay.journal.consumer import catch_up
 from flexrelay.store import Store
 from flexrelay.windows import WINDOWS, Anchor, BadProof, Calendar, Erased, NoProof, Prover, Vault, Windows, check_proof
-from flexrelay_schemas.encoding import b64u_decode
+from flexrelay.windows.attest import attested
+from flexrelay_schemas.canonical import MAX_INTEGER, canonical
 from flexrelay_schemas.evidence import InclusionProof
 from flexrelay_schemas.intervals import CalendarDay
-from flexrelay_schemas.keys import verify
+from flexrelay_schemas.measurement import Measurement
 from flexrelay_schemas.quality import Notice
-from flexrelay_schemas.reading import SignedAttestation
+from flexrelay_schemas.reading import (
+    REGISTERS,
+    AnchoredAttestation,
+    Attestation,
+    Attested,
+    SignedAttestation,
+)
 from flexrelay_sdk import Outcome
 
 ISP = 900_000
@@ -38,7 +45,6 @@ class Gateway:
     vault: Vault
     windows: Windows
     prover: Prover
-    signer: Signer
 
     async def put(self, party: Party, *readings: tuple[int, int, int]) -> list[Outcome]:
         """(observed_at, import_j, seq)"""
@@ -62,11 +68,9 @@ async def gateway(
         )
         store = await stack.enter_async_context(Store(folder / windows_file, [WINDOWS]))
         vault = stack.enter_context(Vault(folder / "vault.db"))
-        signer = PartySigner(Party.new("gateway"))
-
         counts = path.registry.counts
-        windows = await Windows.open(store, vault, calendar, signer, NETWORK, counts, GRACE)
-        yield Gateway(path, store, vault, windows, Prover(store, path.journal, vault, "a"), signer)
+        windows = await Windows.open(store, vault, calendar, counts, GRACE)
+        yield Gateway(path, store, vault, windows, Prover(store, path.journal, vault, "a"))
 
 
 def end_of(isp: int) -> int:
@@ -194,8 +198,6 @@ async def test_windows_rebuilt_from_journal_and_vault_are_the_same_bytes(tmp_pat
                 store,
                 side.vault,
                 Calendar([DAY]),
-                PartySigner(Party.new("gateway")),
-                NETWORK,
                 lambda did, at: True,
                 GRACE,
             )
@@ -218,10 +220,64 @@ async def test_a_gateway_attests_what_cannot_sign(tmp_path: Path) -> None:
         anchor = await side.windows.anchor(NOW)
         assert anchor is not None
         proof = await side.prover.proof(plain.did, end_of(3))
-        signed = SignedAttestation.model_validate_json(check_proof(proof, anchor.root, anchor.windows))
-        assert signed.attestation.registers == {"import_j": 9}
-        assert signed.attestation.gateway == side.signer.did
-        assert verify(side.signer.public_key, b64u_decode(signed.signature), signed.attestation.message())
+        stated = AnchoredAttestation.model_validate_json(check_proof(proof, anchor.root, anchor.windows)).attestation
+        assert (stated.did, stated.network, stated.registers) == (plain.did, NETWORK, {"import_j": 9})
+        assert stated.frame_sha256 == hashlib.sha256(frames[0].payload).hexdigest()
+
+
+async def test_a_signed_attestation_of_an_earlier_release_stays_the_evidence(tmp_path: Path) -> None:
+    """Those of another instant, before and after it, are in the form of today."""
+    plain, other = Party.new("device"), Party.new("device")
+    at = end_of(3)
+    old = Attestation(
+        did=plain.did, frame_sha256="ab" * 32, gateway=other.did, key_version=1, network=NETWORK, observed_at=at,
+        registers={"import_j": 8},
+    )  # fmt: skip
+    kept = canonical(SignedAttestation(attestation=old, signature="A" * 86).model_dump())
+    with Vault(tmp_path / "vault.db"):
+        pass
+    with closing(sqlite3.connect(tmp_path / "vault.db", isolation_level=None)) as file:
+        file.execute("INSERT INTO vault_attestation VALUES (?, ?, ?)", (plain.did, at, kept))
+    async with gateway(tmp_path, unsigned=(plain, other)) as side:
+        times = [(plain, at - 1, 7), (plain, at, 8), (plain, at + 1, 9), (other, at, 5)]
+        frames = [frame_of(party.did, b'{"t": %d, "import_j": %d}' % (t, value)) for party, t, value in times]
+        await side.path.ingest.put(frames, PlainCodec())
+        await catch_up(side.path.journal, side.windows)
+        await side.windows.close(NOW)
+        anchor = await side.windows.anchor(NOW)
+        assert anchor is not None
+        for party, t, value in times:
+            proof = await side.prover.proof(party.did, t)
+            data = check_proof(proof, anchor.root, anchor.windows)
+            if (party, t) == (plain, at):
+                assert data == kept
+            else:
+                assert AnchoredAttestation.model_validate_json(data).attestation.registers == {"import_j": value}
+
+
+@given(
+    observed_at=st.integers(0, MAX_INTEGER),
+    registers=st.dictionaries(st.sampled_from(sorted(REGISTERS)), st.integers(0, MAX_INTEGER), min_size=1),
+    payload=st.binary(max_size=40),
+    sign=st.sampled_from([1, -1]),
+)
+def test_attested_evidence_is_the_canonical_document(
+    observed_at: int, registers: dict[str, int], payload: bytes, sign: int
+) -> None:
+    did = "did:flexrelay:demo:zQmQsjRUb8aftf27qgqFMw7RLAsxcGcvXWeWmKYnKdxZdLC"
+    registers |= {"power_w": sign * 7}
+    measurements = (Measurement(did, observed_at, registers), Measurement(did, 1, {"import_j": 5}))
+    entry = Entry(1, 0, did, "p", "c", "c", 0, False, payload, measurements)
+    found = list(attested(entry))
+    assert [measurement for measurement, _ in found] == list(measurements)
+    for measurement, data in found:
+        document = AnchoredAttestation(
+            attestation=Attested(
+                did=did, frame_sha256=hashlib.sha256(payload).hexdigest(), network="demo",
+                observed_at=measurement.observed_at, registers=dict(measurement.registers),
+            )
+        )  # fmt: skip
+        assert data == canonical(document.model_dump())
 
 
 async def test_a_revoked_device_is_withheld_when_its_window_closes(tmp_path: Path) -> None:

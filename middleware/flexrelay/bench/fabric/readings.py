@@ -87,9 +87,7 @@ async def _measure(site: Site, folder: Path, kind: str) -> tuple[float, float, f
         twin = await Twin.open(store, lambda did: DeviceInfo(did, "meter"))
         vault = stack.enter_context(Vault(folder / "vault.db"))
         history = stack.enter_context(TwinHistory(twin, store.path))
-        windows = await Windows.open(
-            store, vault, Calendar(_days(day)), site.signer, NETWORK, lambda did, at: True, _MINUTE_MS
-        )
+        windows = await Windows.open(store, vault, Calendar(_days(day)), lambda did, at: True, _MINUTE_MS)
         outbox = Outbox(store, "bench")
         await stack.enter_async_context(Relay(site.ledger, outbox))
         anchoring = Anchoring(windows, outbox, site.signer, NETWORK, lambda: now, wall_ms, _MINUTES * _MINUTE_MS)
