@@ -20,24 +20,31 @@ from flexrelay_adapters.lwm2m.commands import Commander
 from flexrelay_adapters.lwm2m.config import Lwm2mConfig
 from flexrelay_adapters.lwm2m.dtls.transport import DtlsTransport
 from flexrelay_adapters.lwm2m.firewall import NOT_TAKEN, Firewall
+from flexrelay_adapters.lwm2m.formats import FormatError
 from flexrelay_adapters.lwm2m.intake import Intake, IntakeStats
 from flexrelay_adapters.lwm2m.keeper import Keeper
+from flexrelay_adapters.lwm2m.nameplate import has_nameplate, read_nameplate
 from flexrelay_adapters.lwm2m.objects import OBSERVED
 from flexrelay_adapters.lwm2m.observing import Observing, wanted
-from flexrelay_adapters.lwm2m.operations import Operations
+from flexrelay_adapters.lwm2m.operations import Operations, Refused
 from flexrelay_adapters.lwm2m.plain import PlainTransport
 from flexrelay_adapters.lwm2m.registration import Registration, Registrations
 from flexrelay_adapters.lwm2m.server import PROTOCOL, Server
 from flexrelay_adapters.lwm2m.store import RegistrationStore
-from flexrelay_sdk import ClockState, Codec, Command, CommandUpdate, Frame, Outcome, Receipt, Sink
+from flexrelay_sdk import ClockState, Codec, Command, CommandUpdate, DeviceFacts, Frame, Outcome, Receipt, Sink
 
 log = logging.getLogger(__name__)
 
 TIDY_S = 5.0
+NAMEPLATE_S = 86_400.0
+"""What a device says of itself is read again after that: batteries empty."""
+NAMEPLATE_AGAIN_S = 3_600.0
+"""The same when it did not answer."""
 
 
 class Lwm2mAdapter:
-    """`Adapter`, `CommandTarget`, `Discoverer` and `TimeSetter`: an LwM2M server. `clock` is wall-clock UTC seconds."""
+    """`Adapter`, `CommandTarget`, `Discoverer`, `TimeSetter` and `FactTeller`: an LwM2M server. `clock` is wall-clock
+    UTC seconds."""
 
     def __init__(self, config: Lwm2mConfig, *, clock: Callable[[], float] = time.time) -> None:
         self.name = config.name
@@ -88,6 +95,8 @@ class Lwm2mAdapter:
         self._group: asyncio.TaskGroup | None = None
         self._observers: dict[str, asyncio.Task[None]] = {}
         self._turns = asyncio.Semaphore(64)
+        self._readers = asyncio.Semaphore(16)
+        self._nameplates: dict[str, DeviceFacts] = {}
         self._online = asyncio.Event()
 
     def validate(self) -> None:
@@ -144,6 +153,10 @@ class Lwm2mAdapter:
     def discover(self) -> "Discovery":
         """The credentials of the devices that are registered now."""
         return Discovery([registration.credential for registration in self.registrations])
+
+    def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
+        """See `FactTeller`: what stood in the device objects when they were read last."""
+        return list(self._nameplates.items())
 
     async def run(self, sink: Sink) -> None:
         """Serve until cancelled. Raises OSError where an address cannot be bound."""
@@ -221,7 +234,9 @@ class Lwm2mAdapter:
         if self._keeper is None:
             self.layer.release(exchange)
             return
-        then = (lambda: self.observe(registration)) if new or registration.unobserved else None
+        registration.unobserved |= new
+        due = registration.unobserved or self._unread(registration)
+        then = (lambda: self.observe(registration)) if due else None
         self._keeper.keep(exchange, registration, whole=new, answer=answer, then=then)
 
     def remove(self, exchange: Exchange | None, registration: Registration) -> None:
@@ -301,16 +316,23 @@ class Lwm2mAdapter:
         return wanted(registration, configured or (), OBSERVED)
 
     def observe(self, registration: Registration) -> None:
-        paths = self._wanted(registration)
+        """Set up what is not observed yet, then read what the device says of itself, where that is due."""
         running = self._observers.get(registration.id)
+        if running is not None and not running.done():
+            return
+        paths = self._wanted(registration) if registration.unobserved else []
         registration.unobserved = False
-        if not paths or (running is not None and not running.done()):
+        if not paths and not self._unread(registration):
             return
 
         async def observe() -> None:
             try:
-                async with self._turns:
-                    await self._observing.set_up(registration, paths)
+                if paths:
+                    async with self._turns:
+                        await self._observing.set_up(registration, paths)
+                if self._unread(registration):
+                    async with self._readers:
+                        await self._read_nameplate(registration)
             except NoAnswer as error:
                 log.info("%s: %s; again with its next update", self.name, error)
                 registration.unobserved = True
@@ -320,6 +342,30 @@ class Lwm2mAdapter:
         task = self._spawn(observe(), f"{self.name} observes {registration.credential}")
         if task is not None:
             self._observers[registration.id] = task
+
+    def _unread(self, registration: Registration) -> bool:
+        due = self._clock() - registration.nameplate_at > NAMEPLATE_S
+        return due and self.config.nameplate and has_nameplate(registration.objects)
+
+    async def _read_nameplate(self, registration: Registration) -> None:
+        peer = registration.peer
+        if peer is None:
+            return
+        registration.nameplate_at = self._clock()
+        content_format = codes.TLV if registration.version == "1.0" else codes.SENML_CBOR
+        try:
+            facts = await read_nameplate(self.operations, peer, content_format)
+        except (Refused, FormatError) as error:
+            log.info("%s: %s does not tell what it is: %s", self.name, registration.credential, error)
+            return
+        except NoAnswer as error:  # it fell asleep; or it never answers, and then it is not asked at each update
+            log.info("%s: %s; what it is, is asked later", self.name, error)
+            registration.nameplate_at -= NAMEPLATE_S - NAMEPLATE_AGAIN_S
+            return
+        self._nameplates.pop(registration.credential, None)
+        self._nameplates[registration.credential] = facts
+        if len(self._nameplates) > self.config.max_devices:
+            del self._nameplates[next(iter(self._nameplates))]
 
     # Commands
 

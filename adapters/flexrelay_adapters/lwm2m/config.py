@@ -115,6 +115,8 @@ class Lwm2mConfig(AdapterConfig):
     pmin_s: Annotated[int, Field(ge=0, le=86_400)] | None = None
     pmax_s: Annotated[int, Field(ge=1, le=86_400)] | None = None
     """Least and greatest time between notifications, written to what is observed."""
+    nameplate: bool = True
+    """Read from each device's object 3 what it is: maker, model, serial number, firmware, battery."""
     commands: CommandConfig | None = None
     overrides: dict[str, OverrideConfig] = Field(default_factory=dict)
     """By resource path, e.g. "/3305/1/5800"."""

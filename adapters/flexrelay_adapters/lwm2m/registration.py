@@ -80,6 +80,8 @@ class Registration:
     """Path (or paths, separated by spaces) by token of what is observed."""
     unobserved: bool = True
     """Whether its observations are still to be set up."""
+    nameplate_at: float = 0.0
+    """When its device object was asked for last."""
 
     @property
     def expires_at(self) -> float:

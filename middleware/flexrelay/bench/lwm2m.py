@@ -169,7 +169,7 @@ async def _serve(what: str, count: int, folder: Path) -> None:
         await _serve_bare()
         return
     registry = _registry(CLIENTS)
-    section = {"coap": {"port": 0}, "state": folder / "registrations.db", "rate": 100_000.0, "burst": 100_000.0}
+    section = {"coap": {"port": 0}, "state": folder / "registrations.db", "nameplate": False, "rate": 1e5, "burst": 1e5}
     if what == "dtls":
         keys = "".join(f"meter-{number}:{_KEY.hex()}\n" for number in range(CLIENTS))
         (folder / "keys").write_text(keys)
@@ -361,7 +361,7 @@ def _load(what: str, count: int, port: int) -> None:
             client = key.data
             for message in client.messages():
                 if message.kind != codes.ACK or message.mid != client.mid:
-                    continue  # a duplicate
+                    continue  # a duplicate, or a question
                 if message.code not in (codes.CHANGED, codes.EMPTY):
                     raise AssertionError(f"answered {message}")
                 heard = now
@@ -386,6 +386,8 @@ def _prepare(client: _Client, what: str) -> int:
         if message.code == codes.CREATED:
             client.location = [value for number, value in message.options if number == codes.LOCATION_PATH][1]
             done += what != "notify" or bool(client.token)
+        elif message.code == codes.GET and message.option(codes.OBSERVE) is None:  # its device object: it tells nothing
+            client._out(serialise(codes.ACK, codes.NOT_FOUND, message.mid, message.token, ()))
         elif message.code == codes.GET:
             client.token = message.token
             options = [uint(codes.OBSERVE, 1), uint(codes.CONTENT_FORMAT, codes.SENML_CBOR)]

@@ -12,6 +12,9 @@ import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 
+import org.eclipse.californium.core.config.CoapConfig;
+import org.eclipse.californium.elements.config.Configuration;
+import org.eclipse.californium.scandium.config.DtlsConfig;
 import org.eclipse.leshan.client.LeshanClient;
 import org.eclipse.leshan.client.LeshanClientBuilder;
 import org.eclipse.leshan.client.engine.DefaultRegistrationEngineFactory;
@@ -46,7 +49,8 @@ import org.eclipse.leshan.transport.californium.client.endpoint.coaps.CoapsClien
 /**
  * A Leshan client led by lines on standard input; what happens is told in lines on standard output.
  * Arguments are name=value: url, name, address, lifetime, queue, bootstrap, identity, key (PSK, hex),
- * certificate, privateKey, serverCertificate (DER files).
+ * certificate, privateKey, serverCertificate (DER files), publicKey, serverPublicKey (DER files: raw public keys),
+ * cid (bytes of the connection identifiers that it offers), retransmissions, timeout (ms).
  */
 public final class Device {
     private static final Map<Integer, Meter> meters = new HashMap<>();
@@ -187,7 +191,8 @@ public final class Device {
             });
             objects.setInstancesForObject(id, meter);
         });
-        objects.setInstancesForObject(3, new SimpleInstanceEnabler(0, new HashMap<>(Map.of(0, "Eclipse", 1, "Leshan", 16, "U"))));
+        objects.setInstancesForObject(3, new SimpleInstanceEnabler(0, new HashMap<>(
+                Map.of(0, "Eclipse", 1, "Leshan", 2, "SN-7", 3, given.getOrDefault("firmware", "2.0.1"), 9, 85L, 16, "U"))));
         List<LwM2mObjectEnabler> enablers = new ArrayList<>(
                 objects.create(0, 1));
         enablers.addAll(objects.create(3, 3305, 3316, 3310, 3312, 3411));
@@ -200,6 +205,15 @@ public final class Device {
 
         CaliforniumClientEndpointsProvider.Builder endpoints = new CaliforniumClientEndpointsProvider.Builder(
                 new CoapClientProtocolProvider(), new CoapsClientProtocolProvider());
+        Configuration configuration = endpoints.createDefaultConfiguration();
+        if (given.containsKey("cid")) {
+            configuration.set(DtlsConfig.DTLS_CONNECTION_ID_LENGTH, Integer.valueOf(given.get("cid")));
+        }
+        if (given.containsKey("retransmissions")) {
+            configuration.set(CoapConfig.MAX_RETRANSMIT, Integer.valueOf(given.get("retransmissions")));
+            configuration.set(DtlsConfig.DTLS_MAX_RETRANSMISSIONS, Integer.valueOf(given.get("retransmissions")));
+        }
+        endpoints.setConfiguration(configuration);
         if (given.containsKey("address")) {
             endpoints.setClientAddress(InetAddress.getByName(given.get("address")));
         }
@@ -214,6 +228,10 @@ public final class Device {
     private static Security security(Map<String, String> given) throws Exception {
         String url = given.get("url");
         boolean bootstrap = given.containsKey("bootstrap");
+        if (given.containsKey("publicKey")) {
+            byte[] own = read(given, "publicKey");
+            return Security.rpk(url, 1, own, read(given, "privateKey"), read(given, "serverPublicKey"));
+        }
         if (given.containsKey("certificate")) {
             byte[] own = read(given, "certificate");
             byte[] key = read(given, "privateKey");
