@@ -34,16 +34,15 @@ async def still_before(cast: Cast, instant: int, what: str) -> None:
 async def journals_hold(cast: Cast, until: int) -> None:
     """Wait until every gateway has taken, and its twin and windows have consumed, all readings up to `until`."""
     deadline = time.monotonic() + PATIENCE_S
-    wanted = {
-        gateway.org: [device for device in cast.devices.values() if gateway.org in device.receivers]
-        for gateway in cast.site.gateways.values()
-    }
-    for gateway in cast.site.gateways.values():
-        for device in wanted[gateway.org]:
-            while not await _holds(gateway, device.identity.did, until):
-                if time.monotonic() > deadline:
-                    raise StoryStuck(f"{gateway.org} did not get the reading of {device.identity.name} at {until}")
-                await asyncio.sleep(0.05)
+    wanted = [
+        (org, device.identity.name, device.identity.did) for device in cast.devices.values() for org in device.receivers
+    ]
+    wanted += [(device.org, device.name, device.did) for device in cast.unsigned.values()]
+    for org, name, did in wanted:
+        while not await _holds(cast.site.gateways[org], did, until):
+            if time.monotonic() > deadline:
+                raise StoryStuck(f"{org} did not get the reading of {name} at {until}")
+            await asyncio.sleep(0.05)
 
 
 async def _holds(gateway: Gateway, did: str, until: int) -> bool:

@@ -11,7 +11,8 @@ from flexrelay.app import Site
 from flexrelay.commissioning import add_actor, operator_desk, receive_device, register_device
 from flexrelay.demo.devices import Device, DeviceIdentity, device_key
 from flexrelay.demo.grid import DATES, HOLIDAYS, ISP_SECONDS, ISPS_A_DAY, TIME_ZONE, Battery, Grid
-from flexrelay.demo.plants import BatteryPlant, Plant, SeriesPlant
+from flexrelay.demo.plants import BatteryPlant, MeterPlant, Plant, SeriesPlant
+from flexrelay.demo.unsigned import UnsignedDevice
 from flexrelay.devices import DeviceRecord
 from flexrelay.founding import OPERATOR, identity_in
 from flexrelay.identity import Identity, Wallet
@@ -31,6 +32,9 @@ POINT = "rural1-transformer"
 CONGESTION, LOCAL = "congestion-day-ahead", "local-energy-auction"
 FLEETS: Mapping[str, tuple[str, ...]] = {A: ("s1", "s3", "s4"), B: ("s2", "s5")}
 """Which batteries each aggregator represents."""
+SPEAKS: Mapping[str, str] = {"s3": "lwm2m", "s4": "lwm2m", "s2": "opcua", "s5": "opcua"}
+"""Batteries with a line of their own to their aggregator's gateway, and its protocol; a meter before each signs what
+counts, over MQTT. The one that is not here is its own meter and does all over MQTT."""
 SELLERS = ("bus01", "bus05", "bus11")
 """Customers with large PV plants who sell in the local auction."""
 ROLES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -46,12 +50,17 @@ Progress = Callable[[str], None]
 
 @dataclass
 class Cast:
-    """Desks by (organisation, label); devices by name; connections and their meters by name."""
+    """Desks by (organisation, label); devices by name; connections, their meters and controls by name."""
 
     site: Site
     grid: Grid
     desks: dict[tuple[str, str], Desk] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
+    """Those on MQTT, which sign."""
+    unsigned: dict[str, UnsignedDevice] = field(default_factory=dict)
+    """Those on other protocols, which do not."""
+    controls: dict[str, str] = field(default_factory=dict)
+    """Connection of a battery → DID of the device that is commanded."""
     meters: dict[str, str] = field(default_factory=dict)
     """Connection → DID of its meter; the transformer's under POINT."""
     brps: dict[str, str] = field(default_factory=dict)
@@ -70,7 +79,7 @@ class Cast:
         rated = {battery.name: battery for battery in self.grid.batteries}
         return Fleet(
             tuple(
-                Unit(name, self.meters[name], rated[name].rated_w, rated[name].capacity_wh * 3600)
+                Unit(name, self.controls[name], rated[name].rated_w, rated[name].capacity_wh * 3600)
                 for name in FLEETS[org]
             )
         )
@@ -89,8 +98,12 @@ def plants(grid: Grid, start_ms: int) -> dict[str, tuple[str, Plant, tuple[str, 
     for inverter in grid.inverters:
         result[f"inverter-{inverter.name}"] = ("pv", SeriesPlant(inverter.series_w), (DSO,))
     for battery in grid.batteries:
-        plant = battery_plant(battery, start_ms)
-        result[f"battery-{battery.name}"] = ("battery", plant, (DSO, org_of(battery.name)))
+        plant, org = battery_plant(battery, start_ms), org_of(battery.name)
+        if battery.name in SPEAKS:
+            result[f"meter-{battery.name}"] = ("meter", MeterPlant(plant), (DSO, org))
+            result[f"battery-{battery.name}"] = ("battery", plant, (org,))
+        else:
+            result[f"battery-{battery.name}"] = ("battery", plant, (DSO, org))
     return result
 
 
@@ -143,6 +156,10 @@ class NewDevice:
     controller: tuple[str, str]
     """(organisation, label) of the actor that answers for it."""
 
+    @property
+    def protocol(self) -> str:
+        return SPEAKS.get(self.name.removeprefix("battery-"), "mqtt") if self.kind == "battery" else "mqtt"
+
 
 def new_devices(grid: Grid, start_ms: int) -> list[NewDevice]:
     """All devices of the demo."""
@@ -170,6 +187,15 @@ class Roster:
     identities: dict[tuple[str, str], Identity]
     """Actors by (organisation, label)."""
     devices: dict[str, tuple[NewDevice, Create, DeviceIdentity]]
+
+    def unsigned(self) -> list[UnsignedDevice]:
+        """Devices that do not speak MQTT."""
+        start_ms = calendar()[0].start
+        return [
+            UnsignedDevice(name, identity.did, new.protocol, new.receivers[0], new.plant, start_ms)
+            for name, (new, _, identity) in self.devices.items()
+            if new.protocol != "mqtt" and isinstance(new.plant, BatteryPlant)
+        ]
 
 
 def enlist(wallets: Mapping[str, Wallet], network: str, grid: Grid, seed: str) -> Roster:
@@ -201,9 +227,15 @@ def _actors(grid: Grid) -> list[tuple[str, str, tuple[str, ...]]]:
     return [*named, *houses, *((org_of(b.name), f"customer-{b.name}", ("consumer",)) for b in grid.batteries)]
 
 
-async def assemble(site: Site, grid: Grid, roster: Roster, progress: Progress) -> Cast:
-    """Register everybody and everything. Every step is a signed intent through an organisation's own gateway."""
+async def assemble(
+    site: Site, grid: Grid, roster: Roster, bindings: Mapping[str, tuple[str, str]], progress: Progress
+) -> Cast:
+    """Register everybody and everything. Every step is a signed intent through an organisation's own gateway.
+
+    `bindings`: DID → (protocol, credential) of the devices that do not speak MQTT.
+    """
     cast = Cast(site, grid)
+    cast.unsigned = {device.name: device for device in roster.unsigned()}
     cast.days = {day.date: day for day in calendar()}
     desk = cast.desks[DSO, OPERATOR] = operator_desk(site)
     progress("calendar and products")
@@ -213,7 +245,7 @@ async def assemble(site: Site, grid: Grid, roster: Roster, progress: Progress) -
     progress("actors and their role credentials")
     await asyncio.gather(*(_actor(cast, roster, org, label, roles) for org, label, roles in _actors(grid)))
     progress("devices")
-    await asyncio.gather(*(_device(cast, *entry) for entry in roster.devices.values()))
+    await asyncio.gather(*(_device(cast, *entry, bindings) for entry in roster.devices.values()))
     progress("master data, qualification, funds")
     await _master_data(cast)
     await _money(cast)
@@ -226,17 +258,30 @@ async def _actor(cast: Cast, roster: Roster, org: str, label: str, roles: Sequen
     cast.desks[org, label] = cast.site.gateways[org].desk(roster.identities[org, label].did)
 
 
-async def _device(cast: Cast, new: NewDevice, operation: Create, identity: DeviceIdentity) -> None:
+async def _device(
+    cast: Cast,
+    new: NewDevice,
+    operation: Create,
+    identity: DeviceIdentity,
+    bindings: Mapping[str, tuple[str, str]],
+) -> None:
     """The device has signed its own create operation; its controller registers it, the receivers enrol it."""
     proof = b64u(identity.sign(operation_message(operation)))
     await register_device(cast.site, cast.site.gateways[new.controller[0]], operation, proof)
-    await receive_device(cast.site, DeviceRecord(identity.did, new.name, new.kind, orgs=new.receivers))
+    bound = (bindings[identity.did],) if identity.did in bindings else ()
+    record = DeviceRecord(identity.did, new.name, new.kind, bound, new.receivers, unsigned=bool(bound))
+    await receive_device(cast.site, record)
+    battery = new.name.removeprefix("battery-")
+    if new.kind == "battery":
+        cast.controls[battery] = identity.did
+    if bound:
+        return
     start = cast.days[DATES[0]].start
     cast.devices[new.name] = Device(identity, new.plant, new.receivers, start_ms=start, isp_seconds=ISP_SECONDS)
     if new.kind == "pv":  # telemetry behind the meter: nobody asks for its past
         cast.devices[new.name].sent = DATES.index(DATES[-2]) * ISPS_A_DAY
     if new.kind == "battery":
-        cast.meters[new.name.removeprefix("battery-")] = identity.did
+        cast.meters[battery] = identity.did
     elif new.name == "meter-transformer":
         cast.meters[POINT] = identity.did
     elif new.kind == "meter":
@@ -265,7 +310,9 @@ async def _master_data(cast: Cast) -> None:
         receivers = [DSO, *([org] if name in aggregators else [])]
         await record("receiver", name, {"device": cast.meters[name], "orgs": receivers})
         if name in aggregators:
-            await record("device", name, {"device": cast.meters[name], "device_kind": "battery"})
+            await record("device", name, {"device": cast.controls[name], "device_kind": "battery"})
+            if cast.controls[name] != cast.meters[name]:
+                await record("receiver", name, {"device": cast.controls[name], "orgs": [org]})
             await record("mandate", name, {"aggregator": cast.desk(org, "aggregator").did})
 
     await asyncio.gather(*(connect(name) for name in names))

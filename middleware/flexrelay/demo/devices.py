@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import logging
 import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -143,9 +143,8 @@ class Device:
             answer |= {"state": "failed", "values": {}, "detail": refusal}
         else:
             assert isinstance(self.plant, BatteryPlant)
-            parameters = command.parameters
-            self.plant.plan(SetPoint(parameters["power_w"], parameters["from_ms"], parameters["until_ms"]))
-            values = {"power_w": parameters["power_w"], "soc_permille": self.plant.soc_permille}
+            self.plant.plan(_set_point(command.parameters))
+            values = {"power_w": command.parameters["power_w"], "soc_permille": self.plant.soc_permille}
             answer |= {"state": "acked", "values": values, "detail": ""}
         self._answers[command.command_id] = canonical(answer)
         return self._answers[command.command_id]
@@ -158,14 +157,14 @@ class Device:
             return "set_power takes power_w, from_ms and until_ms"
         if self.fault == "refuses":
             return "inverter fault"
-        if abs(command.parameters["power_w"]) > plant.rated_w:
-            return f"power_w is beyond the rated {plant.rated_w} W"
-        if command.parameters["until_ms"] <= command.parameters["from_ms"]:
-            return "until_ms is not after from_ms"
-        if command.parameters["until_ms"] <= plant.simulated_ms:
-            return "the interval is over"
-        plant.silent = self.fault == "silent"
-        return ""
+        refusal = plant.refusal(_set_point(command.parameters))
+        if not refusal:
+            plant.silent = self.fault == "silent"
+        return refusal
+
+
+def _set_point(parameters: Mapping[str, int]) -> SetPoint:
+    return SetPoint(parameters["power_w"], parameters["from_ms"], parameters["until_ms"])
 
 
 def _damaged(payload: bytes) -> bytes:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from flexrelay.demo.barrier import StoryStuck, market_reaches
 from flexrelay.demo.cast import DSO, A, B, Cast, Progress
 from flexrelay.demo.day_ahead import DELIVERY, LOCAL_BIDS, LOCAL_ISPS, DayAhead
-from flexrelay.demo.plants import BatteryPlant
-from flexrelay.dispatch import DispatchOrder, OrderedIsp, ProportionalPlan
+from flexrelay.dispatch import CommandRecord, DispatchOrder, OrderedIsp, ProportionalPlan
 from flexrelay.market.fleet import Fleet
 from flexrelay.windows import check_proof
 from flexrelay_contracts.rules import merkle
@@ -39,8 +38,8 @@ class Forged:
 class Operation:
     """What the day has brought."""
 
-    commands: dict[str, list[str]]
-    """Command ids by aggregator's organisation."""
+    commands: dict[str, list[CommandRecord]]
+    """By aggregator's organisation, as they stood when all of an order's were acknowledged."""
     damaged_isp: int
     """The ISP at whose end the DSO did not get battery s1's reading."""
     forged: Forged
@@ -50,9 +49,7 @@ async def tell(cast: Cast, told: DayAhead, progress: Progress) -> Operation:
     """Runs until the delivery day is over."""
     day = cast.days[DELIVERY]
     damaged = _damage_one(cast, told)
-    plant = cast.devices[f"battery-{FAILING}"].plant
-    assert isinstance(plant, BatteryPlant)
-    plant.fail_at(day.start + FAILS_AT_MS)
+    cast.unsigned[f"battery-{FAILING}"].plant.fail_at(day.start + FAILS_AT_MS)
     await market_reaches(cast, day.start - 3 * HOUR_MS)
     progress("the batteries have their commands")
     commands = await _commands(cast, told)
@@ -79,8 +76,8 @@ def _damage_one(cast: Cast, told: DayAhead) -> int:
     return isp
 
 
-async def _buy(cast: Cast) -> list[str]:
-    """A's bid is above every ask, so it plans to charge what it bids for (B's bid is a try); the command ids."""
+async def _buy(cast: Cast) -> list[CommandRecord]:
+    """A's bid is above every ask, so it plans to charge what it bids for (B's bid is a try)."""
     gateway, day, desk = cast.site.gateways[A], cast.days[DELIVERY], cast.desk(A, "aggregator")
     name, energy_wh, _ = LOCAL_BIDS[A]
     unit = next(unit for unit in cast.fleet(A).units if unit.connection == name)
@@ -88,18 +85,19 @@ async def _buy(cast: Cast) -> list[str]:
     isps = tuple(OrderedIsp(isp, *day.bounds(isp), power) for isp in LOCAL_ISPS)
     bought = DispatchOrder(f"local-{DELIVERY}-{name}", desk.did, isps)
     plan = ProportionalPlan(Fleet((unit,)), {unit.did: split_did(unit.did)[1]}, cast.site.clock.wall)
-    return await gateway.dispatcher.accept(bought, plan.commands(bought))
+    await gateway.dispatcher.accept(bought, plan.commands(bought))
+    return await gateway.dispatcher.finished(bought.order_id)
 
 
-async def _commands(cast: Cast, told: DayAhead) -> dict[str, list[str]]:
+async def _commands(cast: Cast, told: DayAhead) -> dict[str, list[CommandRecord]]:
     """What the aggregators' gateways have made of their awards by themselves, and A's purchase; all acknowledged."""
-    made: dict[str, list[str]] = {A: await _buy(cast)}
+    made: dict[str, list[CommandRecord]] = {A: await _buy(cast)}
     for org, order in told.orders.items():
         dispatcher = cast.site.gateways[org].dispatcher
         records = await dispatcher.finished(order["order_id"])
         if not records:
             raise StoryStuck(f"{org} has made no commands of order {order['order_id']}")
-        made[org] = [*made.get(org, []), *(record.command.command_id for record in records)]
+        made[org] = [*made.get(org, []), *records]
     return made
 
 

@@ -40,6 +40,17 @@ class SeriesPlant:
         return {"import_j": self._import_j[boundary], "export_j": self._export_j[boundary], "power_w": power_w}
 
 
+class MeterPlant:
+    """The meter before another plant: its energy and power, nothing of what is inside."""
+
+    def __init__(self, behind: Plant) -> None:
+        self._behind = behind
+
+    def registers(self, boundary: int) -> dict[str, int]:
+        shown = self._behind.registers(boundary)
+        return {name: shown[name] for name in ("import_j", "export_j", "power_w")}
+
+
 @dataclass(frozen=True, slots=True)
 class SetPoint:
     """Hold `power_w` from `from_ms` until `until_ms` (market time)."""
@@ -96,6 +107,16 @@ class BatteryPlant:
     def fail_at(self, market_ms: int) -> None:
         """From this market time on it measures nothing of its set-points, and still says that it does them."""
         self._fails_at_ms = market_ms
+
+    def refusal(self, set_point: SetPoint) -> str:
+        """Why it does not take a set-point, "" when it does."""
+        if abs(set_point.power_w) > self.rated_w:
+            return f"power_w is beyond the rated {self.rated_w} W"
+        if set_point.until_ms <= set_point.from_ms:
+            return "until_ms is not after from_ms"
+        if set_point.until_ms <= self.simulated_ms:
+            return "the interval is over"
+        return ""
 
     def plan(self, set_point: SetPoint) -> None:
         """Add a set-point; where several overlap the newest counts."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from flexrelay.demo.cast import DSO, ORGS, POINT, A, Cast
 from flexrelay.demo.day_ahead import ASKS, DELIVERY, DayAhead
 from flexrelay.demo.operation import Operation
 from flexrelay.demo.plots import Offer, TransformerDay, merit_order_svg, transformer_svg
+from flexrelay.demo.protocols import tally
 from flexrelay.demo.settlement import Settled
 from flexrelay.ledger.embedded.verify import verify
 from flexrelay.ledgers import FabricHost
@@ -30,14 +32,16 @@ async def compile_report(
     checks = await gateways[A].custody.verify(line)
     ledger = await _ledger(cast, folder, fabric)
     names = {desk.did: f"{org}/{label}" for (org, label), desk in cast.desks.items()}
+    protocols = await tally(cast, done)
     return {
-        "readings": sum(gateways[org].journal.end for org in ORGS),
-        "devices": len(cast.devices),
+        "readings": sum(found.readings for found in protocols.values()),
+        "devices": len(cast.devices) + len(cast.unsigned),
+        "protocols": {protocol: asdict(found) for protocol, found in protocols.items()},
         "windows": sum(count["windows"] for count in counts.values()),
         "anchors": await _anchors(cast),
         "ledger_transactions": ledger.pop("transactions"),
         "orders": len(told.orders),
-        "commands": sum(len(ids) for ids in done.commands.values()),
+        "commands": sum(found.commands for found in protocols.values()),
         "dead_letters": {org: (await gateways[org].journal.count()).kept for org in ORGS},
         "disputes": {
             "opened": len(settled.disputes),

@@ -15,6 +15,7 @@ from flexrelay.demo.cast import Progress, calendar
 from flexrelay.demo.day_ahead import EVE
 from flexrelay.demo.grid import copy_extract, load_grid
 from flexrelay.demo.ledger import LedgerKind
+from flexrelay.demo.lines import check_libraries
 from flexrelay.demo.plots import Offer, TransformerDay
 from flexrelay.demo.report import Report, compile_report, merit_order, transformer_day, write_pictures, write_report
 from flexrelay.demo.stage import Stage, open_stage
@@ -65,8 +66,10 @@ def default_folder() -> Path:
 async def run(options: Options, progress: Progress, after: Callable[[Stage, Outcome], Awaitable[None]]) -> None:
     """Tell the story, then await `after` while everything still runs.
 
-    On a machine that is too slow for the lead, it begins again with twice as much; the numbers are the same.
+    On a machine that is too slow for the lead, it begins again with twice as much; the numbers are the same. Raises
+    StoryStuck, also when the extras are not installed.
     """
+    check_libraries()
     lead = options.lead_s
     for attempt in range(1, ATTEMPTS + 1):
         try:

@@ -4,6 +4,7 @@ from typing import Any
 
 from flexrelay.cli.output import out, table
 from flexrelay.demo.plots import TransformerDay
+from flexrelay.demo.protocols import NAMES
 from flexrelay.demo.run import Outcome
 from flexrelay.demo.terminal import merit_order_text, transformer_text
 from flexrelay_schemas.quality import Provenance
@@ -18,6 +19,7 @@ def euro(micro_eur: int) -> str:
 def show(outcome: Outcome) -> None:
     """Settlement, accounts, plots, one custody record, and the sums."""
     report = outcome.report
+    _protocols(report)
     _settlement(report)
     _disputes(report)
     _accounts(report)
@@ -27,6 +29,21 @@ def show(outcome: Outcome) -> None:
     out.print(transformer_text(outcome.day), markup=False)
     _custody(report)
     _totals(report, outcome)
+
+
+def _protocols(report: dict[str, Any]) -> None:
+    rows = [
+        (
+            NAMES[protocol],
+            "\n".join(f"{count} {kind}" for kind, count in sorted(found["devices"].items())),
+            "\n".join(found["organisations"]),
+            f"{found['readings']:,}\n{'signed' if found['signed'] == found['readings'] else 'attested'}",
+            f"{found['commands']} given\n{found['acked']} acked\n{found['confirmed']} shown",
+        )
+        for protocol, found in report["protocols"].items()
+    ]
+    columns = ("protocol", "devices", "gateways of", "readings", "commands")
+    table("Devices side by side (signed by the device or attested by its gateway; shown: by a reading)", columns, rows)
 
 
 def _settlement(report: dict[str, Any]) -> None:
