@@ -45,8 +45,8 @@ async function main() {
     allowAnonymous: !wanted.users,
     disableDiscovery: false,
     userManager: { isValidUser: (name, word) => !!wanted.users && wanted.users[name] === word },
-    serverCapabilities: { maxSessions: 50, maxMonitoredItemsQueueSize: 200000, maxSubscriptionsPerSession: 20, minSupportedSampleRate: 0 },
-    maxConnectionsPerEndpoint: 50,
+    serverCapabilities: { maxSessions: wanted.maxSessions ?? 200, maxMonitoredItemsQueueSize: 200000, maxSubscriptionsPerSession: 20, minSupportedSampleRate: 0 },
+    maxConnectionsPerEndpoint: 200,
   });
   await server.initialize();
   const space = server.engine.addressSpace;
