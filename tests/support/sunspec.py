@@ -57,7 +57,7 @@ def places(registers: tuple[int, list[int]]) -> Mapping[int, int]:
 def inverter(serial: str = "SN-1", **more: Any) -> tuple[int, list[int]]:
     """A three-phase inverter with a storage, as the older models tell it."""
     return chain(
-        model(1, Mn="Acme", Md="Roof 10", SN=serial),
+        model(1, Mn="Acme", Md="Roof 10", Vr="4.1.0", SN=serial),
         model(103, A=150, A_SF=-1, PhVphA=2305, V_SF=-1, W=345, W_SF=1, VAr=-12, VAr_SF=1, WH=123_456, WH_SF=1, St=4),
         model(120, WRtg=1000, WRtg_SF=1),
         model(121, WMax=1000, WMax_SF=1),

@@ -14,14 +14,15 @@ from flexrelay_adapters.modbus.refusals import ConnectionLost, Refused
 from flexrelay_adapters.modbus.sunspec import NoSunSpec, Survey, survey
 from flexrelay_adapters.modbus.sunspec.survey import Read
 from flexrelay_adapters.modbus.values import Span
-from flexrelay_sdk import Codec, Command, Sink
+from flexrelay_sdk import Codec, Command, DeviceFacts, Sink
 from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
 
 
 class ModbusAdapter:
-    """`Adapter`, `CommandTarget` and `Discoverer`. Credentials are <host:port>/<unit>. `clock` is wall-clock UTC ms."""
+    """`Adapter`, `CommandTarget`, `Discoverer` and `FactTeller`. Credentials are <host:port>/<unit>. `clock` is
+    wall-clock UTC ms."""
 
     def __init__(self, config: ModbusConfig, *, clock: Callable[[], int] = wall_ms) -> None:
         self.name = config.name
@@ -72,6 +73,11 @@ class ModbusAdapter:
         """Why a device is not read, "" when it is. Raises KeyError for one that is none of this adapter's."""
         endpoint = self._endpoints[self._devices[credential].endpoint]
         return endpoint.sessions[credential].trouble or endpoint.trouble
+
+    def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
+        """See `FactTeller`: SunSpec's common model, or the serial number where one is configured to be read."""
+        sessions = [session for endpoint in self._endpoints.values() for session in endpoint.sessions.values()]
+        return [(session.credential, session.facts) for session in sessions]
 
     async def run(self, sink: Sink) -> None:
         """Until cancelled. What the sink raises besides SinkUnavailable ends it (in an exception group)."""

@@ -1,5 +1,6 @@
 """What is known of one device while it is polled: who it is, what it has, what is read of it and how often."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ from flexrelay_adapters.modbus.frame import NOWHERE, Block, Found, pack_head
 from flexrelay_adapters.modbus.plan import blocks_of
 from flexrelay_adapters.modbus.sunspec import Survey, spans_of, text_of
 from flexrelay_adapters.modbus.values import Span
+from flexrelay_sdk import DeviceFacts
+from flexrelay_sdk.facts import NO_FACTS
 
 _SUNSPEC_GAP = 64
 """Within its models a SunSpec device answers for every register."""
@@ -49,7 +52,12 @@ class Session:
         """Why it is not read now."""
         self.silent = 0
         """How often in a row it did not answer."""
+        self.facts = NO_FACTS
         self.last_ms = 0
+        self.turn = asyncio.Lock()
+        """Of commands and their ends: one writes after the other."""
+        self.holding: dict[str, str] = {}
+        """Command's name → id of the newest one that was written since the start; only that one may be ended."""
         self._config = config
         self._interval_s = config.interval_s if device.interval_s is None else device.interval_s
         self._serial_at = device.serial_at.span if device.serial_at is not None else NOWHERE
@@ -85,6 +93,8 @@ class Session:
             useful = frozenset(block for block in blocks if any(_within(span, block) for span in wanted))
             self.groups.append(Group(blocks, useful, interval_s))
         self.serial = self.serial or serial
+        known = (survey.manufacturer, survey.model) if survey is not None else ("", "")
+        self.facts = DeviceFacts(*known, self.serial, survey.version if survey is not None else "")
         self.ready, self.trouble = True, ""
 
     def check(self, serial: str) -> None:

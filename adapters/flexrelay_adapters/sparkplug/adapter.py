@@ -13,13 +13,15 @@ from flexrelay_adapters.sparkplug.codec import SparkplugCodec
 from flexrelay_adapters.sparkplug.commands import Pending, command_payload, rebirth_payload, reported
 from flexrelay_adapters.sparkplug.config import SparkplugConfig
 from flexrelay_adapters.sparkplug.frame import BIRTH, DATA, head
+from flexrelay_adapters.sparkplug.nameplate import facts_of
 from flexrelay_adapters.sparkplug.nodes import EdgeNode, Nodes, Order, Thing
 from flexrelay_adapters.sparkplug.payload import read_payload
 from flexrelay_adapters.sparkplug.sparkplug_b_pb2 import Payload
 from flexrelay_adapters.sparkplug.topics import Address, address_of, filters, state_topic, topic_for
 from flexrelay_schemas.canonical import canonical
-from flexrelay_sdk import Codec, Command, CommandState, Decoded, DecodeError, Frame, Sink, SinkUnavailable
+from flexrelay_sdk import Codec, Command, CommandState, Decoded, DecodeError, DeviceFacts, Frame, Sink, SinkUnavailable
 from flexrelay_sdk.clock import wall_ms
+from flexrelay_sdk.facts import NO_FACTS
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,8 @@ class _Checked:
 
 
 class SparkplugAdapter:
-    """`Adapter`, `CommandTarget` and `Discoverer` over one broker. Credentials are group/node and group/node/device."""
+    """`Adapter`, `CommandTarget`, `Discoverer` and `FactTeller` over one broker. Credentials are group/node and
+    group/node/device."""
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class SparkplugAdapter:
         self._sink: Sink | None = None
         self._pending: dict[str, list[Pending]] = {}
         self._born = asyncio.Condition()
+        self._facts: dict[str, DeviceFacts] = {}
 
     def validate(self) -> None:
         """Check what the model cannot: that the files exist. Raises ValueError naming the field."""
@@ -117,6 +121,10 @@ class SparkplugAdapter:
         """Everything whose birth is known and whose death is not."""
         for credential in list(self._nodes.born()):
             yield credential
+
+    def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
+        """See `FactTeller`: what births told of makers, models and firmware."""
+        return list(self._facts.items())
 
     async def run(self, sink: Sink) -> None:
         """Until cancelled. What the sink raises besides SinkUnavailable ends it."""
@@ -198,6 +206,7 @@ class SparkplugAdapter:
         if kind == "NBIRTH":
             stats.births += 1
             nodes.nbirth(node, payload)
+            self._learn(address.credential, payload)
             return self._used_birth(payload)
         if kind == "NDEATH":
             stats.deaths += nodes.ndeath(node, payload)
@@ -209,6 +218,7 @@ class SparkplugAdapter:
                 stats.turned_away += 1
                 return None
             thing = nodes.thing(address.credential)
+            self._learn(address.credential, payload)
         stats.gaps += nodes.order(node, thing, payload) is Order.GAP
         if node.wanting and kind != "DDEATH":
             ask[address.of_node] = node
@@ -226,6 +236,12 @@ class SparkplugAdapter:
                 return _UNTOLD if thing is None else thing.head
         stats.unused += 1
         return None
+
+    def _learn(self, credential: str, birth: Payload) -> None:
+        """Of nodes and devices that there was room for, so this is bounded as they are."""
+        facts = facts_of(birth)
+        if facts != NO_FACTS:
+            self._facts[credential] = facts
 
     def _used_birth(self, payload: Payload) -> bytes | None:
         used = self._used

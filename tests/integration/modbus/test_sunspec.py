@@ -14,7 +14,7 @@ from support.sunspec import der, inverter, meter, model, places
 from flexrelay_adapters.modbus import ModbusAdapter, ModbusConfig
 from flexrelay_adapters.modbus.sunspec import point
 from flexrelay_schemas.quality import Notice
-from flexrelay_sdk import Command, CommandState
+from flexrelay_sdk import Command, CommandState, DeviceFacts
 from flexrelay_sdk.testkit import Life, RecordingSink, running, until
 
 pytestmark = pytest.mark.timeout(120)
@@ -56,6 +56,17 @@ async def command(
     )
     life.check()
     return life.states[-1], life.updates[-1].detail
+
+
+async def test_devices_tell_what_they_are() -> None:
+    async with polled() as (server, adapter, sink):
+        units = [f"{server.endpoint}/{unit}" for unit in UNITS]
+        await until(lambda: all(latest(sink, unit) for unit in units), 60, "a reading of each")
+    assert list(adapter.facts()) == [
+        (units[0], DeviceFacts("Acme", "Roof 10", "SN-1", "4.1.0")),
+        (units[1], DeviceFacts("Acme", "Box 5", "DER-1")),
+        (units[2], DeviceFacts("Acme", "Meter", "M-1")),
+    ]
 
 
 async def test_readings_of_the_models() -> None:

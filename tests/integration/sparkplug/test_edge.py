@@ -15,7 +15,7 @@ from support.sparkplug_edge import ACCOUNTS, GROUP, NODE, Edge, need_sparkplug_c
 
 from flexrelay.demo.broker import Mosquitto
 from flexrelay_adapters.sparkplug import SparkplugAdapter, make_adapter
-from flexrelay_sdk import Frame
+from flexrelay_sdk import DeviceFacts, Frame
 from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import RecordingSink, running, until
 
@@ -45,6 +45,16 @@ async def test_aliases_are_resolved_and_the_frame_decodes_alone(tmp_path: Path) 
         stranger = made(broker).codec_for(frame.channel)
         assert stranger is not None
         assert [dict(m.registers) for m in stranger.decode(frame).measurements] == [{"power_w": 7}]
+
+
+async def test_births_tell_what_a_device_is(tmp_path: Path) -> None:
+    async with broker_of(tmp_path) as broker, Edge.started(broker.port, tmp_path / "edge.log") as edge:
+        adapter, sink = made(broker), RecordingSink()
+        async with running(adapter, sink):
+            await edge.until("born")
+            await until(lambda: len(adapter.facts()) == 1, 60)
+        told = DeviceFacts("Acme", "Meter 3", "SN-77", "1.2.3")
+        assert list(adapter.facts()) == [(f"{GROUP}/{NODE}/meter1", told)]
 
 
 async def test_a_gap_is_kept_and_asks_for_a_rebirth(tmp_path: Path) -> None:

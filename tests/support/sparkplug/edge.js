@@ -20,6 +20,13 @@ const METRICS = [
   ["Control/Result", "String"],
   ["Padding", "String"],
 ];
+const PROPERTIES = {
+  "Properties/Hardware Make": "Acme",
+  "Properties/Hardware Model": "Meter 3",
+  "Properties/FW": "1.2.3",
+  "Properties/FW Version": "of another thing",
+  "Properties/Serial Number": "SN-77",
+};
 const alias = (name) => METRICS.findIndex(([each]) => each === name) + 10;
 const type = (name) => METRICS.find(([each]) => each === name)[1];
 
@@ -48,6 +55,7 @@ function birth() {
       if (wanted.aliases) metric.alias = alias(name);
       return metric;
     });
+    for (const [name, value] of Object.entries(PROPERTIES)) metrics.push({ name, type: "String", value });
     client.publishDeviceBirth(device, { timestamp: Date.now(), metrics });
     born.add(device);
   }

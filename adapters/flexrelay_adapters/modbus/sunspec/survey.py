@@ -23,13 +23,15 @@ class NoSunSpec(ValueError):
 
 
 class Survey(NamedTuple):
-    """`serial_at` is NOWHERE when the device has no model 1."""
+    """`serial_at` is NOWHERE when the device has no model 1; `version` is that of its firmware, "" where it does not
+    say."""
 
     models: tuple[Found, ...]
     manufacturer: str
     model: str
     serial: str
     serial_at: Span
+    version: str = ""
 
 
 def text_of(data: bytes) -> str:
@@ -64,7 +66,14 @@ async def survey(read: Read) -> Survey:
     texts = []
     for name in ("Mn", "Md", "SN"):
         texts.append(text_of(await read(point(_COMMON, name).span(common.address))))
-    return Survey(tuple(models), texts[0], texts[1], texts[2], point(_COMMON, "SN").span(common.address))
+    try:
+        version = text_of(await read(point(_COMMON, "Vr").span(common.address)))
+    except Refused as error:
+        if error.transient:
+            raise
+        version = ""  # it may be left out, and some devices refuse what they do not have
+    serial_at = point(_COMMON, "SN").span(common.address)
+    return Survey(tuple(models), texts[0], texts[1], texts[2], serial_at, version)
 
 
 async def _base(read: Read) -> int:
