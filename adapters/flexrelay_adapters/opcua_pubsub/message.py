@@ -21,7 +21,7 @@ EVENT: Final = "ua-event"
 _OF_DATA_SETS: Final = ("ua-keyframe", "ua-deltaframe", EVENT, KEEP_ALIVE)
 _HEADER: Final = frozenset({"DataSetWriterId", "DataSetWriterName", "SequenceNumber", "MetaDataVersion"})
 """A field of a bare payload is hardly called so."""
-MAX_MESSAGES: Final = 1000
+MAX_MESSAGES: Final = 256
 """DataSetMessages of one NetworkMessage."""
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]')
 
