@@ -6,10 +6,12 @@ The profile has all five kinds. `expected` is what its devices measure, reckoned
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +47,24 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def devices(count: int = 5, seed: str = "a", profile: Mapping[str, Any] = PROFILE) -> list[DeviceSimulator]:
-    return make_devices(Profile.model_validate(profile), count, seed, T0)
+def free_ports(count: int) -> int:
+    """The first of `count` ports in a row, below those that the system gives out by itself."""
+    chance = random.SystemRandom()
+    while True:
+        first = chance.randrange(20_000, 30_000)
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+            return first
+        except OSError:
+            continue
+
+
+def devices(
+    count: int = 5, seed: str = "a", profile: Mapping[str, Any] = PROFILE, start_ms: int = T0
+) -> list[DeviceSimulator]:
+    return make_devices(Profile.model_validate(profile), count, seed, start_ms)
 
 
 def plan(rate: int = 100, interval_s: float = INTERVAL_S) -> Plan:
@@ -62,6 +80,22 @@ def expected(count: int, each: int, seed: str = "a", interval_s: float = INTERVA
         first = T0 + every + every * number // count
         found[device.name] = {at: device.sample(at).registers for at in range(first, first + each * every, every)}
     return found
+
+
+class Reckoned:
+    """The samples of one of the devices one after the other, as far as they are asked for; the first is what it shows
+    before it measures."""
+
+    def __init__(self, number: int, count: int = 5, seed: str = "a") -> None:
+        self._device = devices(count, seed)[number]
+        every = int(INTERVAL_S * 1000)
+        self._at = itertools.count(T0 + every + every * number // count, every)
+        self._samples = [self._device.model.registers()]
+
+    def __getitem__(self, index: int) -> dict[str, int]:
+        while len(self._samples) <= index:
+            self._samples.append(self._device.sample(next(self._at)).registers)
+        return self._samples[index]
 
 
 class Gateway:
@@ -115,8 +149,8 @@ async def gateway(folder: Path, protocol: str, credentials: Sequence[str]) -> As
 
 @asynccontextmanager
 async def living(simulator: ProtocolSimulator, adapter: Adapter, found: Gateway) -> AsyncIterator[None]:
-    """Both run for the length of the block; a simulator that ends by itself fails it."""
-    async with running(adapter, found.ingest, connect_s=PATIENCE_S, stop_s=30.0):
+    """Both run for the length of the block, whichever waits for the other; a simulator that ends by itself fails it."""
+    async with running(adapter, found.ingest, connected=False, stop_s=30.0):
         task = asyncio.create_task(simulator.run(), name="simulator")
         try:
             yield
@@ -151,7 +185,7 @@ def shown(order: Command) -> Callable[[list[Measurement]], bool]:
 def obeyed_with_ramp(readings: Readings, wanted_w: int, ramp_w: int, interval_s: float = INTERVAL_S) -> None:
     """The power got to `wanted_w` by no more than its ramp a second, and the store holds what was drawn."""
     powers = [registers["power_w"] for _, registers in sorted(readings.items())]
-    steps = [abs(after - before) for before, after in pairwise(powers)]
+    steps = [abs(after - before) for before, after in itertools.pairwise(powers)]
     assert wanted_w in powers and max(steps) <= ramp_w * interval_s, powers
     assert any(0 < abs(power) < abs(wanted_w) for power in powers), f"no ramp: {powers}"
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 from flexrelay_adapters.modbus._client import Link
 from flexrelay_adapters.modbus.codec import ModbusCodec
-from flexrelay_adapters.modbus.commands import OnUpdate, carry_out
+from flexrelay_adapters.modbus.commands import OnUpdate, carry_out, end
 from flexrelay_adapters.modbus.config import ModbusConfig
 from flexrelay_adapters.modbus.endpoint import PROTOCOL, Endpoint, ModbusStats
 from flexrelay_adapters.modbus.intake import Intake
@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 
 
 class ModbusAdapter:
-    """`Adapter`, `CommandTarget`, `Discoverer` and `FactTeller`. Credentials are <host:port>/<unit>. `clock` is
-    wall-clock UTC ms."""
+    """`Adapter`, `CommandTarget`, `CommandEnder`, `Discoverer` and `FactTeller`. Credentials are <host:port>/<unit>.
+    `clock` is wall-clock UTC ms."""
 
     def __init__(self, config: ModbusConfig, *, clock: Callable[[], int] = wall_ms) -> None:
         self.name = config.name
@@ -104,6 +104,18 @@ class ModbusAdapter:
             await carry_out(command, self._endpoints[device.endpoint], self.config, on_update, self._clock)
         finally:
             self._under_way.discard(command.command_id)
+
+    def must_end(self, command: Command) -> bool:
+        """See `flexrelay_sdk.CommandEnder`. Which timers a SunSpec device has is known when it is asked."""
+        device = self._devices.get(command.credential)
+        if device is None:
+            return False
+        return device.control or any(step.revert is not None for step in device.commands.get(command.name, ()))
+
+    async def end(self, command: Command) -> None:
+        """See `flexrelay_sdk.CommandEnder`; waits for the device."""
+        if self.must_end(command):
+            await end(command, self._endpoints[self._devices[command.credential].endpoint], self._clock)
 
     async def discover(self) -> AsyncIterator[str]:
         """SunSpec devices at the places of `scan` that are not configured."""

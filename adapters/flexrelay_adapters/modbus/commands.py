@@ -4,9 +4,13 @@ The window [from_ms, until_ms) is in market time and `expires_at` is its end on 
 `expires_at` − (until_ms − from_ms). Registers that tell what was written are *acked*; an exception, or registers that
 tell something else after `confirm_s`, *failed*. After a lost answer it is looked first whether the registers tell it
 already; only else it is written again.
+
+What no timer in the device ends is ended by `end`, which the gateway calls after `expires_at`: it has kept on disk that
+the command was sent, so a kill in between changes nothing.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -19,6 +23,8 @@ from flexrelay_adapters.modbus.session import Session, WrongSerial
 from flexrelay_adapters.modbus.values import Span
 from flexrelay_sdk import Command, CommandState, CommandUpdate
 from flexrelay_sdk.vocabulary import check
+
+log = logging.getLogger(__name__)
 
 OnUpdate = Callable[[CommandUpdate], Awaitable[None]]
 _RETRY_S: Final = 0.2
@@ -58,7 +64,8 @@ async def carry_out(
             while clock() < command.expires_at:
                 link, session = await endpoint.online(command.credential)
                 try:
-                    order = await _try(command, link, session, endpoint, config, before_sending, sent, clock)
+                    async with session.turn:
+                        await _try(command, link, session, config, before_sending, sent, clock)
                 except ConnectionLost as error:
                     detail = f"no answer: {error}"
                 except Refused as error:
@@ -66,8 +73,6 @@ async def carry_out(
                         raise _Failed(f"the device refuses it: {error}") from None
                     detail = f"the device puts it off: {error}"
                 else:
-                    if order.reverts:
-                        endpoint.reverts[command.credential, command.name] = (command.expires_at, order.reverts)
                     await tell(CommandState.ACKED, "the registers tell it")
                     return
                 await asyncio.sleep(_RETRY_S)
@@ -84,38 +89,75 @@ async def _try(
     command: Command,
     link: Link,
     session: Session,
-    endpoint: Endpoint,
     config: ModbusConfig,
     before_sending: Callable[[], Awaitable[None]],
     again: bool,
     clock: Callable[[], int],
-) -> Order:
+) -> None:
     unit = session.device.unit
-
-    async def read(span: Span) -> bytes:
-        return await link.read(unit, span)
-
-    if session.serial_at.size:
-        session.check_told(await read(session.serial_at))
-    if session.device.sunspec is None:
-        order = plain_order(session.device.commands[command.name], command.parameters)
-    else:
-        lasts_s = max(1, -((clock() - command.expires_at) // 1000))
-        order = await sunspec_order(command.name, command.parameters, lasts_s, session.models, read)
+    order = await _order(command, link, session, clock())
     if again and await _told(link, unit, order.writes):
-        return order
-    endpoint.reverts.pop((command.credential, command.name), None)  # the newest command counts
+        session.holding[command.name] = command.command_id
+        return
+    before = session.holding.get(command.name)
     for write in order.writes:
         if clock() >= command.expires_at:
             raise TimeoutError
         await before_sending()
-        await link.write(unit, write.address, write.registers)
+        session.holding[command.name] = command.command_id  # the newest command counts
+        try:
+            await link.write(unit, write.address, write.registers)
+        except Refused:
+            _let_go(session, command, before)
+            raise
     patience = asyncio.get_running_loop().time() + config.confirm_s
     while not await _told(link, unit, order.writes):
         if asyncio.get_running_loop().time() >= patience:
+            _let_go(session, command, before)
             raise _Failed(f"the registers tell something else after {config.confirm_s:g} s")
         await asyncio.sleep(_RETRY_S)
-    return order
+
+
+def _let_go(session: Session, command: Command, before: str | None) -> None:
+    """A command that failed keeps no older one from its end."""
+    session.holding.pop(command.name, None)
+    if before is not None:
+        session.holding[command.name] = before
+
+
+async def _order(command: Command, link: Link, session: Session, now_ms: int) -> Order:
+    """Raises WrongSerial, Impossible, Refused, ConnectionLost."""
+
+    async def read(span: Span) -> bytes:
+        return await link.read(session.device.unit, span)
+
+    if session.serial_at.size:
+        session.check_told(await read(session.serial_at))
+    if session.device.sunspec is None:
+        return plain_order(session.device.commands[command.name], command.parameters)
+    lasts_s = max(1, -((now_ms - command.expires_at) // 1000))
+    return await sunspec_order(command.name, command.parameters, lasts_s, session.models, read)
+
+
+async def end(command: Command, endpoint: Endpoint, clock: Callable[[], int]) -> None:
+    """See `flexrelay_sdk.CommandEnder`: write what `revert`, or a SunSpec model without a timer, demands."""
+    link, session = await endpoint.online(command.credential)
+    async with session.turn:
+        if session.holding.get(command.name, command.command_id) != command.command_id:
+            return
+        try:
+            order = await _order(command, link, session, clock())
+            for write in order.reverts:
+                await link.write(session.device.unit, write.address, write.registers)
+        except Impossible as error:
+            log.warning("%s: %s was not ended: %s", command.credential, command.name, error)
+        except WrongSerial as error:
+            raise ValueError(str(error)) from None
+        except Refused as error:
+            if error.transient:
+                raise ConnectionError(f"{command.credential} puts it off: {error}") from None
+            raise ValueError(f"the device refuses it: {error}") from None
+        session.holding.pop(command.name, None)
 
 
 async def _told(link: Link, unit: int, writes: Sequence[Write]) -> bool:

@@ -13,7 +13,6 @@ from flexrelay_adapters.modbus._client import Link
 from flexrelay_adapters.modbus.config import DeviceSection, ModbusConfig
 from flexrelay_adapters.modbus.frame import Block
 from flexrelay_adapters.modbus.intake import Intake
-from flexrelay_adapters.modbus.orders import Write
 from flexrelay_adapters.modbus.refusals import ConnectionLost, Refused
 from flexrelay_adapters.modbus.session import Group, Session, WrongSerial
 from flexrelay_adapters.modbus.sunspec import NoSunSpec, survey, text_of
@@ -76,8 +75,6 @@ class Endpoint:
         self.address = address
         self.sessions = {device.credential: Session(name, device, config) for name, device in devices}
         self.trouble = ""
-        self.reverts: dict[tuple[str, str], tuple[int, tuple[Write, ...]]] = {}
-        """(credential, command's name) → (when, UTC ms; what ends the command)."""
         self._owner = owner
         self._config = config
         self._stats = stats
@@ -140,8 +137,6 @@ class Endpoint:
             if wait_s > 0:
                 await self._idle(link, wait_s)
                 continue
-            if self.reverts:
-                await self._revert(link)
             jobs.pop()
             try:
                 if group is None:
@@ -168,11 +163,9 @@ class Endpoint:
         return float(min(_MAX_SILENCE_S, self._config.timeout_s * 2 ** min(session.silent - 1, 10)))
 
     async def _idle(self, link: Link, wait_s: float) -> None:
-        """Until the next poll, in steps that notice a lost connection and a command that is over."""
+        """Until the next poll, in steps that notice a lost connection."""
         if not link.alive:
             raise ConnectionLost(f"{self.address}: the device has closed the connection")
-        if self.reverts:
-            await self._revert(link)
         await asyncio.sleep(min(wait_s, 0.25))
 
     async def _prepare(self, link: Link, session: Session) -> bool:
@@ -262,18 +255,3 @@ class Endpoint:
                         return False
             offset += 2 * span.size
         return True
-
-    async def _revert(self, link: Link) -> None:
-        for key, (at, writes) in list(self.reverts.items()):
-            session = self.sessions[key[0]]
-            if self._clock() < at or not session.ready:
-                continue
-            del self.reverts[key]
-            try:
-                for write in writes:
-                    await link.write(session.device.unit, write.address, write.registers)
-            except Refused as error:
-                log.error("%s: %s: %s cannot be ended: %s", self._owner, session.credential, key[1], error)
-            except ConnectionLost:
-                self.reverts.setdefault(key, (at, writes))
-                raise

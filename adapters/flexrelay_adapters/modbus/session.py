@@ -93,8 +93,8 @@ class Session:
             useful = frozenset(block for block in blocks if any(_within(span, block) for span in wanted))
             self.groups.append(Group(blocks, useful, interval_s))
         self.serial = self.serial or serial
-        known = (survey.manufacturer, survey.model) if survey is not None else ("", "")
-        self.facts = DeviceFacts(*known, self.serial, survey.version if survey is not None else "")
+        nameplate = (survey.manufacturer, survey.model) if survey is not None else ("", "")
+        self.facts = DeviceFacts(*nameplate, self.serial, survey.version if survey is not None else "")
         self.ready, self.trouble = True, ""
 
     def check(self, serial: str) -> None:

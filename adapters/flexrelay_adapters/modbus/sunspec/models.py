@@ -49,6 +49,15 @@ class Point(NamedTuple):
             raise ValueError(f"point {self.name} of model {self.model} is no number but {self.type}")
         return Format(known[0], absent=known[1])
 
+    @property
+    def absent(self) -> bytes:
+        """What its registers hold when the device does not implement it."""
+        if self.type == "float32":
+            return b"\x7f\xc0\0\0"
+        absent = _TYPES[self.type][1] if self.type in _TYPES else ()
+        value = absent[0] if absent else 0
+        return value.to_bytes(2 * self.size, "big", signed=value < 0)
+
     def span(self, address: int) -> Span:
         """Where it is when the model begins at `address`."""
         return Span("holding", address + self.offset, self.size)
