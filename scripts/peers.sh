@@ -6,6 +6,7 @@ scripts/mosquitto.sh
 scripts/leshan.sh
 scripts/node_opcua.sh
 scripts/sparkplug.sh
+scripts/kubernetes.sh
 .venv/bin/python - <<'PROGRAM'
 from flexrelay.network import ensure
 

@@ -98,8 +98,10 @@ class Network:
     def render(self, target: Target, chaincode_image: str) -> Path:
         """Make the folder of a network for containers and the file that starts them; nothing is started. The file.
 
-        Again after a changed description it is the first half of each day-2 command; `join` is the second.
+        Again after a changed description it is the first half of each day-2 command; `join` is the second. Raises
+        NetworkError for a name that cannot be a host's.
         """
+        render.check_names(processes_of(self.spec))
         with self.folder.locked():
             self._remember("any", containers=True)
             plan = self.plan

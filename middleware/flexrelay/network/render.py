@@ -8,15 +8,17 @@ up from here (`flexrelay network join`) exactly as on a native network.
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from flexrelay.network.authority import write_secret, write_whole
+from flexrelay.network.errors import NetworkError
 from flexrelay.network.genesis import HOST
 from flexrelay.network.material import dns_name
-from flexrelay.network.plan import Plan, Process, processes_of
+from flexrelay.network.plan import Kind, Plan, Process, processes_of
 from flexrelay.network.processes import Program
 
 Target = Literal["compose", "helm"]
@@ -28,18 +30,29 @@ INSIDE: Final = "/flexrelay"
 """Where a network's folder is in a container."""
 
 _CONFIG: Final = "/etc/hyperledger/fabric"
+_PORTS: Final[dict[Kind, tuple[str, ...]]] = {
+    "orderer": ("grpc", "admin", "operations"),
+    "peer": ("grpc", "chaincode", "operations"),
+    "contract": ("grpc", "health"),
+}
+"""What a node's ports are called, in the order of its process' purposes."""
+
+_HOST_NAME: Final = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
+_LONGEST: Final = 52
+"""Letters of a name: Kubernetes appends eleven more to a StatefulSet's for a label, which may have 63."""
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """One process as a container. `files`: path below the network's folder of what it reads; `data`: what it keeps."""
+    """One process as a container. `name`: its host name; `ports`: what for → number; `files`: paths below the network's
+    folder of what it reads; `data`: what it keeps."""
 
     name: str
-    kind: str
+    kind: Kind
     image: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
-    ports: tuple[int, ...]
+    ports: Mapping[str, int]
     files: tuple[str, ...]
     data: str
 
@@ -56,27 +69,48 @@ def render(plan: Plan, target: Target, chaincode_image: str) -> Path:
     return path
 
 
+def check_names(processes: Sequence[Process]) -> None:
+    """Whether each process has a host name of its own. Raises NetworkError: one line for each that has not."""
+    taken: dict[str, str] = {}
+    problems = []
+    for process in processes:
+        name = dns_name(process.name)
+        field = "contracts" if process.kind == "contract" else "organisations"
+        if not _HOST_NAME.fullmatch(name) or len(name) > _LONGEST:
+            problems.append(
+                f"{field}: the container of {process.name} would have the host name {name}, which must begin with a letter, have "
+                f"letters, digits and hyphens only and at most {_LONGEST} of them; choose another name or version"
+            )
+        elif name in taken:
+            problems.append(
+                f"{field}: {process.name} and {taken[name]} would have the same host name {name}; rename one"
+            )
+        taken[name] = process.name
+    if problems:
+        raise NetworkError("\n".join(problems))
+
+
 def compose(name: str, containers: list[Container]) -> dict[str, Any]:
     """The compose file's document."""
     services: dict[str, Any] = {}
     for container in containers:
-        service = dns_name(container.name)
-        services[service] = {
-            "image": container.image,
-            "command": list(container.command),
-            "environment": dict(container.environment),
-            "ports": [f"{HOST}:{port}:{port}" for port in container.ports],
+        services[container.name] = {
+            "image": _literal(container.image),
+            "command": [_literal(word) for word in container.command],
+            "environment": {key: _literal(value) for key, value in container.environment.items()},
+            "ports": [f"{HOST}:{port}:{port}" for port in container.ports.values()],
             "volumes": [
                 *(f"./{file}:{INSIDE}/{file}:ro" for file in container.files),
-                *([f"{service}:{INSIDE}/{container.data}"] if container.kind != "contract" else []),
+                *([f"{container.name}:{INSIDE}/{container.data}"] if container.kind != "contract" else []),
             ],
             "user": "0:0",  # keys are readable by their owner alone
+            "security_opt": ["no-new-privileges:true"],
             "restart": "unless-stopped",
             "stop_grace_period": "15s",
         }
         if container.kind == "contract":  # the image's own check asks another port
-            services[service]["healthcheck"] = {"disable": True}
-    kept: dict[str, Any] = {dns_name(container.name): {} for container in containers if container.kind != "contract"}
+            services[container.name]["healthcheck"] = {"disable": True}
+    kept: dict[str, Any] = {container.name: {} for container in containers if container.kind != "contract"}
     return {"name": name, "services": services, "volumes": kept}
 
 
@@ -84,15 +118,15 @@ def values(plan: Plan, containers: list[Container]) -> dict[str, Any]:
     """The values of the chart: nodes with the contents of their files, by path."""
     return {
         "network": plan.spec.name,
-        "folder": INSIDE,
         "nodes": [
             {
-                "name": dns_name(container.name),
+                "name": container.name,
                 "kind": container.kind,
                 "image": container.image,
                 "command": list(container.command),
                 "environment": dict(container.environment),
-                "ports": list(container.ports),
+                "ports": [{"name": name, "port": port} for name, port in container.ports.items()],
+                "probe": _probe(plan, container),
                 "data": f"{INSIDE}/{container.data}",
                 "storage": "1Gi" if container.kind == "contract" else "20Gi",
                 "files": [
@@ -110,6 +144,13 @@ def values(plan: Plan, containers: list[Container]) -> dict[str, Any]:
     }
 
 
+def _probe(plan: Plan, container: Container) -> dict[str, Any]:
+    """How Kubernetes asks whether it works."""
+    if container.kind == "peer" and plan.spec.fabric == "2.5":  # its /healthz wants Docker, see `health`
+        return {"tcpSocket": {"port": "grpc"}}
+    return {"httpGet": {"path": "/healthz", "port": list(container.ports)[-1]}}
+
+
 def _container(plan: Plan, process: Process, chaincode_image: str) -> Container:
     program = plan.program(process)
     material = plan.materials[process.org]
@@ -122,12 +163,12 @@ def _container(plan: Plan, process: Process, chaincode_image: str) -> Container:
         files.append(plan.folder.contracts / f"{process.name}.toml")
     release = RELEASES[plan.spec.fabric]
     return Container(
-        name=process.name,
+        name=dns_name(process.name),
         kind=process.kind,
         image=chaincode_image if process.kind == "contract" else f"hyperledger/fabric-{process.kind}:{release}",
         command=_command(plan, process, program),
         environment=dict(_environment(plan, program)),
-        ports=tuple(plan.ports[purpose] for purpose in process.purposes),
+        ports={name: plan.ports[purpose] for name, purpose in zip(_PORTS[process.kind], process.purposes, strict=True)},
         files=tuple(sorted(str(path.relative_to(root)) for path in files)),
         data=str(plan.folder.data(process.name).relative_to(root)),
     )
@@ -146,6 +187,11 @@ def _environment(plan: Plan, program: Program) -> Iterator[tuple[str, str]]:
             yield name, _CONFIG
         elif name not in ("PYTHONPATH", "PYTHONUNBUFFERED"):
             yield name, value.replace(str(plan.folder.root), INSIDE)
+
+
+def _literal(text: str) -> str:
+    """A text that compose takes as it is: it puts variables in where a dollar stands."""
+    return text.replace("$", "$$")
 
 
 def yaml(value: Any, depth: int = 0) -> str:
