@@ -327,11 +327,11 @@ class Connection:
         outputs = [argument.Value for argument in result.OutputArguments or ()]
         return "" if result.StatusCode.is_good() else str(result.StatusCode.name), outputs
 
-    async def browse(self, node: NodeId) -> list[Any]:
-        """The forward hierarchical references to objects and variables."""
+    async def browse(self, node: NodeId, *, inverse: bool = False) -> list[Any]:
+        """The forward hierarchical references to objects and variables; `inverse`: those from above."""
         wanted = ua.BrowseDescription()
         wanted.NodeId = node
-        wanted.BrowseDirection = ua.BrowseDirection.Forward
+        wanted.BrowseDirection = ua.BrowseDirection.Inverse if inverse else ua.BrowseDirection.Forward
         wanted.ReferenceTypeId = ua.NodeId(ua.ObjectIds.HierarchicalReferences)
         wanted.IncludeSubtypes = True
         wanted.NodeClassMask = ua.NodeClass.Object | ua.NodeClass.Variable

@@ -25,11 +25,12 @@ from flexrelay_adapters.opcua.commands import OnUpdate, carry_out
 from flexrelay_adapters.opcua.config import CommandRoute, OpcuaConfig, Security
 from flexrelay_adapters.opcua.framing import PROTOCOL, Framing
 from flexrelay_adapters.opcua.history import read_device
+from flexrelay_adapters.opcua.nameplate import read_nameplate
 from flexrelay_adapters.opcua.refusals import ConnectionLost
 from flexrelay_adapters.opcua.state import Resume
 from flexrelay_adapters.opcua.trust import TrustList
 from flexrelay_adapters.opcua.wire import BAD, Publish
-from flexrelay_sdk import Codec, Command, Frame, Sink, SinkUnavailable
+from flexrelay_sdk import Codec, Command, DeviceFacts, Frame, Sink, SinkUnavailable
 from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ ITEMS_PER_CALL = 500
 _NO_FILTER = frozenset({"BadMonitoredItemFilterUnsupported", "BadMonitoredItemFilterInvalid", "BadFilterNotAllowed"})
 RETRY_ITEMS_S = 60.0
 """After it the variables that the server did not let us watch are tried again."""
+NAMEPLATE_S = 86_400.0
+"""What a device is, is not read again before that, however often the connection is lost."""
 SAVE_S = 2.0
 """Between two writings of what is remembered over a restart, at least."""
 _TOO_MANY = 0x8078_0000
@@ -66,7 +69,7 @@ class OpcuaStats:
 
 
 class OpcuaAdapter:
-    """`Adapter`, `CommandTarget`, `Discoverer` and `Backfiller` over one OPC UA server.
+    """`Adapter`, `CommandTarget`, `Discoverer`, `Backfiller` and `FactTeller` over one OPC UA server.
 
     `clock` is wall-clock UTC ms. Raises ValueError when the node ids of a device do not fit into a frame.
     """
@@ -96,6 +99,8 @@ class OpcuaAdapter:
         self.trouble = ""
         """Why it is not connected now."""
         self._under_way: set[str] = set()
+        self._nameplates: dict[str, DeviceFacts] = {}
+        self._read_at: dict[str, float] = {}
         self.publish_requests = config.publish_requests
         """How many publish requests wait at the server: fewer than configured when it takes no more."""
 
@@ -135,6 +140,10 @@ class OpcuaAdapter:
 
     def codec_for(self, channel: str) -> Codec | None:
         return self._codec if channel == self._channel else None
+
+    def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
+        """See `FactTeller`: what the server says of each configured device."""
+        return [(self.config.credential(name), facts) for name, facts in self._nameplates.items()]
 
     async def run(self, sink: Sink) -> None:
         """Connect, feed the sink and reconnect with back-off, until cancelled. What else the sink raises ends it."""
@@ -202,6 +211,7 @@ class OpcuaAdapter:
                     self._retry_items(connection, subscription), name=f"{self.name} variables"
                 )
                 helpers.append(retrying)
+            helpers.append(asyncio.create_task(self._read_nameplates(connection), name=f"{self.name} nameplates"))
             await self._pump(connection, subscription, sink)
         finally:
             self._online.clear()
@@ -286,6 +296,20 @@ class OpcuaAdapter:
                 await self._monitor(connection, subscription, missing)
             except ConnectionLost as error:
                 log.info("%s: %s", self.name, error)
+
+    async def _read_nameplates(self, connection: Connection) -> None:
+        """One after the other: it is a side matter."""
+        first = {device: source.node for device, _, source in reversed(list(self.config.nodes()))}
+        for device, node in first.items():
+            if time.monotonic() - self._read_at.get(device, -NAMEPLATE_S) < NAMEPLATE_S:
+                continue
+            try:
+                self._nameplates[device] = await read_nameplate(connection, node, alone=len(first) == 1)
+            except ConnectionLost:
+                return
+            except Exception as error:  # a server's oddity in what nobody needs must not cost the readings
+                log.info("%s: what %s is, cannot be read: %s", self.name, device, error)
+            self._read_at[device] = time.monotonic()
 
     async def _again(
         self, connection: Connection, subscription: Subscription, waiting: Sequence[int], sink: Sink

@@ -36,7 +36,7 @@ async function main() {
     hostname: "127.0.0.1",
     resourcePath: "/test",
     serverInfo: { applicationUri: wanted.uri || "urn:test:node-opcua", productUri: "test", applicationName: { text: "test" } },
-    buildInfo: { productName: "test" },
+    buildInfo: { productName: "test", manufacturerName: "Builders", softwareVersion: "9.8.7", buildNumber: "1", buildDate: new Date(0) },
     securityPolicies: [secured ? opcua.SecurityPolicy[wanted.security] : opcua.SecurityPolicy.None],
     securityModes: [secured ? opcua.MessageSecurityMode.SignAndEncrypt : opcua.MessageSecurityMode.None],
     serverCertificateManager: manager,
@@ -55,6 +55,14 @@ async function main() {
   const values = {};
   for (const [device, names] of Object.entries(wanted.devices)) {
     const object = own.addObject({ organizedBy: space.rootFolder.objects, browseName: device, nodeId: `s=${device}` });
+    const plate = (wanted.nameplates || {})[device];
+    if (plate) {
+      const where = plate.group ? own.addObject({ componentOf: object, browseName: "Identification" }) : object;
+      for (const [browseName, value] of Object.entries(plate.properties)) {
+        const dataType = ["Manufacturer", "Model"].includes(browseName) ? "LocalizedText" : "String";
+        own.addVariable({ propertyOf: where, browseName, dataType, value: { dataType, value: dataType === "String" ? value : opcua.coerceLocalizedText(value) } });
+      }
+    }
     for (const name of names) {
       const key = `${device}.${name}`;
       const variable = own.addVariable({

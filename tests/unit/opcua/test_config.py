@@ -41,7 +41,7 @@ def test_the_readme_sample_is_a_configuration() -> None:
 
 
 def test_abilities_are_told_by_the_factory() -> None:
-    expected = {Ability.READINGS, Ability.COMMANDS, Ability.DISCOVERY, Ability.BACKFILL}
+    expected = {Ability.READINGS, Ability.COMMANDS, Ability.DISCOVERY, Ability.BACKFILL, Ability.FACTS}
     assert abilities(make_adapter) == expected
 
 
