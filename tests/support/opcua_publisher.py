@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from datetime import UTC, datetime
 from functools import cache
@@ -12,6 +13,7 @@ from typing import Any
 from support.opcua_server import HOME, need_node_opcua
 
 ENCODER = Path(__file__).parent / "node-opcua" / "publisher.js"
+CAPTURED = ENCODER.with_name("published.json")
 AT = 1_700_000_000_123
 """UTC ms."""
 
@@ -66,14 +68,20 @@ def metadata_message(
 
 @cache
 def encoded_by_node_opcua() -> dict[str, dict[str, Any]]:
-    """encoding → its messages, as node-opcua's encoder writes them. Skips the test where it is not installed."""
+    """encoding → its messages, as node-opcua 2.186's encoder wrote them (`encode_with_node_opcua`)."""
+    found: dict[str, dict[str, Any]] = json.loads(CAPTURED.read_text())
+    return found
+
+
+def encode_with_node_opcua() -> dict[str, dict[str, Any]]:
+    """The same from the encoder itself. Skips the test where node-opcua is not installed."""
     need_node_opcua()
     done = subprocess.run(
         ["node", str(ENCODER)],
-        env={"NODE_OPCUA_HOME": str(HOME), "PATH": "/usr/local/bin:/usr/bin:/bin"},
+        env={**os.environ, "NODE_OPCUA_HOME": str(HOME)},
         capture_output=True,
         check=True,
-        timeout=120,
+        timeout=240,
     )
     (line,) = [line for line in done.stdout.decode().splitlines() if line.startswith("{")]
     found: dict[str, dict[str, Any]] = json.loads(line)
