@@ -66,6 +66,27 @@ class CommandTarget(Protocol):
 
 
 @runtime_checkable
+class CommandEnder(Protocol):
+    """Optional, beside `CommandTarget`: some commands are not ended by the device itself when their time is over.
+
+    The gateway keeps on disk which commands were handed over, and has them ended after their `expires_at`, whatever
+    came of them and however often it was restarted in between.
+    """
+
+    def must_end(self, command: Command) -> bool:
+        """Whether there may be something to end once it was sent. No I/O."""
+        ...
+
+    async def end(self, command: Command) -> None:
+        """Write back what the command left behind; nothing where the device did that, or a newer command holds it.
+
+        Called until it returns. Raises ConnectionError when the device cannot be reached now, ValueError when it will
+        never be ended so (the device refuses, or is another one).
+        """
+        ...
+
+
+@runtime_checkable
 class Discoverer(Protocol):
     """Optional: the adapter can list devices that are not bound yet, by credential."""
 

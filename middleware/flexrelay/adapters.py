@@ -8,7 +8,15 @@ from typing import Any
 
 from flexrelay.config import ConfigError
 from flexrelay.ingest import NativeCodec
-from flexrelay_sdk import Adapter, AdapterFactory, Command, CommandState, CommandTarget, CommandUpdate
+from flexrelay_sdk import (
+    Adapter,
+    AdapterFactory,
+    Command,
+    CommandEnder,
+    CommandState,
+    CommandTarget,
+    CommandUpdate,
+)
 from flexrelay_sdk.clock import wall_ms
 
 
@@ -46,7 +54,7 @@ def command_target(org: str, adapters: Mapping[str, Adapter], credentials: Crede
 
 
 class CommandRouter:
-    """`CommandTarget` over a gateway's adapters.
+    """`CommandTarget` and `CommandEnder` over a gateway's adapters.
 
     A device that is bound to a protocol is commanded there, under the credential of that binding; one that is bound to
     none (its name on every transport is its DID's scid) by the first adapter that commands devices. Where no adapter
@@ -63,22 +71,41 @@ class CommandRouter:
         return bool(self._targets())
 
     async def execute(self, command: Command, on_update: Callable[[CommandUpdate], Awaitable[None]]) -> None:
+        found = self._route(command)
+        if isinstance(found, str):
+            await on_update(CommandUpdate(command.command_id, CommandState.FAILED, wall_ms(), found))
+        else:
+            target, told = found
+            await target.execute(told, on_update)
+
+    def must_end(self, command: Command) -> bool:
+        found = self._route(command)
+        return not isinstance(found, str) and isinstance(found[0], CommandEnder) and found[0].must_end(found[1])
+
+    async def end(self, command: Command) -> None:
+        """Raises ValueError when no adapter leads to the device any more, and what the adapter raises."""
+        found = self._route(command)
+        if isinstance(found, str):
+            raise ValueError(found)
+        target, told = found
+        if isinstance(target, CommandEnder):
+            await target.end(told)
+
+    def _route(self, command: Command) -> tuple[CommandTarget, Command] | str:
+        """The adapter that leads to the device and the command as it gets it, or why there is none."""
         targets = self._targets()
         bindings = self._credentials(command.did)
         if not targets:
-            detail = f"no adapter of {self._org} commands devices: give one `commands` and `results`"
-        elif not bindings:
-            return await targets[0][1].execute(command, on_update)
-        else:
-            for protocol, credential in bindings:
-                for spoken, target in targets:
-                    if spoken == protocol:
-                        return await target.execute(replace(command, credential=credential), on_update)
-            spoken_here = ", ".join(sorted({protocol for protocol, _ in targets}))
-            wanted = ", ".join(sorted({protocol for protocol, _ in bindings}))
-            detail = f"the device is bound to {wanted}; adapters of {self._org} command over {spoken_here}"
-        await on_update(CommandUpdate(command.command_id, CommandState.FAILED, wall_ms(), detail))
-        return None
+            return f"no adapter of {self._org} commands devices: give one `commands` and `results`"
+        if not bindings:
+            return targets[0][1], command
+        for protocol, credential in bindings:
+            for spoken, target in targets:
+                if spoken == protocol:
+                    return target, replace(command, credential=credential)
+        spoken_here = ", ".join(sorted({protocol for protocol, _ in targets}))
+        wanted = ", ".join(sorted({protocol for protocol, _ in bindings}))
+        return f"the device is bound to {wanted}; adapters of {self._org} command over {spoken_here}"
 
     def _targets(self) -> list[tuple[str, CommandTarget]]:
         return [

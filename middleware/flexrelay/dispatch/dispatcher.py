@@ -2,23 +2,24 @@
 
 A command keeps its id for ever. After a restart, or when a transport fails, one that has not ended is handed over again
 under the same id, and a device acts once on an id (the SDK's rule): so nothing is lost and nothing is done twice. After
-`expires_at` it is not handed over any more.
+`expires_at` it is not handed over any more, and what it left behind is ended (`flexrelay.dispatch.ending`).
 """
 
 import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
+from flexrelay.dispatch.ending import Endings
 from flexrelay.dispatch.plan import DispatchOrder, Planned
 from flexrelay.dispatch.records import WATCH, CommandRecord, CommandStep, add_step, read_commands, read_steps
 from flexrelay.store import Store, StoreUnavailable
 from flexrelay_schemas.canonical import digest
-from flexrelay_sdk import CommandState, CommandTarget, CommandUpdate
+from flexrelay_sdk import Command, CommandEnder, CommandState, CommandTarget, CommandUpdate
 from flexrelay_sdk.clock import wall_ms
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Dispatcher:
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def accept(
         self, order: DispatchOrder, commands: Sequence[Planned], *, watch: Sequence[str] = ()
@@ -127,14 +128,17 @@ class Dispatcher:
     async def __aenter__(self) -> Self:
         self._group = asyncio.TaskGroup()
         await self._group.__aenter__()
-        self._task = self._group.create_task(self._run(), name="dispatch")
+        self._tasks = [self._group.create_task(self._run(), name="dispatch")]
+        if isinstance(self._target, CommandEnder):
+            endings = Endings(self._store, self._tenant, self._target, self._clock)
+            self._tasks.append(self._group.create_task(endings.run(), name="ends of commands"))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._group is not None and self._task is not None
-        for task in [self._task, *self._running.values()]:
+        assert self._group is not None
+        for task in [*self._tasks, *self._running.values()]:
             task.cancel()
         # the body's own exception goes on as it is; a cancellation is the group's to sort out
         mine = (kind, value, trace) if kind is asyncio.CancelledError else (None, None, None)
@@ -173,7 +177,7 @@ class Dispatcher:
                 update = CommandUpdate(command.command_id, CommandState.EXPIRED, self._clock(), "no answer in time")
                 await self._record(update)
                 return
-            await self._target.execute(command, self._record)
+            await self._target.execute(command, self._recorder(command))
             if not await self._is_open(command.command_id):
                 return
             await asyncio.sleep(self._retry_s)
@@ -189,10 +193,23 @@ class Dispatcher:
             ended, self._ended = self._ended, asyncio.Event()
             ended.set()
 
-    async def _record(self, update: CommandUpdate) -> None:
-        """Every state on disk with its time; the first end counts."""
+    def _recorder(self, command: Command) -> Callable[[CommandUpdate], Awaitable[None]]:
+        ends = isinstance(self._target, CommandEnder) and self._target.must_end(command)
+
+        async def record(update: CommandUpdate) -> None:
+            await self._record(update, command.expires_at if ends and update.state is CommandState.SENT else None)
+
+        return record
+
+    async def _record(self, update: CommandUpdate, end_at: int | None = None) -> None:
+        """Every state on disk with its time; the first end counts. `end_at`: when the command has to be ended."""
 
         def work(connection: sqlite3.Connection) -> None:
+            if end_at is not None:
+                connection.execute(
+                    "UPDATE dispatch_command SET end_at = ? WHERE tenant = ? AND command_id = ?",
+                    (end_at, self._tenant, update.command_id),
+                )
             moved = connection.execute(
                 "UPDATE dispatch_command SET state = ?, open = ?, detail = ?, reported = ? "
                 "WHERE tenant = ? AND command_id = ? AND open = 1",

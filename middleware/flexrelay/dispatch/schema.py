@@ -41,5 +41,13 @@ DISPATCH: Final = Component(
                 "ALTER TABLE dispatch_command ADD COLUMN confirmed_at INTEGER",
             ),
         ),
+        Migration(
+            3,
+            "commands that the gateway has to end",
+            (
+                "ALTER TABLE dispatch_command ADD COLUMN end_at INTEGER",
+                "CREATE INDEX dispatch_ends ON dispatch_command (tenant, end_at) WHERE end_at IS NOT NULL",
+            ),
+        ),
     ),
 )

@@ -1,0 +1,125 @@
+"""Ends what commands left behind: a device that has no timer of its own goes back when the window is over.
+
+That a command was sent, and has to be ended, is on disk before the transport gets it (`Dispatcher`); so neither a kill
+nor a long time without a gateway, or without the device, leaves a device at what it was told.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable
+from typing import Final
+
+from flexrelay.dispatch.records import read_commands
+from flexrelay.store import Store, StoreUnavailable
+from flexrelay_sdk import Command, CommandEnder
+
+logger = logging.getLogger(__name__)
+
+IN_FLIGHT: Final = 64
+POLL_S: Final = 0.25
+PATIENCE_S: Final = 15.0
+"""What one device may take; others wait for their turn meanwhile."""
+RETRY_S: Final = 1.0
+MOST_RETRY_S: Final = 60.0
+GIVE_UP_MS: Final = 7 * 24 * 3600 * 1000
+"""After it a device that was never reached again is left as it is, with an error in the log."""
+
+_NEWER: Final = (
+    "SELECT 1 FROM dispatch_command WHERE tenant = ? AND did = ? AND credential = ? AND name = ? AND command_id <> ? "
+    "AND expires_at > ? AND end_at IS NOT NULL AND state <> 'failed' LIMIT 1"
+)
+
+
+class Endings:
+    """`run` until cancelled: ends what is due in a store with component DISPATCH, through `target`."""
+
+    def __init__(
+        self, store: Store, tenant: str, target: CommandEnder, clock: Callable[[], int], *, retry_s: float = RETRY_S
+    ) -> None:
+        self._store = store
+        self._tenant = tenant
+        self._target = target
+        self._clock = clock
+        self._retry_s = retry_s
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._failed: dict[str, tuple[int, float]] = {}
+        """Command → (failures, when it is tried again, the loop's clock)."""
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                now = asyncio.get_running_loop().time()
+                for command in await self._due():
+                    name = command.command_id
+                    waits = name in self._failed and self._failed[name][1] > now
+                    if name not in self._running and not waits and len(self._running) < IN_FLIGHT:
+                        self._running[name] = group.create_task(self._end(command), name=f"end of command-{name}")
+                await asyncio.sleep(POLL_S)
+
+    async def _due(self) -> list[Command]:
+        """Sent, over, and not ended yet."""
+        now = self._clock()
+        try:
+            records = await self._store.read(
+                lambda connection: read_commands(connection, self._tenant, "end_at IS NOT NULL AND end_at <= ?", now)
+            )
+        except StoreUnavailable as error:
+            logger.warning("commands of %s that are over cannot be read: %s; again soon", self._tenant, error)
+            return []
+        except Exception:
+            logger.exception("commands of %s that are over cannot be read; again soon", self._tenant)
+            return []
+        return [record.command for record in records]
+
+    async def _end(self, command: Command) -> None:
+        """Outermost loop of one command's end."""
+        try:
+            if not await self._is_held(command):
+                async with asyncio.timeout(PATIENCE_S):
+                    await self._target.end(command)
+            await self._done(command)
+        except (ConnectionError, TimeoutError, StoreUnavailable) as error:
+            await self._again(command, str(error) or "the device is not there")
+        except ValueError as error:
+            logger.error("%s of %s cannot be ended: %s", command.name, command.credential, error)
+            await self._give_up(command)
+        except Exception as error:
+            logger.exception("%s of %s cannot be ended now", command.name, command.credential)
+            await self._again(command, repr(error))
+        finally:
+            del self._running[command.command_id]
+
+    async def _is_held(self, command: Command) -> bool:
+        """Whether a newer command of the same name was sent to the device, which will be ended itself."""
+        values = (self._tenant, command.did, command.credential, command.name, command.command_id, command.expires_at)
+        return bool(await self._store.read(lambda connection: connection.execute(_NEWER, values).fetchone()))
+
+    async def _again(self, command: Command, why: str) -> None:
+        failures = self._failed.get(command.command_id, (0, 0.0))[0] + 1
+        pause_s = min(MOST_RETRY_S, self._retry_s * 2 ** min(failures - 1, 10))
+        self._failed[command.command_id] = (failures, asyncio.get_running_loop().time() + pause_s)
+        logger.log(
+            logging.WARNING if failures == 1 else logging.DEBUG,
+            "%s of %s is over and cannot be ended now: %s; again in %g s",
+            command.name, command.credential, why, pause_s,
+        )  # fmt: skip
+        if self._clock() - command.expires_at > GIVE_UP_MS:
+            logger.error("%s of %s was never ended: %s", command.name, command.credential, why)
+            await self._give_up(command)
+
+    async def _give_up(self, command: Command) -> None:
+        try:
+            await self._done(command)
+        except StoreUnavailable as error:
+            logger.warning("that %s of %s is given up cannot be kept: %s", command.name, command.credential, error)
+
+    async def _done(self, command: Command) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(
+                "UPDATE dispatch_command SET end_at = NULL WHERE tenant = ? AND command_id = ?",
+                (self._tenant, command.command_id),
+            )
+
+        await self._store.write(work)
+        self._failed.pop(command.command_id, None)
