@@ -1,9 +1,9 @@
 """A gateway's commanding path in a process that is made to be killed: store, dispatcher, router, Modbus adapter.
 
 `python -m support.modbus_gateway FOLDER` with one line of JSON on stdin: {"section": the adapter's configuration,
-"commands": [{"order", "name", "parameters", "expires_at"}, …]}, which are accepted (again). It prints a line of JSON for
-each change of a command's state, and runs until it is killed. Its clock is the wall's and what stands in FOLDER/ahead_ms,
-so that no test has to wait for a command's expiry, nor to be quicker than it.
+"commands": [{"order", "name", "parameters", "expires_at"}, …]}, which are accepted (again). It prints a line of JSON
+for each change of a command's state, and runs until it is killed. Its clock is the wall's and what stands in
+FOLDER/ahead_ms, so that no test has to wait for a command's expiry, nor to be quicker than it.
 """
 
 from __future__ import annotations
