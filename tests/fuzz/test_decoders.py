@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from support.chance import told_seed
 from support.contracts import Party
 from support.mutation import mutants
+from support.opcua_publisher import data_set_message, encoded_by_node_opcua, metadata_message, network_message
 from support.readings import NOW, signed_payload
 
 from flexrelay.identity.keyfile import generate, sign_with
@@ -36,6 +37,11 @@ from flexrelay.ledger.embedded.state import State
 from flexrelay.ledger.port import Rejected, Validation
 from flexrelay_adapters.mqtt import JsonMapping, MappingCodec
 from flexrelay_adapters.mqtt.commands import parse_result
+from flexrelay_adapters.opcua_pubsub import DataSet, PubSubCodec
+from flexrelay_adapters.opcua_pubsub.frame import framed
+from flexrelay_adapters.opcua_pubsub.message import METADATA, writer_of
+from flexrelay_adapters.opcua_pubsub.message import network_message as divided
+from flexrelay_adapters.opcua_pubsub.metadata import metadata_of
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import carried_intent
 from flexrelay_schemas.canonical import MAX_INTEGER, CanonicalError, canonical, parse
@@ -285,8 +291,48 @@ def _json() -> Target:
     )
 
 
+def _pubsub() -> Target:
+    """A NetworkMessage is divided into exactly its bytes; each part is a reading or refused."""
+    registers = {
+        "power_w": {"field": "Power", "unit": "kW"},
+        "import_j": {"field": "Import", "unit": "Wh"},
+        "voltage_mv": {"field": "Voltage", "unit": "V"},
+    }
+    codec = PubSubCodec([DataSet.model_validate({"registers": registers})])
+    fields = ("Power", "Import", "Voltage")
+    written = encoded_by_node_opcua().values()
+    samples = [network_message(each["values"], each["variants"]) for each in written]
+    samples += [json.dumps(each["metadata"]).encode() for each in written]
+    samples += [metadata_message({"Power": 4937556}), json.dumps([data_set_message({"Import": "7"})]).encode()]
+
+    def check(payload: bytes) -> bool:
+        try:
+            found = divided(payload)
+            if found.kind == METADATA:
+                assert len(metadata_of(found.document, fields).facts) < 1000
+                return True
+            parts = [(each, writer_of(each.header)) for each in found.messages]
+        except DecodeError as error:
+            assert error.reason.replace("_", "").isalnum()
+            return False
+        for each, writer in parts:
+            assert each.raw in payload
+            try:
+                frame = Frame("opcua_pubsub", f"plc1/{writer}", framed(each.raw), NOW, "t")
+                (reading,) = codec.decode(frame).measurements
+            except DecodeError as error:
+                assert error.reason.replace("_", "").isalnum()
+                continue
+            assert reading.registers and 0 < reading.observed_at <= MAX_INTEGER
+            assert all(type(n) is int and -MAX_INTEGER <= n <= MAX_INTEGER for n in reading.registers.values())
+        return True
+
+    return Target(tuple(samples), check)
+
+
 MAKERS: Mapping[str, Callable[[], Target]] = {
     "mqtt_mapping": _mapping,
+    "pubsub_message": _pubsub,
     "signed_reading": _reading,
     "intent": _intent,
     "envelope": _envelope,
