@@ -10,7 +10,7 @@ import typer
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from flexrelay.cli.output import BAD_INPUT, CHECK_FAILED, UNAVAILABLE, Json, err, explained, fail, out, show, table
-from flexrelay.network import Binaries, Network, NetworkError, Spec, SpecError, ensure, load
+from flexrelay.network import Binaries, Network, NetworkError, ProcessStatus, Spec, SpecError, ensure, load
 from flexrelay.network.changes import Command
 
 app = typer.Typer(help="Fabric networks: up, down, status, and changes while they run.", no_args_is_help=True)
@@ -72,7 +72,7 @@ def down(
 
 @app.command()
 def status(spec: SpecFile, folder: Place = None, json_: Json = False) -> None:
-    """Every process with its pid, address, channels; exit 1 when one does not run or is not healthy."""
+    """Every process with its pid, address, channels; exit 1 when one does not run, is not healthy or stays behind."""
     with _explained(json_):
         network = _network(spec, folder)
         good = _show(Network.opened(network.folder.root), json_)
@@ -170,15 +170,21 @@ def _place(spec: Spec, folder: Path | None) -> Path:
     return folder or Path("run") / spec.name
 
 
+def _state(item: ProcessStatus) -> str:
+    if not item.healthy:
+        return "down" if item.pid is None else "does not answer"
+    return "up" if item.good else f"{item.behind} blocks behind"
+
+
 def _show(network: Network, as_json: bool) -> bool:
-    """Print the status; whether everything runs."""
+    """Print the status; whether everything runs and keeps up."""
     found = network.status()
-    good = all(process.healthy for process in found)
+    good = all(process.good for process in found)
     answer: dict[str, Any] = {
         "network": network.spec.name,
         "fabric": network.spec.fabric,
         "folder": str(network.folder.root),
-        "up": good,
+        "up": all(process.healthy for process in found),
         "profiles": [str(path) for path in sorted(network.folder.profiles.glob("*/*.toml"))],
         "processes": [asdict(process) for process in found],
     }
@@ -189,7 +195,7 @@ def _show(network: Network, as_json: bool) -> bool:
             "–" if item.pid is None else str(item.pid),
             item.address.rpartition(":")[2],
             item.operations.rpartition(":")[2],
-            "up" if item.healthy else ("does not answer" if item.pid is not None else "down"),
+            _state(item),
             ", ".join(f"{channel} {height}" for channel, height in sorted(item.heights.items())),
         )
         for item in found

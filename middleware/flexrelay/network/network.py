@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,9 @@ from flexrelay.network.waiting import until
 
 Progress = Callable[[str], None]
 
+BEHIND: Final = 100
+"""Blocks that a process may lack: one that has just come back, or is slow. One with more may have come to a stand."""
+
 _READY_S: Final = 60.0
 _FREE_S: Final = 5.0
 
@@ -35,7 +38,7 @@ _FREE_S: Final = 5.0
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
     """One process. `pid` None: it does not run, or is a container. `heights`: channel → blocks, where an orderer or
-    peer answers."""
+    peer answers. `behind`: blocks that another one has more, on the channel where it misses most."""
 
     name: str
     kind: Kind
@@ -46,6 +49,12 @@ class ProcessStatus:
     healthy: bool
     heights: dict[str, int]
     log: str
+    behind: int = 0
+
+    @property
+    def good(self) -> bool:
+        """Whether it works and keeps up with the others."""
+        return self.healthy and self.behind <= BEHIND
 
 
 class Network:
@@ -139,7 +148,12 @@ class Network:
     def status(self) -> list[ProcessStatus]:
         """Every process that the description asks for."""
         running = self.processes.running()
-        return [self._status(process, running) for process in processes_of(self.spec)]
+        found = [self._status(process, running) for process in processes_of(self.spec)]
+        highest: dict[str, int] = {}
+        for item in found:
+            for channel, height in item.heights.items():
+                highest[channel] = max(height, highest.get(channel, 0))
+        return [replace(item, behind=_behind(item.heights, highest)) for item in found]
 
     def backup(self, peer: str, to: Path) -> dict[str, int]:
         """Write a peer's snapshots to a new folder; the peer goes on. Channel → last block that is in it."""
@@ -374,6 +388,10 @@ class Network:
             heights=found.heights,
             log=str(self.processes.log(process.name)),
         )
+
+
+def _behind(heights: Mapping[str, int], highest: Mapping[str, int]) -> int:
+    return max((highest[channel] - height for channel, height in heights.items()), default=0)
 
 
 def _comes_free(port: int) -> bool:

@@ -67,6 +67,10 @@ def orderer(binaries: Binaries, folder: Folder, material: Material, name: str, h
         "ORDERER_GENERAL_CLUSTER_CLIENTPRIVATEKEY": str(tls.key),
         "ORDERER_GENERAL_CLUSTER_ROOTCAS": f"[{root}]",
         "ORDERER_GENERAL_CLUSTER_RPCTIMEOUT": "1s",  # 7 s is how long a dead leader would hold everything
+        # By default others dial an orderer that was away ever more seldom, up to every two minutes: so long it hears
+        # nothing of them when it is back, and is no help when the next one dies. Fabric 2.5 has no such setting.
+        "ORDERER_GENERAL_BACKOFF_BASEDELAY": "100ms",
+        "ORDERER_GENERAL_BACKOFF_MAXDELAY": "1s",
         "ORDERER_GENERAL_BOOTSTRAPMETHOD": "none",
         "ORDERER_CHANNELPARTICIPATION_ENABLED": "true",
         "ORDERER_ADMIN_LISTENADDRESS": hosts.listening(f"{name}.admin"),

@@ -75,16 +75,14 @@ def check_names(processes: Sequence[Process]) -> None:
     problems = []
     for process in processes:
         name = dns_name(process.name)
-        field = "contracts" if process.kind == "contract" else "organisations"
+        where = f"{'contracts' if process.kind == 'contract' else 'organisations'}: {process.name}"
         if not _HOST_NAME.fullmatch(name) or len(name) > _LONGEST:
             problems.append(
-                f"{field}: the container of {process.name} would have the host name {name}, which must begin with a letter, have "
-                f"letters, digits and hyphens only and at most {_LONGEST} of them; choose another name or version"
+                f"{where} would have the host name {name}, which must begin with a letter, have letters, digits and "
+                f"hyphens only and at most {_LONGEST} of them; choose another name or version"
             )
         elif name in taken:
-            problems.append(
-                f"{field}: {process.name} and {taken[name]} would have the same host name {name}; rename one"
-            )
+            problems.append(f"{where} and {taken[name]} would have the same host name {name}; rename one")
         taken[name] = process.name
     if problems:
         raise NetworkError("\n".join(problems))
