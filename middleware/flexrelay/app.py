@@ -40,7 +40,8 @@ from flexrelay.ingest import Ingest, Limits, RegisterChecks, Registry
 from flexrelay.journal import JournalUnavailable, LetterBounds, SqliteJournal
 from flexrelay.journal.consumer import Consumer, follow
 from flexrelay.journal.port import DeadLetter
-from flexrelay.ledger.port import Ledger, LedgerError, LedgerHost
+from flexrelay.ledger.late import LateLedger
+from flexrelay.ledger.port import Ledger, LedgerError, LedgerHost, LedgerUnavailable, NeedsAttention
 from flexrelay.ledgers import open_ledger
 from flexrelay.market.activation import Activations
 from flexrelay.market.desk import Desk
@@ -50,6 +51,7 @@ from flexrelay.market.watching import Watching
 from flexrelay.outbox import OUTBOX, Outbox
 from flexrelay.projections import PROJECTIONS, Event, Projections, Revocation, Views
 from flexrelay.relay import Relay
+from flexrelay.remembered import Remembered
 from flexrelay.store import Store, StoreUnavailable
 from flexrelay.twin import TWIN, Twin, TwinHistory
 from flexrelay.windows import WINDOWS, Anchoring, Calendar, Prover, Vault, Windows
@@ -167,9 +169,13 @@ async def open_gateway(
     clock: MarketClock,
     passphrase: SecretStr,
     level: Level = Level.SERVING,
+    *,
+    patient: bool = False,
 ) -> AsyncIterator[Gateway]:
     """Open the gateway in `folder` and run it until the block ends.
 
+    `patient`: a ledger that does not answer is waited for while everything runs; only a gateway that has seen nothing
+    of the ledger yet cannot know its devices, and takes no readings before.
     Raises ConfigError, and what journal, store and wallet raise for damaged or foreign files.
     """
     org = config.org
@@ -180,7 +186,8 @@ async def open_gateway(
     signer = wallet.signer(identity.did)
     adapters = {name: load_adapter(org, name, section, folder) for name, section in config.adapters.items()}
     home = folder / config.folder
-    connection = await ledger.connect(org, signer)
+    connection = await (ledger.connect_later if patient else ledger.connect)(org, signer)
+    away = isinstance(connection, LateLedger)
     limits = config.ingest
     async with AsyncExitStack() as stack:
         bounds = LetterBounds(total=limits.dead_letters, total_bytes=limits.dead_letter_bytes)
@@ -208,7 +215,7 @@ async def open_gateway(
             return clock.market(wall_ms())
 
         outbox = Outbox(store, org)
-        days = _Days(connection)
+        days = _Days(connection, Remembered(home / "calendar.json"))
         vault = stack.enter_context(Vault(home / "vault.db"))
         windows = await Windows.open(store, vault, days.calendar, registry.counts, config.windows.grace_s * 1000)
         every_ms = config.windows.anchor_every_s * 1000
@@ -253,10 +260,19 @@ async def open_gateway(
                 [_follow(journal, twin), _follow(journal, windows), days.run(), anchoring.run(), delivery.run(journal)]
             )
         )
+
+        async def taking(adapter: Adapter) -> None:
+            if unknown:
+                await _first_seen(projections, ledger)
+            await adapter.run(ingest)
+
         stack.push_async_callback(ingest.close)
-        await days.known(CALENDAR_S)  # what has waited in the broker is late by the calendar
+        await days.known(0 if away else CALENDAR_S)  # what has waited in the broker is late by the calendar
+        unknown = away and projections.block < 0
+        if unknown:
+            log.warning("%s's gateway has seen nothing of the ledger yet: it takes no readings before", org)
         stack.push_async_callback(learn, facts, adapters, wall_ms)  # what was told last, once they have stopped
-        await stack.enter_async_context(_running([adapter.run(ingest) for adapter in adapters.values()]))
+        await stack.enter_async_context(_running([taking(adapter) for adapter in adapters.values()]))
         await stack.enter_async_context(dispatcher)
         upkeep = _upkeep(journal, outbox, twin, market_now, limits.retention_days * DAY_MS)
         discovering = keep_discovering(discovered, adapters, wall_ms)
@@ -326,8 +342,14 @@ class _FleetPlan:
 class _Days:
     """Keeps the market calendar as the ledger publishes it."""
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, remembered: Remembered) -> None:
+        self._remembered = remembered
         self.calendar = Calendar()
+        try:
+            for day in _days(remembered.read()):
+                self.calendar.add(day)
+        except (ValueError, TypeError, AttributeError):
+            log.warning("the remembered calendar cannot be read; the ledger is asked")
         self._ledger = ledger
         self._news = asyncio.Event()
         self._news.set()
@@ -358,8 +380,27 @@ class _Days:
             await asyncio.wait_for(self._read.wait(), seconds)
 
     async def read(self) -> None:
-        for day in await self._ledger.evaluate("calendar.days", {}):
-            self.calendar.add(CalendarDay.model_validate({key: value for key, value in day.items() if key != "v"}))
+        published = await self._ledger.evaluate("calendar.days", {})
+        for day in _days(published):
+            self.calendar.add(day)
+        await asyncio.to_thread(self._remembered.keep, published)
+
+
+def _days(published: Any) -> list[CalendarDay]:
+    """The days of `calendar.days`; none of None."""
+    return [
+        CalendarDay.model_validate({key: value for key, value in day.items() if key != "v"}) for day in published or ()
+    ]
+
+
+async def _first_seen(projections: Projections, ledger: LedgerHost) -> None:
+    """Until the projections have caught up with a ledger that did not answer before."""
+    while True:
+        try:
+            await _caught_up(projections, ledger)
+            return
+        except LedgerUnavailable:
+            await asyncio.sleep(RETRY_S)
 
 
 async def _caught_up(projections: Projections, ledger: LedgerHost) -> None:
@@ -410,10 +451,14 @@ class Site:
     clock: MarketClock
     ledger: LedgerHost
     gateways: dict[str, Gateway]
+    """Those that run; all of `orgs` when the site is up."""
+    orgs: tuple[str, ...] = ()
     http_port: int = 0
 
     def checks(self) -> Iterable[Check]:
         yield Check("ledger", not self.ledger.trouble, self.ledger.trouble)
+        for org in self.orgs:
+            yield Check(f"{org} gateway", org in self.gateways, "it has not started, or is ending")
         for gateway in self.gateways.values():
             yield from gateway.checks()
 
@@ -424,11 +469,18 @@ class Site:
 
 @asynccontextmanager
 async def open_site(
-    folder: Path, config: Config, level: Level = Level.SERVING, *, http_port: int | None = None
+    folder: Path,
+    config: Config,
+    level: Level = Level.SERVING,
+    *,
+    http_port: int | None = None,
+    patient: bool = False,
 ) -> AsyncIterator[Site]:
     """Open everything that the configuration names and run it until the block ends, as far as `level` says.
 
     `http_port` stands for the configuration's; 0 takes a free one, which the configuration's 0 does not.
+    `patient`: where the ledger does not answer it is waited for. A folder that knows its network is up all the same,
+    and takes readings; one that does not (its first start) is not up before, only its operators' endpoints are.
     """
     async with AsyncExitStack() as stack:
         ledger = await stack.enter_async_context(open_ledger(folder, config))
@@ -438,21 +490,69 @@ async def open_site(
             raise ConfigError(
                 f"{folder / config.gateways[0].org / 'keys'} holds no gateway key: `flexrelay init` makes one"
             )
-        reader = await ledger.connect(config.gateways[0].org, wallet.signer(identity.did))
-        record = await reader.evaluate("network.show", {})
-        if record["network"] != config.network:
-            raise ConfigError(
-                f"network: the ledger in {folder} is of network {record['network']}, not {config.network}"
-            )
-        clock = MarketClock(**record["clock"])
-        gateways = {}
-        for section in config.gateways:
-            gateways[section.org] = await stack.enter_async_context(
-                open_gateway(folder, section, config.network, ledger, clock, config.passphrase, level)
-            )
-        site = Site(folder, config.network, clock, ledger, gateways)
+        if patient:
+            await stack.enter_async_context(_running([ledger.failing()]))
+        orgs = tuple(section.org for section in config.gateways)
+        site = Site(folder, config.network, MarketClock(), ledger, {}, orgs)
         if level >= Level.SERVING and (config.http.port or http_port is not None):
             port = config.http.port if http_port is None else http_port
             server = OperatorServer([site], config.http.host, port)
             site.http_port = await stack.enter_async_context(server.serving())
+        connect = ledger.connect_later if patient else ledger.connect
+        reader = await connect(config.gateways[0].org, wallet.signer(identity.did))
+        remembered = Remembered(folder / "network.json")
+        record, asked = await _network(reader, remembered, patient)
+        if record["network"] != config.network:
+            raise ConfigError(
+                f"network: the ledger in {folder} is of network {record['network']}, not {config.network}"
+            )
+        if not asked:
+            await stack.enter_async_context(_running([_confirmed(reader, record, folder)]))
+        site.clock = MarketClock(**record["clock"])
+        for section in config.gateways:
+            gateway = open_gateway(
+                folder, section, config.network, ledger, site.clock, config.passphrase, level, patient=patient
+            )
+            site.gateways[section.org] = await stack.enter_async_context(gateway)
+            stack.callback(site.gateways.pop, section.org)
         yield site
+
+
+async def _network(reader: Ledger, remembered: Remembered, patient: bool) -> tuple[dict[str, Any], bool]:
+    """(the network's record, whether the ledger itself gave it now)."""
+    known: Any = remembered.read()
+    while True:
+        try:
+            record: dict[str, Any] = await reader.evaluate("network.show", {})
+        except LedgerUnavailable as error:
+            if not patient or isinstance(error, NeedsAttention):
+                raise
+            if _complete(known):
+                return known, False
+            await asyncio.sleep(RETRY_S)
+        else:
+            await asyncio.to_thread(remembered.keep, record)
+            return record, True
+
+
+def _complete(record: Any) -> bool:
+    if not isinstance(record, dict) or not isinstance(record.get("clock"), dict):
+        return False
+    named = all(isinstance(record.get(name), str) for name in ("network", "operator"))
+    return named and {*MarketClock().to_json()} == {*record["clock"]}
+
+
+async def _confirmed(reader: Ledger, record: Mapping[str, Any], folder: Path) -> None:
+    """Raises ConfigError when the ledger, once it answers, is another than the remembered one."""
+    while True:
+        try:
+            found = await reader.evaluate("network.show", {})
+            break
+        except LedgerUnavailable:
+            await asyncio.sleep(RETRY_S)
+    for field in ("network", "clock", "operator", "created_ms"):
+        if found.get(field) != record.get(field):
+            raise ConfigError(
+                f"ledger: the ledger is of another network than the data in {folder} ({field} {found.get(field)!r}, "
+                f"not {record.get(field)!r}): check the connection profiles"
+            )

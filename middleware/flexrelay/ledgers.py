@@ -1,17 +1,36 @@
 """The ledgers that a site can hold, by the configuration's `ledger.kind`."""
 
+import asyncio
+import logging
+import random
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Never
 
 from flexrelay.config import Config, ConfigError
 from flexrelay.ledger.embedded import EmbeddedLedger
-from flexrelay.ledger.port import BlockView, Committed, GatewaySigner, Ledger, LedgerHost, LedgerUnavailable
+from flexrelay.ledger.late import LateLedger
+from flexrelay.ledger.port import (
+    BlockView,
+    Committed,
+    GatewaySigner,
+    Ledger,
+    LedgerError,
+    LedgerHost,
+    LedgerUnavailable,
+    NeedsAttention,
+)
 
 if TYPE_CHECKING:
     from flexrelay.ledger.fabric import FabricLedger
     from flexrelay.ledger.fabric.verify import Report
+
+_LOG = logging.getLogger(__name__)
+_FIRST_RETRY_S: Final = 0.5
+_LONGEST_RETRY_S: Final = 15.0
+_SURE: Final = 3
+"""So often in a row a network that has just begun to answer must be found wrong: its peers may still be starting."""
 
 
 class EmbeddedHost:
@@ -28,6 +47,13 @@ class EmbeddedHost:
 
     async def connect(self, org: str, signer: GatewaySigner) -> Ledger:
         return self._ledger.connect(org, signer)
+
+    async def connect_later(self, org: str, signer: GatewaySigner) -> Ledger:
+        return await self.connect(org, signer)
+
+    async def failing(self) -> Never:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
 
     async def identity(self, org: str, signer: GatewaySigner) -> str:
         return self._ledger.connect(org, signer).identity
@@ -51,25 +77,76 @@ class FabricHost:
         self._stack = stack
         self._profiles = profiles
         self._open: dict[str, FabricLedger] = {}
+        self._late: dict[str, LateLedger] = {}
+        self._wrong: asyncio.Future[Never] = asyncio.get_running_loop().create_future()
 
     @property
     def trouble(self) -> str:
-        return next((ledger.trouble for ledger in self._open.values() if ledger.trouble), "")
+        away = [late.why for late in self._late.values() if late.why]
+        return next((why for why in (*away, *(ledger.trouble for ledger in self._open.values())) if why), "")
 
     async def connect(self, org: str, signer: GatewaySigner) -> Ledger:
         return await self._connection(org, signer)
+
+    async def connect_later(self, org: str, signer: GatewaySigner) -> Ledger:
+        if org in self._late:
+            return self._late[org]
+        try:
+            return await self._connection(org, signer)
+        except LedgerUnavailable as error:
+            if isinstance(error, NeedsAttention):
+                raise
+            late = self._late[org] = LateLedger(org, str(error))
+            _LOG.warning("%s's gateway starts without a ledger: %s; trying on", org, error)
+        trying = asyncio.create_task(self._try_on(late, signer), name=f"fabric-late-{org}")
+        self._stack.push_async_callback(_ended, trying)
+        return late
+
+    async def failing(self) -> Never:
+        await asyncio.shield(self._wrong)
+        raise AssertionError("it has no result")
+
+    async def _try_on(self, late: LateLedger, signer: GatewaySigner) -> None:
+        """Until the network answers; then hold the connection until this is cancelled."""
+        wait_s, wrong = _FIRST_RETRY_S, 0
+        while True:
+            await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))  # noqa: S311 (jitter)
+            wait_s = min(2 * wait_s, _LONGEST_RETRY_S)
+            try:
+                async with self._opening(late.org, signer) as ledger:
+                    self._open[late.org] = ledger
+                    late.arrived(ledger)
+                    _LOG.warning("the ledger has answered %s's gateway", late.org)
+                    await asyncio.Event().wait()
+            except LedgerError as error:
+                sure = not isinstance(error, LedgerUnavailable) or isinstance(error, NeedsAttention)
+                wrong = wrong + 1 if sure else 0
+                if wrong >= _SURE:
+                    self._ends(error)
+                    return
+                late.why = str(error)
+            except Exception as error:
+                self._ends(error)
+                raise
+
+    def _ends(self, error: Exception) -> None:
+        if not self._wrong.done():
+            self._wrong.set_exception(error)
+            self._wrong.exception()  # it may be that nobody waits for it
 
     async def identity(self, org: str, signer: GatewaySigner) -> str:
         return (await self._connection(org, signer)).identity
 
     async def _connection(self, org: str, signer: GatewaySigner) -> "FabricLedger":
         if org not in self._open:
-            from flexrelay.ledger.fabric import FabricLedger, load_profile
-
-            profile = load_profile(self._profiles[org])
-            opening = FabricLedger.open(profile, None if profile.identity.key else signer)
-            self._open[org] = await self._stack.enter_async_context(opening)
+            self._open[org] = await self._stack.enter_async_context(self._opening(org, signer))
         return self._open[org]
+
+    def _opening(self, org: str, signer: GatewaySigner) -> AbstractAsyncContextManager["FabricLedger"]:
+        from flexrelay.ledger.fabric import FabricLedger, load_profile
+
+        profile = load_profile(self._profiles[org])
+        return FabricLedger.open(profile, None if profile.identity.key else signer)
 
     async def height(self) -> int:
         return await self._reader().height()
@@ -92,6 +169,11 @@ class FabricHost:
         for ledger in self._open.values():
             return ledger
         raise LedgerUnavailable("no gateway is connected to the Fabric network yet")
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager

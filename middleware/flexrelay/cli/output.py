@@ -22,7 +22,7 @@ from flexrelay.custody import NoCustody
 from flexrelay.identity import KeyFileError, WalletError
 from flexrelay.journal import JournalCorrupt, JournalUnavailable
 from flexrelay.ledger.embedded import LedgerCorrupt
-from flexrelay.ledger.port import LedgerError
+from flexrelay.ledger.port import LedgerError, Misconfigured
 from flexrelay.market.desk import IntentExpired
 from flexrelay.store import MigrationError, StoreUnavailable
 from flexrelay.windows import Erased, NoProof, Tampered
@@ -96,7 +96,7 @@ def explain(error: Exception, as_json: bool = False) -> NoReturn:
 
 _CODES: Final[tuple[tuple[tuple[type[Exception], ...], int], ...]] = (
     ((JournalCorrupt, LedgerCorrupt, Tampered, Erased), CHECK_FAILED),
-    ((ConfigError, CommissioningError, NoCustody), BAD_INPUT),
+    ((ConfigError, Misconfigured, CommissioningError, NoCustody), BAD_INPUT),
     ((LedgerError, JournalUnavailable, StoreUnavailable, MigrationError), UNAVAILABLE),
     ((WalletError, KeyFileError, IntentExpired, NoProof), UNAVAILABLE),
     ((OSError,), UNAVAILABLE),

@@ -27,7 +27,11 @@ def run(
     ledger: Annotated[str, typer.Option(help="Run only on this kind of ledger: embedded or fabric.")] = "",
     json_: Json = False,
 ) -> None:
-    """Run the gateways until SIGINT or SIGTERM; with --json one line says when they are up."""
+    """Run the gateways until SIGINT or SIGTERM; with --json one line says when they are up.
+
+    A Fabric network that does not answer is waited for; /readyz says which peers are away. What is wrong by
+    configuration (certificate, channel, chaincode) ends the start.
+    """
     with explained(json_):
         config = load(folder)
         if ledger not in ("", config.ledger.kind):
@@ -40,18 +44,32 @@ def run(
 
 
 async def _serve(folder: Path, config: Config, http_port: int, as_json: bool) -> None:
-    stop = asyncio.Event()
+    stop, up = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
+    main = asyncio.current_task()
+    assert main is not None
+
+    def ask() -> None:
+        if not (stop.is_set() or up.is_set()):
+            main.cancel()  # it waits for a ledger, or for its files
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, ask)
+    port = http_port if http_port >= 0 else None
     try:
-        async with open_site(folder, config, Level.SERVING, http_port=http_port if http_port >= 0 else None) as site:
+        async with open_site(folder, config, Level.SERVING, http_port=port, patient=True) as site:
+            up.set()
             settle()
             _announce(site, config, as_json)
             await stop.wait()
             err.print("stopping: what is under way is finished first", markup=False)
     except LedgerLocked as error:
         raise in_use(folder, config, error) from None
+    except asyncio.CancelledError:
+        if up.is_set() or not stop.is_set():
+            raise
+        main.uncancel()
     err.print("stopped", markup=False)
 
 

@@ -115,6 +115,10 @@ class Rejected(LedgerError):
     """The ledger will never take this envelope (bad creator, timestamp out of the guard, malformed, too large)."""
 
 
+class Misconfigured(LedgerError):
+    """What the configuration names cannot be used: the message says file, field and remedy."""
+
+
 class NeedsAttention(LedgerError):
     """Trying again may not help by itself: somebody has to look. `alarm` names the kind, for metrics."""
 
@@ -131,7 +135,8 @@ class Ledger(Protocol):
     def org(self) -> str: ...
 
     async def evaluate(self, function: str, args: Mapping[str, Any]) -> Any:
-        """The JSON value of a query."""
+        """The JSON value of a query, on a state that holds every block which this connection has seen (`events`,
+        `status`). So is the state on which `prepare` refuses."""
         ...
 
     async def prepare(self, call: Call) -> Prepared: ...
@@ -190,6 +195,15 @@ class LedgerHost(BlockReader, Protocol):
 
     async def connect(self, org: str, signer: GatewaySigner) -> Ledger:
         """The connection of the organisation's gateway. Raises LedgerError."""
+        ...
+
+    async def connect_later(self, org: str, signer: GatewaySigner) -> Ledger:
+        """As `connect`. Where nobody answers it is tried on: until then the connection's calls raise LedgerUnavailable
+        and its events wait. Raises LedgerError for what is wrong and no waiting helps."""
+        ...
+
+    async def failing(self) -> None:
+        """Waits for ever; raises the LedgerError with which a connection that was tried on turned out to be wrong."""
         ...
 
     async def identity(self, org: str, signer: GatewaySigner) -> str:

@@ -72,7 +72,7 @@ async def test_what_a_lagging_peer_refuses_is_not_refused(rig: Rig) -> None:
         Relay(ledger, outbox := Outbox(store, ledger.org), sign=rig.chain.sign_void),
     ):
         async with lagging(rig, ledger, outbox, account):
-            intent = rig.chain.intent("accounts.withdraw", {"account": account, "micro_eur": 5}, name=f"{account[5:]}-out")
+            intent = withdrawal(rig, account, 5)
             with pytest.raises(Behind, match="funds"):  # private inputs go to no other organisation's peer
                 await ledger.prepare(Call(intent, {"x": b"private"}))
             entry = await outbox.add(intent)
@@ -83,10 +83,15 @@ async def test_what_a_lagging_peer_refuses_is_not_refused(rig: Rig) -> None:
             assert (await asked)["status"] == "used"  # out of a peer that has the block
             assert await outbox.outcome(entry) is None
         assert isinstance(await asyncio.wait_for(outbox.wait(entry), PATIENCE_S), CommittedIntent)
-        never = rig.chain.intent("accounts.withdraw", {"account": account, "micro_eur": 5_000}, name=f"{account[5:]}-too")
+        never = withdrawal(rig, account, 5_000)
         outcome = await asyncio.wait_for(outbox.wait(await outbox.add(never)), PATIENCE_S)
         assert isinstance(outcome, RefusedIntent) and outcome.code == "funds"
     await rig.audited("a peer that was behind")
+
+
+def withdrawal(rig: Rig, account: str, micro_eur: int) -> bytes:
+    args = {"account": account, "micro_eur": micro_eur}
+    return rig.chain.intent("accounts.withdraw", args, name=f"{account[5:]}-out-{micro_eur}")
 
 
 def marker(rig: Rig, name: str) -> dict[str, str]:

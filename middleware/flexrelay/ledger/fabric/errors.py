@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from flexrelay.ledger.port import LedgerError, LedgerUnavailable, NeedsAttention
+from flexrelay.ledger.port import LedgerUnavailable, Misconfigured, NeedsAttention
 
 
-class ProfileError(LedgerError):
+class ProfileError(Misconfigured):
     """The connection profile or a file that it names is not usable. The message names file, field and remedy."""
 
 

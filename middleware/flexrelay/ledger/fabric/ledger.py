@@ -101,7 +101,7 @@ class FabricLedger:
         try:
             gateway = Gateway(profile.channel, identity, pool, trust, limits or Limits())
             system = System(profile.channel, gateway, wall_ms)
-            height = await startup.check(profile, gateway, system, wall_ms)
+            height = await startup.check(profile, gateway, system, pool, wall_ms)
             watch = vigilance or Vigilance()
             follower = Follower(profile.channel, profile.chaincodes, identity, pool, trust, system, wall_ms, watch)
             witness = Witness(profile.channel, identity, pool, follower, wall_ms, watch.witness_s)
@@ -152,7 +152,8 @@ class FabricLedger:
         what was delivered is delivered). "" when the blocks are followed and the peers agree."""
         if self._follower.heard_within(_SILENT_S):
             return self._witness.trouble or self._pool.trouble
-        why = f" ({self._follower.failure})" if self._follower.failure else ""
+        failures = [f"{peer}: {failure}" for peer, failure in self._pool.failures.items()]
+        why = f" ({'; '.join(failures) or self._follower.failure})" if failures or self._follower.failure else ""
         return f"no peer has given {self.org}'s gateway a sign of life for {_SILENT_S:.0f} s{why}"
 
     async def evaluate(self, function: str, args: Mapping[str, Any]) -> Any:

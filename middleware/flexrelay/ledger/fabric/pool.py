@@ -28,6 +28,7 @@ class PeerPool:
         self._rests: dict[str, tuple[float, float]] = {}
         self._attended: dict[str, dict[asyncio.Task[object], bool]] = {}
         self._lies: dict[str, tuple[float, str]] = {}
+        self._why: dict[str, str] = {}
 
     def order(self, *, own_only: bool = False) -> list[PeerChannel]:
         """All peers in the order in which to try them."""
@@ -46,6 +47,7 @@ class PeerPool:
     def failed(self, peer: PeerChannel, why: str, *, hangs: bool = False) -> None:
         """`hangs`: it does not answer in time, so every try costs a whole deadline; it rests longer."""
         now = self._now()
+        self._why[peer.address] = why
         until, last = self._rests.get(peer.address, (0.0, 0.0))
         if until > now:
             return
@@ -93,7 +95,14 @@ class PeerPool:
         ]
         return "; ".join(found)
 
+    @property
+    def failures(self) -> dict[str, str]:
+        """`address of organisation` → why, of each peer that has failed and not answered since."""
+        peers = [*self._own, *self._others]
+        return {f"{peer.address} of {peer.org}": self._why[peer.address] for peer in peers if peer.address in self._why}
+
     def good(self, peer: PeerChannel) -> None:
+        self._why.pop(peer.address, None)
         if self._rests and (found := self._rests.get(peer.address)) and found[0] <= self._now():
             del self._rests[peer.address]
 

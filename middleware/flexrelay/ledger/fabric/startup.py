@@ -5,6 +5,7 @@ Each finding is an error whose message says what to do; nothing here waits longe
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -24,13 +25,15 @@ from flexrelay_contracts.refusal import Refused
 
 _LOG = logging.getLogger(__name__)
 ANSWER_S: Final = 8.0
+_TLS: Final = re.compile("CERTIFICATE_VERIFY_FAILED|ALERT_[A-Z_]*(CERTIFICATE|UNKNOWN_CA)")
+"""What OpenSSL says when one side does not take the other's certificate."""
 _PROBE: Final = "flexrelay.probe"
 """A query that no contract has: "unknown function" is an answer too."""
 
 
-async def check(profile: Profile, gateway: Gateway, system: System, clock: Callable[[], int]) -> int:
-    """The channel's height. Raises NetworkMismatch, AccessDenied, LedgerUnavailable."""
-    height = await _height(profile, system)
+async def check(profile: Profile, gateway: Gateway, system: System, pool: PeerPool, clock: Callable[[], int]) -> int:
+    """The channel's height. Raises ProfileError, NetworkMismatch, AccessDenied, LedgerUnavailable."""
+    height = await _height(profile, system, pool)
     for name in profile.chaincodes:
         await _definition(profile, system, name)
     if await _own_peer_runs(profile, system):
@@ -96,7 +99,7 @@ async def _newest(
         raise failed
 
 
-async def _height(profile: Profile, system: System) -> int:
+async def _height(profile: Profile, system: System, pool: PeerPool) -> int:
     try:
         return await system.height(timeout_s=ANSWER_S)
     except AccessDenied:
@@ -107,8 +110,13 @@ async def _height(profile: Profile, system: System) -> int:
                 f"channel {profile.channel!r}: the peers do not know it; check `channel` in the profile and that the "
                 f"peer has joined ({error})"
             ) from None
+        why = "; ".join(f"{peer}: {failure}" for peer, failure in pool.failures.items()) or str(error)
+        if pool.failures and all(_TLS.search(failure) for failure in pool.failures.values()):
+            raise ProfileError(
+                f"peers: TLS fails with every one; check `tls_ca` and `server_name` of `peers`, and `tls` ({why})"
+            ) from None
         raise LedgerUnavailable(
-            f"no peer of the profile answers; check `peers` (endpoint, tls_ca, server_name) and that they run ({error})"
+            f"no peer of the profile answers; check `peers` (endpoint, tls_ca, server_name) and that they run ({why})"
         ) from None
 
 

@@ -149,7 +149,7 @@ async def test_where_one_is_behind_another_refuses_for_good(world: World) -> Non
 
 async def test_a_query_waits_for_a_peer_that_has_all_that_was_seen(world: World) -> None:
     own, other = BlockServer("dso", [None] * 6), BlockServer("agga", [None] * 6)
-    async with lagging(world, 7, own, other) as (gateway, peers):
+    async with lagging(world, 7, own, other) as (gateway, _):
         with pytest.raises(Behind, match="6 blocks, and 7"):
             await gateway.evaluate("qscc", [b"x"], 1, current=True, timeout_s=0.2)
         asking = asyncio.create_task(gateway.evaluate("qscc", [b"x"], 1, current=True))
