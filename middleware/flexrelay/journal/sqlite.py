@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from flexrelay.journal.database import damaged, is_corruption, open_journal
+from flexrelay.journal.decoded import Decoded
 from flexrelay.journal.letters import SCHEMA as LETTERS
 from flexrelay.journal.letters import LetterBounds, LetterBox, count_letters, select_letters
 from flexrelay.journal.port import DeadLetter, DeadLetterCount, Entry, JournalCorrupt, JournalUnavailable
@@ -43,6 +44,7 @@ COMPONENT: Final = Component(
 )
 _GENESIS: Final = bytes(32)
 _SEGMENT: Final = "SELECT first, last, newest_at, previous, hash, body FROM segment"
+_PLACES: Final = "SELECT first, last, hash FROM segment WHERE first > ? ORDER BY first"
 _Row = tuple[int, int, int, bytes, bytes, bytes]
 
 
@@ -57,6 +59,7 @@ class SqliteJournal:
         try:
             self._writer = open_journal(path, COMPONENT)
             self._reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._decoded = Decoded()
             self._box = LetterBox(self._writer, bounds or LetterBounds())
             row = self._writer.execute("SELECT last, hash FROM segment ORDER BY first DESC LIMIT 1").fetchone()
             first = self._writer.execute("SELECT min(first) FROM segment").fetchone()[0]
@@ -247,20 +250,33 @@ class SqliteJournal:
             raise ValueError(f"entries {after + 1} to {self._begin - 1} of {self.path} have been truncated already")
         entries: list[Entry] = []
         base = self._base(self._reader, after)
-        for row in self._reader.execute(f"{_SEGMENT} WHERE first > ? ORDER BY first", (base,)):
-            first, last = row[0], row[1]
-            self._check(row)
+        for first, last, digest in self._reader.execute(_PLACES, (base,)):
             expected = after + 1 + len(entries)
             if not first <= expected <= last:
                 if expected < self._begin:
                     raise ValueError(f"entry {expected} of {self.path} has been truncated just now")
                 raise JournalCorrupt(f"journal {self.path}: entry {expected} is missing")
-            try:
-                entries += decode_segment(row[5], first, last - first + 1, expected - first)
-            except ValueError as error:
-                raise JournalCorrupt(f"journal {self.path}, segment {first}–{last}: {error}") from None
+            skip, room = expected - first, limit - len(entries)
+            segment = self._decoded.get((first, last, digest))
+            if segment is None:
+                segment = self._decode(first)
+            entries += segment if not skip and len(segment) <= room else segment[skip : skip + room]
             if len(entries) >= limit:
-                return entries[:limit]
+                break
+        return entries
+
+    def _decode(self, first: int) -> list[Entry]:
+        """The entries of a segment from the file; the list is shared with later readers."""
+        row: _Row | None = self._reader.execute(f"{_SEGMENT} WHERE first = ?", (first,)).fetchone()
+        if row is None:  # listed, but not found: damage
+            raise JournalCorrupt(f"journal {self.path}: the segment of entry {first} is missing")
+        self._check(row)
+        last, digest, body = row[1], row[4], row[5]
+        try:
+            entries = decode_segment(body, first, last - first + 1)
+        except ValueError as error:
+            raise JournalCorrupt(f"journal {self.path}, segment {first}–{last}: {error}") from None
+        self._decoded.keep((first, last, digest), entries, len(body))
         return entries
 
     def _check(self, row: _Row) -> None:
