@@ -6,7 +6,7 @@ from typing import Final, Protocol
 
 from flexrelay.journal.port import Entry, Journal, JournalCorrupt
 
-BATCH: Final = 2_000
+BATCH: Final = 4_000
 ACKNOWLEDGE_S: Final = 5.0
 """An acknowledgement only frees space; one every few seconds is enough."""
 

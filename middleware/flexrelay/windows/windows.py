@@ -203,22 +203,25 @@ class Windows:
         rows = connection.execute(
             "SELECT device, observed_at FROM window_leaf WHERE since = 0 AND observed_at <= ?", (now - self._grace_ms,)
         )
-        due: set[_Due] = set()
+        due: dict[tuple[int, int], _Due] = {}
         withheld = undated = 0
+        start = end = isp = 0
+        date = ""
         for device, observed_at in rows:
-            interval = self._calendar.interval(observed_at)
-            if interval is None:
-                undated += 1
-                continue
-            day, isp = interval
-            start, end = day.bounds(isp)
+            if not start < observed_at <= end:  # they come in order of time: mostly the interval of the one before
+                interval = self._calendar.interval(observed_at)
+                if interval is None:
+                    undated += 1
+                    continue
+                day, isp = interval
+                date, (start, end) = day.date, day.bounds(isp)
             if end + self._grace_ms > now:
                 continue
-            if self._counts(names[device], observed_at):
-                due.add(_Due(end, names[device], device, day.date, isp, start))
-            else:
+            if not self._counts(names[device], observed_at):
                 withheld += 1
-        return sorted(due), withheld, undated
+            elif (end, device) not in due:
+                due[end, device] = _Due(end, names[device], device, date, isp, start)
+        return sorted(due.values()), withheld, undated
 
 
 class _Due(NamedTuple):
@@ -238,11 +241,13 @@ def _close_window(connection: sqlite3.Connection, due: _Due, counts: Counts) -> 
         (device, end),
     ).fetchone()
     revision = 1 if last is None else last[0] + 1
-    waiting = connection.execute(
-        "SELECT observed_at FROM window_leaf WHERE device = ? AND observed_at > ? AND observed_at <= ? AND since = 0",
+    held = connection.execute(
+        "SELECT observed_at, hash, since FROM window_leaf WHERE device = ? AND observed_at > ? AND observed_at <= ? "
+        "ORDER BY observed_at",
         (device, start, end),
     ).fetchall()
-    fresh = [observed_at for (observed_at,) in waiting if counts(did, observed_at)]
+    waiting = {observed_at for observed_at, _, since in held if since == 0}
+    fresh = {observed_at for observed_at in waiting if counts(did, observed_at)}
     if not fresh:
         return 0
     if len(fresh) == len(waiting):
@@ -253,13 +258,9 @@ def _close_window(connection: sqlite3.Connection, due: _Due, counts: Counts) -> 
     else:
         connection.executemany(
             "UPDATE window_leaf SET since = ? WHERE device = ? AND observed_at = ?",
-            [(revision, device, observed_at) for observed_at in fresh],
+            [(revision, device, observed_at) for observed_at in sorted(fresh)],
         )
-    rows = connection.execute(
-        "SELECT observed_at, hash FROM window_leaf WHERE device = ? AND observed_at > ? AND observed_at <= ? "
-        "AND since > 0 ORDER BY observed_at",
-        (device, start, end),
-    ).fetchall()
+    rows = [(observed_at, digest) for observed_at, digest, since in held if since or observed_at in fresh]
     window = Window(
         device=did,
         date=date,
