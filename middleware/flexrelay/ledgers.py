@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 _FIRST_RETRY_S: Final = 0.5
-_LONGEST_RETRY_S: Final = 15.0
+_LONGEST_RETRY_S: Final = 5.0
 _SURE: Final = 3
 """So often in a row a network that has just begun to answer must be found wrong: its peers may still be starting."""
 
@@ -124,7 +124,7 @@ class FabricHost:
                 if wrong >= _SURE:
                     self._ends(error)
                     return
-                late.why = str(error)
+                late.why, wait_s = str(error), _FIRST_RETRY_S if sure else wait_s
             except Exception as error:
                 self._ends(error)
                 raise

@@ -108,6 +108,26 @@ async def test_without_a_hint_private_values_go_to_members_only(consortium: Cons
         assert calls_at(consortium, "aggb") == before
 
 
+@pytest.mark.timeout(300)
+async def test_a_named_endorser_that_is_no_member_never_gets_private_values(consortium: Consortium) -> None:
+    """Refused before anything is sent to it, whether the contract would use its collection or no collection at all."""
+    planted = Planted()
+    async with consortium.connect("agga") as agga:
+        await working(agga)
+        before = calls_at(consortium, "aggb")
+        for function, args in (("secret.keep", {"name": f"k-{secrets.token_hex(4)}"}), ("slow.wait", {"ms": 0})):
+            for orgs in (("agga", "aggb"), ("agga", "dso", "aggb"), ("aggb",)):
+                call = Call(consortium.intent(consortium.owner, function, **args), {"value": planted.value}, orgs)
+                with pytest.raises(Refused, match="aggb") as caught:
+                    await agga.prepare(call)
+                assert (caught.value.code, caught.value.field) == ("private_not_member", "endorsing_orgs")
+                assert not planted.in_bytes(str(caught.value).encode())
+        assert calls_at(consortium, "aggb") == before
+        for function, args in (("secret.keep", {"name": f"k-{secrets.token_hex(4)}"}), ("slow.wait", {"ms": 0})):
+            intent = consortium.intent(consortium.owner, function, **args)
+            await written(agga, intent, {"value": planted.value}, MEMBERS)
+
+
 def calls_at(consortium: Consortium, org: str) -> str:
     """How many calls the organisation's chaincode has ended."""
     return metrics(consortium, org)["flexrelay_chaincode_call_seconds_count"]

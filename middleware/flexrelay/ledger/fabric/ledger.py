@@ -17,6 +17,7 @@ from flexrelay.ledger.fabric.errors import Untrusted
 from flexrelay.ledger.fabric.follower import Follower, Vigilance
 from flexrelay.ledger.fabric.gateway import Gateway, Limits
 from flexrelay.ledger.fabric.identity import Identity
+from flexrelay.ledger.fabric.members import NOT_MEMBER, check_members, touched_by
 from flexrelay.ledger.fabric.messages import ChannelHeader, Envelope, Payload
 from flexrelay.ledger.fabric.msp import Trust
 from flexrelay.ledger.fabric.outcomes import Outcomes
@@ -41,6 +42,7 @@ from flexrelay.ledger.port import (
     TxStatus,
 )
 from flexrelay_contracts.invocation import query_args, submit_args
+from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.canonical import CanonicalError, parse
 from flexrelay_sdk.clock import wall_ms
 
@@ -168,6 +170,7 @@ class FabricLedger:
     async def prepare(self, call: Call) -> Prepared:
         """See the port. Also raises EndorsementMismatch with each organisation's result, and Untrusted."""
         function = _function(call.intent) if self.profile.entries else ""
+        await self._check_private(call, self.profile.entry_of(function))
         unsigned, payload, endorsed = await self._gateway.endorse(
             self.profile.entry_of(function),
             submit_args(call.intent),
@@ -184,6 +187,21 @@ class FabricLedger:
         if len(self._prepared_at) > Outcomes.ROOM:
             del self._prepared_at[next(iter(self._prepared_at))]
         return Prepared(unsigned.tx_id, envelope.SerializeToString(), result)
+
+    async def _check_private(self, call: Call, chaincode: str) -> None:
+        """Raises Refused when private inputs would go to an organisation that is no member of what they are for. The
+        own organisation's peer, which has them anyway, executes first and so tells what that is."""
+        if not call.transient or not set(call.endorsing_orgs) - {self.org}:
+            return
+        args = submit_args(call.intent)
+        try:
+            _, _, alone = await self._gateway.endorse(chaincode, args, self._clock(), call.transient, [self.org])
+            touched = touched_by(alone.accesses)
+        except Refused as error:
+            if error.code != NOT_MEMBER:
+                raise
+            touched = []  # this organisation only carries it, and may not read it
+        await check_members(self._system, self.profile.chaincode, touched, self.org, call.endorsing_orgs)
 
     async def submit(self, envelope: bytes) -> None:
         try:

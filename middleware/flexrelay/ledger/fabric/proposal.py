@@ -63,10 +63,15 @@ class Endorsed:
         """Hex SHA-256 of all that was read and written."""
         return hashlib.sha256(self.execution).hexdigest()
 
+    @property
+    def accesses(self) -> Any:
+        """All that was read and written, as a TxReadWriteSet."""
+        return TxReadWriteSet.FromString(ChaincodeAction.FromString(self.execution).results)
+
     def reads(self) -> dict[tuple[str, ...], bytes]:
         """(namespace, key) and (namespace, start, end) → the version, or all that was in the range."""
         found: dict[tuple[str, ...], bytes] = {}
-        for space in TxReadWriteSet.FromString(ChaincodeAction.FromString(self.execution).results).ns_rwset:
+        for space in self.accesses.ns_rwset:
             public = KVRWSet.FromString(space.rwset)
             for read in public.reads:
                 found[space.namespace, read.key] = read.version.SerializeToString()
