@@ -34,11 +34,30 @@ async def leaders(rig: Rig, seed: int, rounds: int, *, followers: bool = False) 
 
 async def settled(rig: Rig, running: Running, *, first: bool = False) -> str:
     """The leader, when the orderer that came back takes part again. Before that it is one fault, and the next death the
-    second: four BFT orderers bear one, and then need several changes of the view."""
+    second: four BFT orderers bear one. `soon` is the test of what then happens."""
     if rig.native.spec.consensus == "bft" and not first:
         await running.commits(20)
         await asyncio.sleep(TAKES_PART_S)
     return await rig.leader()
+
+
+async def soon(rig: Rig, seed: int, rounds: int) -> list[float]:
+    """Kill a BFT leader, start it again, and kill the next one within seconds, `rounds` times; the second pauses."""
+    chance = random.Random(seed)
+    pauses = []
+    async with rig.loaded(seed) as running:
+        await running.commits(20)
+        for number in range(rounds):
+            leader = await settled(rig, running, first=number == 0)
+            await rig.kill(leader)
+            await running.commits(20)
+            await rig.start(leader)
+            waited = chance.uniform(0.5, 4.0)
+            await asyncio.sleep(waited)
+            pauses.append(await killed(rig, running, await rig.led(), f"leads {waited:.1f} s after a return", chance))
+    told = ", ".join(f"{pause:.1f}" for pause in pauses)
+    await rig.audited(f"seed {seed}: {rounds} second deaths, pauses {told} s; stood still: {rig.stood or 'none'}")
+    return pauses
 
 
 async def killed(rig: Rig, running: Running, name: str, what: str, chance: random.Random) -> float:
@@ -77,3 +96,10 @@ async def test_the_raft_leader_is_killed_many_times(raft: Rig, seed: int) -> Non
 @pytest.mark.parametrize("seed", range(3))
 async def test_bft_orderers_are_killed_many_times(bft: Rig, seed: int) -> None:
     await leaders(bft, seed, rounds=5, followers=True)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(2))
+async def test_a_second_bft_leader_dies_soon_after_the_first_ones_return(bft: Rig, seed: int) -> None:
+    await soon(bft, seed, rounds=5)
