@@ -20,6 +20,8 @@ PROGRAM = Path(__file__).parent / "node-opcua" / "server.js"
 CLIENT = Path(__file__).parent / "node-opcua" / "client.js"
 NAMESPACE = "urn:test:node-opcua"
 """Its own namespace is its application URI."""
+START_S = 240.0
+"""It makes keys at its first start, and the machine may be busy."""
 
 
 def need_node_opcua() -> None:
@@ -88,7 +90,7 @@ class NodeServer:
                 limit=2**26,
             )
         self._reader = asyncio.create_task(self._read())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(START_S):
             ready = await self._ready
         assert ready["event"] == "ready", ready
         self.certificate = Path(ready["certificate"])
@@ -115,7 +117,7 @@ class NodeServer:
         self._count += 1
         answer = self._answers[self._count] = asyncio.get_running_loop().create_future()
         self._process.stdin.write((json.dumps({"id": self._count, "do": do, **values}) + "\n").encode())
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(START_S):
             found: dict[str, Any] = await answer
         assert "error" not in found, found["error"]
         return found

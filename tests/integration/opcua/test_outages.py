@@ -14,8 +14,8 @@ from support.opcua_server import NAMESPACE, node_server, now_ms, section
 from flexrelay_adapters.opcua import ConnectionLost, OpcuaAdapter, OpcuaConfig
 from flexrelay_sdk.testkit import RecordingSink, running, until
 
-pytestmark = pytest.mark.timeout(180)
-PATIENCE_S = 40.0
+pytestmark = pytest.mark.timeout(600)
+PATIENCE_S = 90.0
 
 
 def adapter(values: dict[str, Any]) -> OpcuaAdapter:

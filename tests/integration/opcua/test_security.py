@@ -15,8 +15,8 @@ from support.opcua_server import NAMESPACE, NodeServer, node_server
 from flexrelay_adapters.opcua import OpcuaAdapter, OpcuaConfig, TrustList
 from flexrelay_sdk.testkit import RecordingSink, running, until
 
-pytestmark = pytest.mark.timeout(180)
-PATIENCE_S = 40.0
+pytestmark = pytest.mark.timeout(600)
+PATIENCE_S = 90.0
 
 
 def adapter(section: dict[str, Any]) -> OpcuaAdapter:
@@ -94,3 +94,39 @@ async def test_a_server_that_does_not_trust_us(tmp_path: Path) -> None:
         trouble({**secured(server, tmp_path), "pki": str(strangers.folder)}, "does not trust our certificate: give it"),
     ):
         pass
+
+
+async def test_a_server_that_changes_its_certificate(tmp_path: Path) -> None:
+    """In mid-session it comes back with another key, as after a theft of its address: nothing is taken until somebody
+    has approved it; then the readings of the time between come from its history."""
+    async with node_server(tmp_path / "server", **server_options()) as server:
+        made, sink = adapter(secured(server, tmp_path, keys=("power",))), RecordingSink()
+        trust = TrustList(tmp_path / "pki-gateway")
+        async with running(made, sink, connect_s=PATIENCE_S):
+            await server.set("meter.power", 1)
+            await until(lambda: sink.values() == [1], PATIENCE_S, "the first reading")
+            pem, key, _ = certificate_pair(tmp_path / "new", NAMESPACE)
+            await server.stop()
+            server.options |= {"certificate": str(pem), "key": str(key)}
+            await server.start()
+            await server.set("meter.power", 2)
+            await until(lambda: "waits for approval" in made.trouble, PATIENCE_S, "the refusal")
+            assert not made.connected and sink.values() == [1]
+            (waiting,) = [each for each in trust.list() if each.state == "pending"]
+            trust.trust(waiting.thumbprint)
+            await until(lambda: made.connected, PATIENCE_S, "the connection after the approval")
+            await server.set("meter.power", 3)
+            await until(lambda: 3 in sink.values(), PATIENCE_S, "the next reading")
+            assert sink.values() == [1, 2, 3] and sink.dead == []
+
+
+async def test_a_server_without_a_session_left(tmp_path: Path) -> None:
+    """As after many crashes of a gateway: their sessions stay until they time out."""
+    async with node_server(tmp_path / "server", **server_options(), maxSessions=1) as server:
+        one = secured(server, tmp_path, keys=("power",), state=str(tmp_path / "one"))
+        two = {**one, "state": str(tmp_path / "two")}
+        async with (
+            running(adapter(one), RecordingSink(), connect_s=PATIENCE_S),
+            trouble(two, "BadTooManySessions") as made,
+        ):
+            assert "end others, or raise its limit" in made.trouble

@@ -65,14 +65,19 @@ async function main() {
     }
     for (const name of names) {
       const key = `${device}.${name}`;
-      const variable = own.addVariable({
+      const how = {
         componentOf: object,
         browseName: name,
         nodeId: `s=${key}`,
         dataType: "Double",
         minimumSamplingInterval: 0,
         value: { dataType: opcua.DataType.Double, value: 0 },
-      });
+      };
+      // with a range the variable is an analogue item, which has filters in per cent of it
+      const range = wanted.ranges?.[key];
+      const variable = range
+        ? own.addAnalogDataItem({ ...how, engineeringUnitsRange: { low: range[0], high: range[1] } })
+        : own.addVariable(how);
       const nothing = wanted.initial === undefined;
       variable.setValueFromSource(
         { dataType: opcua.DataType.Double, value: wanted.initial ?? 0 },
