@@ -67,7 +67,7 @@ def devices(
     return make_devices(Profile.model_validate(profile), count, seed, start_ms)
 
 
-def plan(rate: int = 100, interval_s: float = INTERVAL_S) -> Plan:
+def plan(rate: int = 50, interval_s: float = INTERVAL_S) -> Plan:
     """Market time from T0 on."""
     return Plan(T0, now_ms(), interval_s=interval_s, rate=rate)
 
@@ -104,14 +104,18 @@ class Gateway:
     def __init__(self, ingest: Ingest, journal: SqliteJournal) -> None:
         self.ingest = ingest
         self.journal = journal
+        self._position = 0
+        self._readings: dict[str, list[Measurement]] = {}
 
     @property
     def stored(self) -> int:
         return self.ingest.outcomes["stored"]
 
     async def readings(self, credential: str) -> list[Measurement]:
-        entries = await self.journal.read(0, 1_000_000)
-        return [m for entry in entries if entry.credential == credential for m in entry.measurements]
+        for entry in await self.journal.read(self._position, 1_000_000):
+            self._position = entry.position
+            self._readings.setdefault(entry.credential, []).extend(entry.measurements)
+        return self._readings.get(credential, [])
 
     async def registers(self, credential: str) -> Readings:
         return {m.observed_at: dict(m.registers) for m in await self.readings(credential)}
@@ -152,13 +156,23 @@ async def living(simulator: ProtocolSimulator, adapter: Adapter, found: Gateway)
     """Both run for the length of the block, whichever waits for the other; a simulator that ends by itself fails it."""
     async with running(adapter, found.ingest, connected=False, stop_s=30.0):
         task = asyncio.create_task(simulator.run(), name="simulator")
+        owner = asyncio.current_task()
+        assert owner is not None
+
+        def end(_: object) -> None:
+            owner.cancel()
+
+        task.add_done_callback(end)
         try:
             yield
+        except asyncio.CancelledError:
+            if task.done() and not task.cancelled():
+                raise AssertionError(f"the simulator ended with {task.exception()!r}") from None
+            raise
         finally:
-            ended = task.done() and not task.cancelled()
+            task.remove_done_callback(end)
             task.cancel()
-            result = (await asyncio.gather(task, return_exceptions=True))[0]
-            assert not ended, f"the simulator ended with {result!r}"
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def told(adapter: Any, command: Command) -> CommandState:
@@ -169,10 +183,11 @@ async def told(adapter: Any, command: Command) -> CommandState:
     return life.states[-1]
 
 
-def command(name: str, credential: str, market_ms: int, lasts_ms: int = 86_400_000, **parameters: int) -> Command:
-    """In force from now on (`market_ms`, whole seconds) for `lasts_ms` of market time."""
-    begins = market_ms // 1000 * 1000
-    window = {"from_ms": begins, "until_ms": begins + lasts_ms}
+def command(name: str, credential: str, begins_ms: int = T0, **parameters: int) -> Command:
+    """In force for a day of market time. It has begun when it comes: a device on a busy machine lives behind the plan's
+    clock, and must not have to get there first."""
+    begins = begins_ms // 1000 * 1000
+    window = {"from_ms": begins, "until_ms": begins + 86_400_000}
     expires_at = now_ms() + int(PATIENCE_S * 1000)
     return Command(f"{name}-{time.time_ns()}", "did:x", credential, name, {**parameters, **window}, expires_at, "o")
 

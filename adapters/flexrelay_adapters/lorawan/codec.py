@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flexrelay_adapters._counters import Counters
 from flexrelay_adapters.lorawan.config import PortMapping
 from flexrelay_adapters.lorawan.servers import Server
 from flexrelay_sdk import Decoded, DecodeError, Frame
@@ -11,11 +10,9 @@ from flexrelay_sdk.mapping import Mapper, parse_json, parse_path
 
 
 class LorawanCodec:
-    """`Codec` for the uplinks of one network server. `counters` are told of what it decodes; no measurement depends on
-    them."""
+    """`Codec` for the uplinks of one network server that carry something."""
 
-    def __init__(self, server: Server, ports: Sequence[PortMapping], counters: Counters | None = None) -> None:
-        self._counters = counters
+    def __init__(self, server: Server, ports: Sequence[PortMapping]) -> None:
         self._server = server
         self._ports = {port: _Port(mapping) for mapping in ports for port in mapping.f_ports}
 
@@ -30,8 +27,6 @@ class LorawanCodec:
             raise DecodeError("unknown_port", f"nothing says what port {uplink.f_port} means", "fPort")
         document = port.document(uplink.data, uplink.decoded)
         measurement = port.mapper.measurement(document, uplink.received_at)
-        if self._counters is not None:
-            self._counters.note(uplink.device, uplink.f_cnt)
         return Decoded((measurement._replace(seq=uplink.f_cnt) if port.counts else measurement,))
 
 

@@ -5,22 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from flexrelay_adapters._counters import Counters
+from flexrelay_adapters.lorawan.broker import LorawanMqtt
 from flexrelay_adapters.lorawan.codec import LorawanCodec
 from flexrelay_adapters.lorawan.config import LorawanConfig
 from flexrelay_adapters.lorawan.servers import SERVERS, LorawanDialect
-from flexrelay_adapters.lorawan.webhook import PROTOCOL, LorawanWebhook
-from flexrelay_adapters.mqtt.adapter import MqttAdapter
-from flexrelay_adapters.mqtt.config import MqttConfig
+from flexrelay_adapters.lorawan.webhook import LorawanWebhook
 from flexrelay_sdk import Codec
 from flexrelay_sdk.config import below
-
-
-class LorawanMqtt(MqttAdapter):
-    """`Adapter` and `CommandTarget` over the network server's broker."""
-
-    def __init__(self, config: MqttConfig, codec: Codec, dialect: LorawanDialect, counters: Counters) -> None:
-        super().__init__(config, codec, protocol=PROTOCOL, dialect=dialect)
-        self.counters = counters
 
 
 def make_adapter(name: str, section: Mapping[str, Any], folder: Path, native: Codec) -> LorawanMqtt | LorawanWebhook:
@@ -28,7 +19,7 @@ def make_adapter(name: str, section: Mapping[str, Any], folder: Path, native: Co
     config = LorawanConfig.from_section(name, section)
     server = SERVERS[config.server]
     counters = Counters(name)
-    codec = LorawanCodec(server, config.ports, counters)
+    codec = LorawanCodec(server, config.ports)
     if config.http is not None:
         http = config.http.model_copy(
             update={
@@ -47,4 +38,4 @@ def make_adapter(name: str, section: Mapping[str, Any], folder: Path, native: Co
         files = {field: below(folder, getattr(broker.tls, field)) for field in ("ca", "certificate", "key")}
         broker = broker.model_copy(update={"tls": broker.tls.model_copy(update=files)})
     dialect = LorawanDialect(server, application, config.commands)
-    return LorawanMqtt(broker, codec, dialect, counters)
+    return LorawanMqtt(broker, codec, server, dialect, counters)

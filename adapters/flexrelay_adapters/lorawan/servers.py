@@ -30,6 +30,12 @@ class Uplink(NamedTuple):
     data: bytes
     decoded: Mapping[str, Any] | None
 
+    @property
+    def empty(self) -> bool:
+        """Whether it carries nothing for the application: MAC commands (port 0, or none at all), an acknowledgement
+        alone, or no payload. It is no reading then, and no fault either."""
+        return self.f_port == 0 or not (self.data or self.decoded)
+
 
 class Answer(NamedTuple):
     """What became of a downlink; `state` "" when that is not its end."""

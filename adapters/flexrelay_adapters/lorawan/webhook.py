@@ -94,9 +94,14 @@ class LorawanWebhook:
         if event != "up":
             return Response(status_code=204)
         uplink = self._uplink(body)
+        if uplink is not None and uplink.empty:
+            self.counters.note(uplink.device, uplink.f_cnt)
+            return Response(status_code=204)
         credential = uplink.device if uplink is not None else ""
         frame = Frame(PROTOCOL, credential, body, self._clock(), self.config.path)
         (receipt,) = await self._intake.put([frame], self._codec)
+        if uplink is not None:
+            self.counters.note(uplink.device, uplink.f_cnt)
         return JSONResponse({"outcome": receipt.outcome.value, "reason": receipt.reason})
 
     def _uplink(self, body: bytes) -> Uplink | None:

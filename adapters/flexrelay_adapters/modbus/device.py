@@ -139,7 +139,9 @@ class SunSpecDevice:
             return None
         lasts_s = self.layout.get(control.model, control.timer) or 0
         until_ms = now_ms + (lasts_s * 1000 * self._plan.rate if lasts_s else _FOR_EVER_MS)
-        order = _Order(f"modbus-{next(self._ids)}", {**told, "from_ms": now_ms, "until_ms": until_ms})
+        order = _Order(
+            f"modbus-{next(self._ids)}", {**told, "from_ms": self.simulator.model.now_ms, "until_ms": until_ms}
+        )
         answer = self.simulator.obey(order.command_id, control.command, order.parameters)
         if answer is None:
             return "deaf"

@@ -72,6 +72,17 @@ def make_simulator(
     return MqttSimulator(config, made, plan)
 
 
+def check_lost(errors: BaseException, where: str, who: str) -> None:
+    """Raises ConnectionError when the broker has turned `who` away; any other end of the connection is only logged."""
+    error = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    code = getattr(getattr(error, "rc", None), "value", getattr(error, "rc", None))
+    if code in _TURNED_AWAY:
+        raise ConnectionError(f"{where} turns {who} away: {error}; check username and password")
+    log.info("%s: connection to %s lost: %s", who, where, error)
+
+
 class Speaking(Protocol):
     """A device under its transport's name, in the words of one protocol upon MQTT. `unsent` is a reading whose
     acknowledgement did not come."""
@@ -111,19 +122,10 @@ class MqttSimulator:
                     if self._config.commands is not None:
                         group.create_task(self._obey(device, client))
             except* aiomqtt.MqttError as errors:
-                self._lost(device, errors)
+                where = f"{self._config.host}:{self._config.port}"
+                check_lost(errors, where, device.credential)
             self.stats.reconnects += 1
             await asyncio.sleep(self._config.backoff_s)
-
-    def _lost(self, device: Speaking, errors: BaseExceptionGroup[aiomqtt.MqttError]) -> None:
-        error: BaseException = errors
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        code = getattr(getattr(error, "rc", None), "value", getattr(error, "rc", None))
-        where = f"{self._config.host}:{self._config.port}"
-        if code in _TURNED_AWAY:
-            raise ConnectionError(f"{where} turns {device.credential} away: {error}; check username and password")
-        log.info("%s: connection to %s lost: %s", device.simulator.name, where, error)
 
     async def _measure(self, number: int, device: Speaking, client: aiomqtt.Client) -> None:
         topics = [TopicPattern(topic).topic_for(device.credential) for topic in self._config.readings]

@@ -117,7 +117,7 @@ class SigfoxDevice:
         return data + bytes([registers[_SOC] // 10]) if self._state_of_charge else data
 
     def downlink(self, data: bytes, now_ms: int) -> bool | None:
-        """Act on it (`now_ms`: market time); None: the device says nothing."""
+        """Act on it (`now_ms`: the device's time, market time); None: the device says nothing."""
         until_ms = int.from_bytes(data[4:8], "big") * 1000
         parameters = {"from_ms": now_ms, "until_ms": max(until_ms, now_ms + 1)}
         kind = data[0] if len(data) == 8 else 0
@@ -167,14 +167,15 @@ class SigfoxSimulator:
                 async for instant in instants:
                     data = device.uplink(instant)
                     count += 1
-                    await self._call_back(client, device, instant // 1000, data, asks=not count % config.asks_every)
+                    await self._call_back(client, device, instant, data, asks=not count % config.asks_every)
         finally:
             client.close()
 
     async def _call_back(
-        self, client: HttpClient, device: SigfoxDevice, time_s: int, data: bytes, *, asks: bool
+        self, client: HttpClient, device: SigfoxDevice, at_ms: int, data: bytes, *, asks: bool
     ) -> None:
         """One uplink, again until it is answered; what comes back, if the device listens."""
+        time_s = at_ms // 1000
         body = {
             "device": device.credential, "time": time_s, "data": data.hex(), "seqNumber": device.seq, "ack": asks,
         }  # fmt: skip
@@ -184,7 +185,7 @@ class SigfoxSimulator:
         downlink = _downlink(reply, device.credential)
         if not asks or downlink is None:
             return
-        done = device.downlink(downlink, self._plan.now())
+        done = device.downlink(downlink, at_ms)
         if done is None:
             return
         code, message = _ACKED if done else _REFUSED

@@ -81,15 +81,15 @@ async def test_a_command_is_obeyed_with_ramp_and_state_of_charge_and_confirmed(t
         target, simulated = adapter(tmp_path, port), simulator(port, when)
         async with living(simulated, target, found):
             await until_stored(found, 20)
-            order = command("set_power", "battery-3", when.now(), power_w=1_500)
+            order = command("set_power", "battery-3", power_w=1_500)
             assert await told(target, order) is CommandState.ACKED
             await found.until("battery-3", shown(order), "the confirmation")
-            refused = command("set_power", "battery-3", when.now(), power_w=3_001)
+            refused = command("set_power", "battery-3", power_w=3_001)
             assert await told(target, refused) is CommandState.FAILED
-            limit = command("limit_power", "pv-2", when.now(), min_power_w=-500, max_power_w=0)
+            limit = command("limit_power", "pv-2", min_power_w=-500, max_power_w=0)
             assert await told(target, limit) is CommandState.ACKED
             await found.until("pv-2", lambda got: got[-1].registers["power_w"] == -500, "the curtailment")
-            meter = command("switch", "meter-1", when.now(), on=0)
+            meter = command("switch", "meter-1", on=0)
             assert await told(target, meter) is CommandState.FAILED  # a meter obeys nobody
             await until(lambda: simulated.stats.commands == 4, PATIENCE_S, "the counter of commands")
         battery = await found.registers("battery-3")

@@ -56,7 +56,7 @@ def as_carried(name: str, registers: dict[str, int]) -> dict[str, int]:
 
 def check(name: str, readings: Sequence[Measurement]) -> None:
     """Every reading is a sample as it was reckoned, in their order; how many polls a sample lasts nobody knows."""
-    samples, at, most = Reckoned(NAMES.index(name)), 0, 100_000
+    samples, at, most = Reckoned(NAMES.index(name)), 0, 20_000
     for reading in readings:
         registers = dict(reading.registers)
         charge = registers.pop("soc_permille", None)

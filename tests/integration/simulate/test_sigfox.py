@@ -79,16 +79,16 @@ async def test_a_state_of_charge_is_carried_and_a_command_obeyed_and_confirmed(t
         target = adapter(tmp_path, port, state_of_charge=True)
         async with living(simulator, target, found):
             await until_stored(found, 8)
-            order = command("set_power", IDS[0], when.now(), power_w=-1_500)
+            order = command("set_power", IDS[0], power_w=-1_500)
             assert await told(target, order) is CommandState.ACKED
             await found.until(IDS[0], shown(order), "the confirmation")
             await found.until(IDS[0], lambda got: got[-1].registers["soc_permille"] < 490, "what was discharged")
-            refused = command("set_power", IDS[0], when.now(), power_w=3_001)
+            refused = command("set_power", IDS[0], power_w=3_001)
             assert await told(target, refused) is CommandState.FAILED
-            limit = command("limit_power", IDS[1], when.now(), min_power_w=0, max_power_w=4_200)
+            limit = command("limit_power", IDS[1], min_power_w=0, max_power_w=4_200)
             assert await told(target, limit) is CommandState.ACKED
             await found.until(IDS[1], lambda got: got[-1].registers["power_w"] == 4_200, "the limit")
-            fine = command("limit_power", IDS[1], when.now(), min_power_w=0, max_power_w=4_250)
+            fine = command("limit_power", IDS[1], min_power_w=0, max_power_w=4_250)
             assert await told(target, fine) is CommandState.FAILED, "8 bytes have no room for it"
             await until(lambda: simulator.stats.commands >= 3, PATIENCE_S, "the counter of commands")
         obeyed_with_ramp(await found.registers(IDS[0]), -1_500, 60)

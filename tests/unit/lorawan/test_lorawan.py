@@ -6,19 +6,27 @@ import hashlib
 import json
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from conformance.adapters.lorawan.rig import DOWN, EUI, PORTS, NoNative, chirpstack_up
+from conformance.adapters.lorawan.rig import DOWN, EUI, PORTS, TOPICS, UPS, NoNative, chirpstack_up
 
 from flexrelay_adapters._binary import BinaryCommand, BinaryField, BinaryLayout
 from flexrelay_adapters._counters import Counters
-from flexrelay_adapters.lorawan import LorawanWebhook, make_adapter
+from flexrelay_adapters.lorawan import LorawanMqtt, LorawanWebhook, make_adapter
 from flexrelay_adapters.lorawan.config import Downlink
 from flexrelay_adapters.lorawan.servers import SERVERS, LorawanDialect, key_of
-from flexrelay_sdk import Command, DecodeError
+from flexrelay_sdk import Command, DecodeError, SinkUnavailable
 from flexrelay_sdk.testkit import RecordingSink, running
+
+
+class Message(NamedTuple):
+    """As the adapter gets it from its connection."""
+
+    topic: str
+    payload: bytes
+
 
 PARAMETERS = {"power_w": -1200, "from_ms": 1_700_000_000_000, "until_ms": 1_700_000_900_000}
 COMMAND = Command("c-1", "did:example:d", EUI, "set_power", PARAMETERS, 1_700_000_900_000, "o")
@@ -134,6 +142,69 @@ async def test_other_events_are_answered_and_not_stored(tmp_path: Path) -> None:
             assert (await server.post("/lorawan?event=up", json=up)).json()["outcome"] == "stored"
     assert sink.entered == 2 and sink.dead == [] and adapter.counters.missing == 3
     assert {frame.credential for frame in sink.frames} == {EUI}
+
+
+def empty_uplinks(server: str) -> list[dict[str, Any]]:
+    """Frames 2 to 7: MAC commands on port 0, an acknowledgement alone, no payload; as both servers may write them."""
+    up, found = UPS[server], []
+    for count, (port, data, has_data) in enumerate(
+        [(0, b"", False), (0, b"", True), (0, b"\x02\x30", True), (2, b"", False), (2, b"", True), (9, b"", True)], 2
+    ):
+        document = up(data, count)
+        holder = document if server == "chirpstack" else document["uplink_message"]
+        names = ("fPort", "data") if server == "chirpstack" else ("f_port", "frm_payload")
+        holder[names[0]] = port
+        if count % 2 and not port:
+            del holder[names[0]]  # left out, as protobuf's JSON leaves out zeros
+        if not has_data:
+            del holder[names[1]]
+        found.append(document)
+    return found
+
+
+@pytest.mark.parametrize("server", UPS)
+async def test_uplinks_without_anything_in_them_are_counted_and_no_dead_letters(tmp_path: Path, server: str) -> None:
+    (tmp_path / "tokens").write_text(f"ns:{hashlib.sha256(b'token').hexdigest()}\n")
+    section = {"server": server, "http": {"port": 0, "tokens_file": "tokens"}, "ports": PORTS}
+    adapter, sink = make_adapter("field", section, tmp_path, NoNative()), RecordingSink()
+    assert isinstance(adapter, LorawanWebhook)
+    async with running(adapter, sink), httpx.AsyncClient(base_url=f"http://127.0.0.1:{adapter.port}") as poster:
+        poster.headers["authorization"] = "Bearer token"
+        whole = [UPS[server](b"\0\0\0\1", 1), *empty_uplinks(server), UPS[server](b"\0\0\0\2", 8)]
+        answers = [await poster.post("/lorawan/up", json=each) for each in whole]
+    assert [answer.status_code for answer in answers] == [200, *[204] * 6, 200]
+    assert sink.values() == [1, 2] and sink.dead == [] and sink.faults == []
+    assert (adapter.counters.missing, adapter.counters.restarts) == (0, 0), "an empty uplink is none that is missing"
+
+
+@pytest.mark.parametrize("server", UPS)
+async def test_empty_uplinks_of_another_device_or_too_large_are_still_refused(tmp_path: Path, server: str) -> None:
+    """By way of MQTT, where the topic says whose they are."""
+    section = {
+        "server": server,
+        "client_id": "gw",
+        "mqtt": {"host": "h", "application": "app" if server == "chirpstack" else "app@tenant",
+                 "options": {"max_payload_bytes": 65_536}},
+        "ports": PORTS,
+    }  # fmt: skip
+    adapter, sink = make_adapter("field", section, tmp_path, NoNative()), RecordingSink()
+    assert isinstance(adapter, LorawanMqtt)
+    own, other = TOPICS[server][0], TOPICS[server][0].replace(EUI, "0011223344556677")
+    empty = empty_uplinks(server)
+    large = {**empty[0], "padding": "x" * 70_000}
+    messages = [(own, UPS[server](b"\0\0\0\1", 1)), *((own, each) for each in empty), (other, empty[0]), (own, large),
+                (own, UPS[server](b"\0\0\0\2", 8))]  # fmt: skip
+    inbound = [Message(topic, json.dumps(document).encode()) for topic, document in messages]
+    await adapter._take(inbound, sink)  # type: ignore[arg-type]  # has what it reads
+    assert sink.values() == [1, 2] and sink.batches == [4]
+    assert [reason for _, reason in sink.dead] == ["wrong_sender", "oversized"]
+    assert (adapter.counters.missing, adapter.counters.restarts) == (0, 0)
+    await adapter._take(inbound[1:3], sink)  # type: ignore[arg-type]
+    assert sink.entered == 1, "a batch of empty ones alone is none"
+    sink.refuse = 1
+    with pytest.raises(SinkUnavailable):
+        await adapter._take([Message(own, json.dumps(UPS[server](b"\0\0\0\3", 20)).encode())], sink)  # type: ignore[list-item]
+    assert adapter.counters.missing == 0, "what was not stored is not counted: it comes again"
 
 
 def test_configurations_that_cannot_work_are_refused(tmp_path: Path) -> None:
