@@ -36,6 +36,7 @@ from flexrelay.ledger.port import (
 _LOG = logging.getLogger(__name__)
 _KEPT_BLOCKS = 256
 _KEPT_ITEMS = 20_000
+_KEPT_BYTES = 64 * 1024 * 1024
 _RETRY_S = 0.2
 _LONGEST_RETRY_S = 5.0
 
@@ -56,6 +57,11 @@ class Followed:
 
     number: int
     items: tuple[TxEvents, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of its events."""
+        return sum(len(event.payload) for item in self.items for event in item.events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +108,7 @@ class Follower:
         self._told = 0
         self._shown: dict[str, int] = {}
         self._kept: deque[Followed] = deque()
-        self._kept_items = 0
+        self._kept_items = self._kept_bytes = 0
         self._advanced = asyncio.Event()
         self._closed = False
         self._own: set[str] = set()
@@ -257,8 +263,13 @@ class Follower:
         self.outcomes.add(number, followed.items)
         self._kept.append(followed)
         self._kept_items += len(followed.items)
-        while len(self._kept) > 1 and (len(self._kept) > _KEPT_BLOCKS or self._kept_items > _KEPT_ITEMS):
-            self._kept_items -= len(self._kept.popleft().items)
+        self._kept_bytes += followed.size
+        while len(self._kept) > 1 and (
+            len(self._kept) > _KEPT_BLOCKS or self._kept_items > _KEPT_ITEMS or self._kept_bytes > _KEPT_BYTES
+        ):
+            oldest = self._kept.popleft()
+            self._kept_items -= len(oldest.items)
+            self._kept_bytes -= oldest.size
         self._wake()
 
     def _check_endorsements(self, items: list[Item]) -> None:

@@ -28,6 +28,7 @@ _FIRST_WINDOW: Final = 65_535
 _LARGEST_WINDOW: Final = (1 << 31) - 1
 _REPLENISH: Final = 1 << 28
 _OUR_FRAME: Final = 1 << 20
+_FRAMES: Final = (1 << 14, (1 << 24) - 1)
 _HEADER_BYTES: Final = 1 << 18
 _LAST_STREAM: Final = (1 << 31) - 3
 _REMEMBERED: Final = 256
@@ -153,7 +154,11 @@ class Connection(asyncio.Protocol):
         while len(self._calls) >= self._most and self._open:
             room: asyncio.Future[None] = self._loop.create_future()
             self._room.append(room)
-            await room
+            try:
+                await room
+            except asyncio.CancelledError:
+                self._left()  # the room that was kept for this one is another's
+                raise
         if not self._open:
             raise CallFailed(_Code.UNAVAILABLE, "failed to connect to all addresses: the connection is closing")
         number = self._next
@@ -356,6 +361,9 @@ class Connection(asyncio.Protocol):
         call = self._calls.get(number)
         if call is None:
             return
+        if "grpc-status" not in headers and headers.get(":status", "200") != "200":  # of a proxy, not of the peer
+            self._fail(number, CallFailed(_Code.UNAVAILABLE, f"HTTP status {headers[':status']}"))
+            return
         code = _CODES.get(headers.get("grpc-status", ""), _Code.UNKNOWN)
         body = call.body
         if code is not _Code.OK:
@@ -378,10 +386,14 @@ class Connection(asyncio.Protocol):
             elif key == _MAX_STREAMS:
                 self._most = value
             elif key == _INITIAL_WINDOW:
+                if value > _LARGEST_WINDOW:
+                    raise _Broken(f"a window of {value} bytes")
                 for call in self._calls.values():
                     call.window += value - self._their_window
                 self._their_window = value
             elif key == _MAX_FRAME:
+                if not _FRAMES[0] <= value <= _FRAMES[1]:
+                    raise _Broken(f"frames of at most {value} bytes")
                 self._their_frame = value
         self._send(_frame(_SETTINGS, _ACK, 0, b""))
         if not self.ready.done():

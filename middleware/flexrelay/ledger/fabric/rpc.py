@@ -111,6 +111,10 @@ class Caller:
             if connection is not None:
                 connection.close()
             raise self._failed() from None
+        except asyncio.CancelledError:
+            if connection is not None:
+                connection.close()
+            raise
         self._backoff_s = 0.0
         self._connection = connection
         return connection

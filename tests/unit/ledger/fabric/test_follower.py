@@ -10,6 +10,7 @@ from unit.ledger.fabric.server import BlockServer
 from unit.ledger.fabric.world import CHAINCODE, CHANNEL, Authority, Node, World, own_hash
 
 from flexrelay.ledger.fabric import Vigilance
+from flexrelay.ledger.fabric import follower as follower_module
 from flexrelay.ledger.fabric.follower import Follower
 from flexrelay.ledger.fabric.gateway import Gateway, Limits
 from flexrelay.ledger.fabric.messages import COMMIT_HASH, TRANSACTIONS_FILTER, Block
@@ -243,3 +244,14 @@ async def test_a_witness_is_quiet_while_all_agree(world: World) -> None:
         await stage.witness.compare()
         assert stage.witness.trouble == ""
         assert stage.pool.order()[0].org == "dso"
+
+
+async def test_what_is_kept_in_memory_is_bounded_in_bytes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is further behind reads the older blocks again from the peer."""
+    blocks = chain(world, 12)
+    monkeypatch.setattr(follower_module, "_KEPT_BYTES", 3 * len(b"payload"))
+    async with following_from(world, 1, BlockServer("dso", blocks)) as stage:
+        await taken(stage, Checkpoint(), 11)
+        assert len(stage.follower._kept) == 3
+        found = await taken(stage, Checkpoint(), 11)
+        assert names(found) == [f"event {number}" for number in range(1, 12)]

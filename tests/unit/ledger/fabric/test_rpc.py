@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from hpack import Encoder
 
 from flexrelay.ledger.fabric.http2 import SILENT, CallFailed, Connection, Pings
 from flexrelay.ledger.fabric.rpc import Caller
@@ -361,3 +362,47 @@ async def test_a_connection_that_is_used_is_not_pinged() -> None:
         assert connection._pinged < connection._heard and connection._awaited is None
         caller.close()
         assert connection._looks is None  # no timer is left
+
+
+def spoken() -> tuple[Connection, Wire]:
+    """A connection on which the server has said hello."""
+    connection, wire = Connection("peer", False, 1_000, lambda _: None), Wire()
+    connection.connection_made(wire)
+    connection.data_received(frame(4, 0, 0, b"\0\x03\0\0\0\x01"))  # one call at a time
+    return connection, wire
+
+
+async def test_a_proxy_that_answers_for_the_peer_is_no_peer() -> None:
+    connection, _ = spoken()
+    call = asyncio.create_task(connection.unary("/a/b", b"x"))
+    await asyncio.sleep(0)
+    connection.data_received(frame(1, 5, 1, Encoder().encode([(":status", "503"), ("content-length", "0")])))
+    with pytest.raises(CallFailed, match="HTTP status 503") as caught:
+        await call
+    assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+    connection.connection_lost(None)
+
+
+async def test_room_for_a_call_that_is_given_up_goes_to_the_next() -> None:
+    connection, _ = spoken()
+    calls = [asyncio.create_task(connection.unary("/a/b", b"x")) for _ in range(3)]
+    await asyncio.sleep(0)
+    connection.data_received(frame(1, 5, 1, b"\x88\x10\x0bgrpc-status\x010"))  # ends the first: the second is woken
+    calls[1].cancel()
+    await asyncio.wait(calls[:2])
+    await asyncio.sleep(0)
+    connection.data_received(frame(1, 4, 3, b"\x88") + frame(0, 0, 3, b"\0\0\0\0\x02ok"))
+    connection.data_received(frame(1, 5, 3, b"\x10\x0bgrpc-status\x010"))
+    assert await asyncio.wait_for(calls[2], 60) == b"ok"
+    connection.connection_lost(None)
+
+
+@pytest.mark.parametrize("setting", [b"\0\x04\xff\xff\xff\xff", b"\0\x05\0\0\0\0", b"\0\x05\x01\0\0\0"])
+async def test_settings_that_nobody_may_make_end_the_connection(setting: bytes) -> None:
+    connection, wire = spoken()
+    call = asyncio.create_task(connection.unary("/a/b", b"x"))
+    await asyncio.sleep(0)
+    connection.data_received(frame(4, 0, 0, setting))
+    with pytest.raises(CallFailed, match="does not speak HTTP/2"):
+        await call
+    assert wire.closed
