@@ -41,7 +41,7 @@ from flexrelay.journal import JournalUnavailable, LetterBounds, SqliteJournal
 from flexrelay.journal.consumer import Consumer, follow
 from flexrelay.journal.port import DeadLetter
 from flexrelay.ledger.late import LateLedger
-from flexrelay.ledger.port import Ledger, LedgerError, LedgerHost, LedgerUnavailable, NeedsAttention
+from flexrelay.ledger.port import Ledger, LedgerError, LedgerHost, LedgerUnavailable
 from flexrelay.ledgers import open_ledger
 from flexrelay.market.activation import Activations
 from flexrelay.market.desk import Desk
@@ -51,7 +51,7 @@ from flexrelay.market.watching import Watching
 from flexrelay.outbox import OUTBOX, Outbox
 from flexrelay.projections import PROJECTIONS, Event, Projections, Revocation, Views
 from flexrelay.relay import Relay
-from flexrelay.remembered import Remembered
+from flexrelay.remembered import Remembered, confirmed, network_record
 from flexrelay.store import Store, StoreUnavailable
 from flexrelay.twin import TWIN, Twin, TwinHistory
 from flexrelay.windows import WINDOWS, Anchoring, Calendar, Prover, Vault, Windows
@@ -501,13 +501,13 @@ async def open_site(
         connect = ledger.connect_later if patient else ledger.connect
         reader = await connect(config.gateways[0].org, wallet.signer(identity.did))
         remembered = Remembered(folder / "network.json")
-        record, asked = await _network(reader, remembered, patient)
+        record, asked = await network_record(reader, remembered, patient)
         if record["network"] != config.network:
             raise ConfigError(
                 f"network: the ledger in {folder} is of network {record['network']}, not {config.network}"
             )
         if not asked:
-            await stack.enter_async_context(_running([_confirmed(reader, record, folder)]))
+            await stack.enter_async_context(_running([confirmed(reader, record, folder)]))
         site.clock = MarketClock(**record["clock"])
         for section in config.gateways:
             gateway = open_gateway(
@@ -516,43 +516,3 @@ async def open_site(
             site.gateways[section.org] = await stack.enter_async_context(gateway)
             stack.callback(site.gateways.pop, section.org)
         yield site
-
-
-async def _network(reader: Ledger, remembered: Remembered, patient: bool) -> tuple[dict[str, Any], bool]:
-    """(the network's record, whether the ledger itself gave it now)."""
-    known: Any = remembered.read()
-    while True:
-        try:
-            record: dict[str, Any] = await reader.evaluate("network.show", {})
-        except LedgerUnavailable as error:
-            if not patient or isinstance(error, NeedsAttention):
-                raise
-            if _complete(known):
-                return known, False
-            await asyncio.sleep(RETRY_S)
-        else:
-            await asyncio.to_thread(remembered.keep, record)
-            return record, True
-
-
-def _complete(record: Any) -> bool:
-    if not isinstance(record, dict) or not isinstance(record.get("clock"), dict):
-        return False
-    named = all(isinstance(record.get(name), str) for name in ("network", "operator"))
-    return named and {*MarketClock().to_json()} == {*record["clock"]}
-
-
-async def _confirmed(reader: Ledger, record: Mapping[str, Any], folder: Path) -> None:
-    """Raises ConfigError when the ledger, once it answers, is another than the remembered one."""
-    while True:
-        try:
-            found = await reader.evaluate("network.show", {})
-            break
-        except LedgerUnavailable:
-            await asyncio.sleep(RETRY_S)
-    for field in ("network", "clock", "operator", "created_ms"):
-        if found.get(field) != record.get(field):
-            raise ConfigError(
-                f"ledger: the ledger is of another network than the data in {folder} ({field} {found.get(field)!r}, "
-                f"not {record.get(field)!r}): check the connection profiles"
-            )

@@ -1,12 +1,20 @@
 """What the ledger has said and will say again, in a small file beside the data: for a start while no ledger answers."""
 
+import asyncio
 import json
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+from flexrelay.config import ConfigError
+from flexrelay.founding import MarketClock
+from flexrelay.ledger.port import Ledger, LedgerUnavailable, NeedsAttention
 
 log = logging.getLogger(__name__)
+
+_RETRY_S: Final = 1.0
 
 
 class Remembered:
@@ -40,3 +48,44 @@ class Remembered:
             draft.replace(self._path)
         except OSError as error:
             log.warning("%s cannot be written, the next start needs the ledger: %s", self._path, error)
+
+
+async def network_record(reader: Ledger, remembered: Remembered, patient: bool) -> tuple[dict[str, Any], bool]:
+    """(the network's record, whether the ledger itself gave it now). `patient`: a ledger that does not answer is waited
+    for when nothing is remembered of it. Raises LedgerError, Refused."""
+    known: Any = remembered.read()
+    while True:
+        try:
+            record: dict[str, Any] = await reader.evaluate("network.show", {})
+        except LedgerUnavailable as error:
+            if not patient or isinstance(error, NeedsAttention):
+                raise
+            if _complete(known):
+                return known, False
+            await asyncio.sleep(_RETRY_S)
+        else:
+            await asyncio.to_thread(remembered.keep, record)
+            return record, True
+
+
+def _complete(record: Any) -> bool:
+    if not isinstance(record, dict) or not isinstance(record.get("clock"), dict):
+        return False
+    named = all(isinstance(record.get(name), str) for name in ("network", "operator"))
+    return named and {*MarketClock().to_json()} == {*record["clock"]}
+
+
+async def confirmed(reader: Ledger, record: Mapping[str, Any], folder: Path) -> None:
+    """Raises ConfigError when the ledger, once it answers, is another than the remembered one."""
+    while True:
+        try:
+            found = await reader.evaluate("network.show", {})
+            break
+        except LedgerUnavailable:
+            await asyncio.sleep(_RETRY_S)
+    for field in ("network", "clock", "operator", "created_ms"):
+        if found.get(field) != record.get(field):
+            raise ConfigError(
+                f"ledger: the ledger is of another network than the data in {folder} ({field} {found.get(field)!r}, "
+                f"not {record.get(field)!r}): check the connection profiles"
+            )
