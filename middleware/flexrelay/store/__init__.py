@@ -5,5 +5,16 @@ Outbox, projections and dispatch keep their tables here as components. Every key
 
 from flexrelay.store.database import Store, StoreUnavailable, connect, own
 from flexrelay.store.migrations import Component, Migration, MigrationError, migrate
+from flexrelay.store.rows import insert_rows
 
-__all__ = ["Component", "Migration", "MigrationError", "Store", "StoreUnavailable", "connect", "migrate", "own"]
+__all__ = [
+    "Component",
+    "Migration",
+    "MigrationError",
+    "Store",
+    "StoreUnavailable",
+    "connect",
+    "insert_rows",
+    "migrate",
+    "own",
+]

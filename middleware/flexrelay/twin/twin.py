@@ -13,7 +13,7 @@ import orjson
 
 from flexrelay.journal.port import Entry
 from flexrelay.journal.registers import NAMES
-from flexrelay.store import Store
+from flexrelay.store import Store, insert_rows
 from flexrelay.twin.energy import Exchange
 from flexrelay_schemas.entities import DeviceInfo, map_measurement
 from flexrelay_schemas.measurement import Measurement
@@ -25,13 +25,10 @@ Describe = Callable[[str], DeviceInfo | None]
 """What is known of a device by its DID; None counts as a plain meter."""
 
 COLUMNS: Final = "observed_at, seq, provenance, notice, " + ", ".join(NAMES)
-_INSERT: Final = (
-    f"INSERT INTO twin_reading (device, position, {COLUMNS}) VALUES (?, ?, ?, ?, ?, ?{', ?' * len(NAMES)}) "  # noqa: S608
-    "ON CONFLICT DO NOTHING"
-)
-_UPSERT: Final = (
-    "INSERT INTO twin_entity VALUES (?, ?, ?) ON CONFLICT (device) DO UPDATE SET observed_at = excluded.observed_at, "
-    "entity = excluded.entity WHERE excluded.observed_at >= twin_entity.observed_at"
+_READING: Final = f"twin_reading (device, position, {COLUMNS})"
+_NEWER: Final = (
+    "ON CONFLICT (device) DO UPDATE SET observed_at = excluded.observed_at, entity = excluded.entity "
+    "WHERE excluded.observed_at >= twin_entity.observed_at"
 )
 
 PRUNE_AT_ONCE: Final = 100
@@ -106,8 +103,10 @@ class Twin:
         def store(connection: sqlite3.Connection) -> dict[str, int]:
             added = {did: _add_device(connection, did) for did in unknown}
             ids = self._ids
-            connection.executemany(_INSERT, [_row(ids.get(did) or added[did], at, m) for did, at, m in readings])
-            connection.executemany(_UPSERT, [(ids.get(did) or added[did], at, text) for did, at, text in entities])
+            rows = [_row(ids.get(did) or added[did], at, m) for did, at, m in readings]
+            insert_rows(connection, _READING, rows, "ON CONFLICT DO NOTHING")
+            newer = [(ids.get(did) or added[did], at, text) for did, at, text in entities]
+            insert_rows(connection, "twin_entity", newer, _NEWER)
             connection.execute("UPDATE twin_position SET position = ?", (position,))
             return added
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
 from flexrelay.journal.port import Entry
-from flexrelay.store import Store
+from flexrelay.store import Store, insert_rows
 from flexrelay.windows.calendar import Calendar
 from flexrelay.windows.vault import Vault, period_of, salt_of
 from flexrelay_contracts.rules import merkle
@@ -112,11 +112,9 @@ class Windows:
         def store(connection: sqlite3.Connection) -> dict[str, int]:
             added = _device_ids(connection, {did for did, *_ in leaves if did not in self._ids})
             ids = {**self._ids, **added} if added else self._ids
-            connection.executemany(
-                "INSERT INTO window_leaf (device, observed_at, position, hash) VALUES (?, ?, ?, ?) "
-                "ON CONFLICT DO NOTHING",
-                [(ids[did], observed_at, at, digest) for did, observed_at, at, digest in leaves],
-            )
+            rows = [(ids[did], observed_at, at, digest) for did, observed_at, at, digest in leaves]
+            into = "window_leaf (device, observed_at, position, hash)"
+            insert_rows(connection, into, rows, "ON CONFLICT DO NOTHING")
             connection.execute("UPDATE window_position SET position = ?", (position,))
             return added
 

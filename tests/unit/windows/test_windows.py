@@ -1,6 +1,7 @@
 """From the journal to anchored windows and proofs that hold offline."""
 
 import hashlib
+import hmac
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
@@ -19,6 +20,7 @@ from flexrelay.journal.consumer import catch_up
 from flexrelay.store import Store
 from flexrelay.windows import WINDOWS, Anchor, BadProof, Calendar, Erased, NoProof, Prover, Vault, Windows, check_proof
 from flexrelay.windows.attest import attested
+from flexrelay.windows.vault import salt_of
 from flexrelay_schemas.canonical import MAX_INTEGER, canonical
 from flexrelay_schemas.evidence import InclusionProof
 from flexrelay_schemas.intervals import CalendarDay
@@ -253,6 +255,12 @@ async def test_a_signed_attestation_of_an_earlier_release_stays_the_evidence(tmp
                 assert data == kept
             else:
                 assert AnchoredAttestation.model_validate_json(data).attestation.registers == {"import_j": value}
+
+
+@given(secret=st.binary(min_size=32, max_size=32), observed_at=st.integers(0, MAX_INTEGER), evidence=st.binary())
+def test_a_salt_is_an_hmac(secret: bytes, observed_at: int, evidence: bytes) -> None:
+    content = b"flexrelay-salt-v1" + observed_at.to_bytes(8, "big") + hashlib.sha256(evidence).digest()
+    assert salt_of(secret, observed_at, evidence) == hmac.digest(secret, content, "sha256")[:16]
 
 
 @given(
