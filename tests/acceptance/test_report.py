@@ -63,7 +63,7 @@ def test_counts_are_those_of_the_stores_and_the_blocks(run: Run) -> None:
         windows = [windows[0] + found[0], windows[1] + found[1]]
         holder = run.holders[org]
         readings[0] += sum(instant <= end for _, instant in holder.registers)
-        readings[1] += len(holder.frames)
+        readings[1] += len(holder.registers)
     assert readings[0] <= report["readings"] <= readings[1] < readings[0] + 1000
     assert windows[0] <= report["windows"] <= windows[1] < windows[0] + 1000
     told = [tx.block for tx in run.chain.calls("imbalance.settle")][-1]
@@ -130,7 +130,17 @@ def test_the_numbers_are_the_same_in_every_run(run: Run) -> None:
 def test_the_terminal_shows_settlement_accounts_plots_and_custody(run: Run) -> None:
     if not run.output:
         pytest.skip("FLEXRELAY_DEMO_FOLDER names a run whose output is not kept")
-    for text in ("Settlement of the congestion orders", "Disputes", "Accounts", "Merit order", "The transformer"):
+    for text in (
+        "Devices side by side",
+        "MQTT",
+        "LwM2M",
+        "OPC UA",
+        "Settlement of the congestion orders",
+        "Disputes",
+        "Accounts",
+        "Merit order",
+        "The transformer",
+    ):
         assert text in run.output
     assert "Custody record" in run.output and "FAILS" not in run.output
     assert "verified from block 0" in run.output and "Traceback" not in run.output

@@ -7,7 +7,7 @@ from flexrelay.app import Gateway
 from flexrelay.demo.cast import Cast
 from flexrelay_sdk.clock import wall_ms
 
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 
 
 class StoryStuck(Exception):

@@ -57,6 +57,7 @@ state = "{self._org}/opcua"
 publishing_ms = 100.0
 sampling_ms = 0.0
 queue = 2000
+timeout_s = 60.0
 devices = {_inline(device_sections(self._simulators))}
 """
 

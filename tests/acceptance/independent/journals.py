@@ -3,6 +3,9 @@
 Segment layout 1: per entry flags u8, partition u8, lengths of did u8, protocol u8, measurements u16, credential u16,
 channel u16, payload u32, received_at i64; then the texts, the measurements (skipped: the auditor reads the payload),
 the payload. A segment's hash is SHA-256(hash before ‖ first position ‖ last ‖ newest receive time ‖ body).
+
+What a device has not signed its gateway attests, and these bytes are the leaf: {v: 2, attestation: {did, frame_sha256,
+network, observed_at, registers}}.
 """
 
 import hashlib
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from acceptance.independent.canon import jcs, signed, unb64u
+from acceptance.independent.frames import readings_of
 
 _ENTRY = struct.Struct("<BBBBHHHIq")
 
@@ -28,18 +32,21 @@ class Frame:
 
     position: int
     did: str
+    protocol: str
     is_signed: bool
     payload: bytes
 
 
 @dataclass
 class Holder:
-    """What one organisation holds. Registers by (device, instant)."""
+    """What one organisation holds. Registers and evidence bytes by (device, instant)."""
 
     org: str
     frames: list[Frame]
     registers: dict[tuple[str, int], dict[str, int]] = field(default_factory=dict)
     payloads: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    attested: dict[tuple[str, int], str] = field(default_factory=dict)
+    """(Device, instant) → protocol of what the device has not signed."""
     refused: list[str] = field(default_factory=list)
     """Frames that the auditor would not count, and why."""
 
@@ -62,11 +69,14 @@ def read_holder(folder: Path, org: str, keys: Mapping[str, str], network: str) -
     """Decode the journal and its hash chain, and check every reading's signature under the ledger's keys."""
     holder = Holder(org, list(_frames(folder / org / "journal.db")))
     for frame in holder.frames:
+        if not frame.is_signed:
+            _attested(holder, frame, network)
+            continue
         document = json.loads(frame.payload)
         reading: dict[str, Any] = document["reading"]
         place = reading["did"], reading["observed_at"]
         wrong = ""
-        if not frame.is_signed or reading["did"] != frame.did or reading["network"] != network:
+        if frame.protocol != "mqtt" or reading["did"] != frame.did or reading["network"] != network:
             wrong = "is not the sender's own signed reading"
         elif frame.did not in keys or reading["key_version"] != 1:
             wrong = "names a key that the ledger does not know"
@@ -80,6 +90,24 @@ def read_holder(folder: Path, org: str, keys: Mapping[str, str], network: str) -
         holder.registers[place] = reading["registers"]
         holder.payloads.setdefault(place, frame.payload)
     return holder
+
+
+def _attested(holder: Holder, frame: Frame, network: str) -> None:
+    for instant, registers in readings_of(frame.protocol, frame.payload).items():
+        place = frame.did, instant
+        if holder.registers.get(place, registers) != registers:
+            holder.refused.append(f"{holder.org} {frame.position}: contradicts another reading of the same instant")
+            continue
+        statement = {
+            "did": frame.did,
+            "frame_sha256": hashlib.sha256(frame.payload).hexdigest(),
+            "network": network,
+            "observed_at": instant,
+            "registers": registers,
+        }
+        holder.registers[place] = registers
+        holder.attested[place] = frame.protocol
+        holder.payloads.setdefault(place, jcs({"v": 2, "attestation": statement}))
 
 
 def dead_letters(folder: Path, org: str) -> list[tuple[str, bytes]]:
@@ -108,12 +136,13 @@ def _frame(body: bytes, offset: int, position: int) -> tuple[Frame, int]:
     flags, _, did, protocol, measurements, credential, channel, payload, _ = _ENTRY.unpack_from(body, offset)
     offset += _ENTRY.size
     name = body[offset : offset + did].decode()
+    spoken = body[offset + did : offset + did + protocol].decode()
     offset += did + protocol + credential + channel
     for _ in range(measurements):
         offset += 18
         (mask,) = struct.unpack_from("<H", body, offset)
         offset += 2 + 8 * mask.bit_count()
-    return Frame(position, name, bool(flags & 1), body[offset : offset + payload]), offset + payload
+    return Frame(position, name, spoken, bool(flags & 1), body[offset : offset + payload]), offset + payload
 
 
 @dataclass(frozen=True)

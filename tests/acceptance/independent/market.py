@@ -35,6 +35,7 @@ class Market:
         }
         records = [call.args for call in chain.calls("masterdata.record")]
         self.meter = {r["connection"]: r["data"]["device"] for r in records if r["kind"] == "meter"}
+        self.control = {r["connection"]: r["data"]["device"] for r in records if r["kind"] == "device"}
         self.brp = {r["connection"]: r["data"]["brp"] for r in records if r["kind"] == "brp"}
         self.aggregator = {r["connection"]: r["data"]["aggregator"] for r in records if r["kind"] == "mandate"}
         self.orders = {order["order_id"]: order for order in chain.events("congestion.ordered")}
