@@ -120,9 +120,9 @@ class ReadingTests(ContractBase):
                     assert greatest <= rig.memory_bound_bytes, f"grew by {greatest:,} bytes"
                     assert sink.stored == []
                     sink.release()
-                    async with asyncio.timeout(4 * self.patience_s):
+                    async with asyncio.timeout(8 * self.patience_s):
                         count = await flood
-                    await self._arrival(sink, range(count), 4 * self.patience_s)
+                    await self._arrival(sink, range(count), 8 * self.patience_s)
                 finally:
                     tracemalloc.stop()
                     flood.cancel()

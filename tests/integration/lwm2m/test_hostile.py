@@ -88,8 +88,10 @@ async def test_a_thousand_good_and_a_hundred_hostile(serve: Serve, sink: Recordi
         assert all(payload in stored for each in devices for payload in each.acknowledged)
         counts = adapter.layer.counts
         assert int(output) > 5_000
-        for kind in ("limited", "malformed", "unasked"):
+        for kind in ("duplicate", "malformed", "unasked"):
             assert counts[kind] > 0, (kind, counts)
+        # Whether the rate's limit or the kernel's buffer holds a flood back depends on the machine.
+        assert counts["limited"] > 0 or "the kernel dropped" in caplog.text, counts
         assert len(adapter.registrations) <= 1_100
         assert adapter.dtls is not None and len(adapter.dtls) == 0
         assert grown < 150 * 2**20, f"grew by {grown:,} bytes, of which the sink and the good devices are part"
