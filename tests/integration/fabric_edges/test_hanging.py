@@ -14,15 +14,15 @@ from integration.fabric_edges.consortium import PATIENCE_S, Consortium
 from support.chain import Signer, wall_ms
 
 from flexrelay.ledger.fabric.channel import MAX_MESSAGE_BYTES, _context
-from flexrelay.ledger.fabric.http2 import PINGS, SILENT, Pings
+from flexrelay.ledger.fabric.http2 import SILENT
 from flexrelay.ledger.fabric.identity import Identity
 from flexrelay.ledger.fabric.messages import Envelope
+from flexrelay.ledger.fabric.pings import PINGS, Pings
 from flexrelay.ledger.fabric.proposal import seek_payload
 from flexrelay.ledger.fabric.rpc import Caller
 
 pytestmark = pytest.mark.timeout(600)
 NEVER_S = 500.0
-NO_BLOCK = 1_000_000
 
 
 @asynccontextmanager
@@ -37,9 +37,11 @@ async def caller(consortium: Consortium, pings: Pings) -> AsyncIterator[Caller]:
 
 
 async def slow_call(consortium: Consortium, made: Caller) -> bytes:
-    """A call that a peer that is well answers with nothing for ever: it waits for a block that does not come."""
+    """A call that a peer that is well gives no answer to: it waits for the next block, which nobody makes."""
+    async with consortium.connect_patiently("dso") as ledger:
+        coming = await ledger.height()
     identity = Identity(consortium.profile("dso"), Signer(consortium.gateways["dso"]))
-    payload = seek_payload("market", identity.creator, wall_ms(), NO_BLOCK, None, b"")
+    payload = seek_payload("market", identity.creator, wall_ms(), coming, None, b"")
     envelope = Envelope(payload=payload, signature=await identity.sign(payload))
     return await made.call("/protos.Deliver/Deliver", envelope.SerializeToString(), NEVER_S)
 
@@ -48,9 +50,8 @@ async def test_a_slow_call_goes_on_and_a_hanging_peer_is_noticed(consortium: Con
     async with caller(consortium, Pings(waiting_s=(1.0, 3.0), answer_s=8.0)) as made:
         call = asyncio.create_task(slow_call(consortium, made))
         async with asyncio.timeout(PATIENCE_S):
-            while (connection := made._connection) is None or not connection._early:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-            while connection._awaited is not None:  # noqa: ASYNC110 (the ping is answered)
+            while (connection := made._connection) is None or not connection.pulse.answers:
+                assert not call.done(), call
                 await asyncio.sleep(0.02)
         assert not call.done() and made._connection is connection
         consortium.native.stop("peer0.dso")

@@ -18,6 +18,8 @@ import grpc
 from hpack import Decoder, Encoder
 from hpack.exceptions import HPACKError
 
+from flexrelay.ledger.fabric.pings import PINGS, Pings, Pulse
+
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 8, 9
 _END_STREAM = _ACK = 0x1
@@ -32,7 +34,6 @@ _FRAMES: Final = (1 << 14, (1 << 24) - 1)
 _HEADER_BYTES: Final = 1 << 18
 _LAST_STREAM: Final = (1 << 31) - 3
 _REMEMBERED: Final = 256
-_LOOK_S: Final = 0.5
 SILENT: Final = "the peer hangs and answers no ping"
 _FRAME: Final = struct.Struct(">BHBBI")
 
@@ -40,26 +41,6 @@ _Code = grpc.StatusCode
 _REFUSED: Final = 7
 _RESETS: Final = {8: _Code.CANCELLED, 11: _Code.RESOURCE_EXHAUSTED}
 _CODES: Final = {str(code.value[0]): code for code in _Code}
-
-
-@dataclass(frozen=True, slots=True)
-class Pings:
-    """When a connection asks whether the server is still there, in seconds.
-
-    While calls wait: `waiting_s` after the last byte that came, each once until the server says something again; and
-    whatever happens, `idle_s` after the last byte and the last ping. A server that gives no byte at all within
-    `answer_s` of a ping is gone. A call may take as long as it likes: pings are answered by the server's connection.
-
-    gRPC servers in Go close a connection on the third ping that comes sooner than they allow (a peer by default: a
-    minute, `peer.keepalive.minInterval`) unless they sent an answer in between: hence no more than two early ones.
-    """
-
-    waiting_s: tuple[float, float] = (5.0, 20.0)
-    idle_s: float = 65.0
-    answer_s: float = 5.0
-
-
-PINGS: Final = Pings()
 
 
 class CallFailed(Exception):
@@ -140,12 +121,7 @@ class Connection(asyncio.Protocol):
         self._packed: dict[str, bytes] = {}
         self._read: dict[bytes, dict[str, str]] = {}
         self._headers: tuple[int, int, bytearray] | None = None
-        self._pings = pings
-        self._looks: asyncio.TimerHandle | None = None
-        self._heard = self._asked = self._pinged = self._loop.time()
-        self._early = 0
-        self._awaited: float | None = None
-        self._again = False
+        self._pulse = Pulse(pings, lambda: bool(self._calls), self._ping, lambda seconds: self._end(Silent(seconds)))
 
     # --- calls
 
@@ -166,7 +142,7 @@ class Connection(asyncio.Protocol):
         if number >= _LAST_STREAM:
             self.retire()
         if not self._calls:
-            self._asked = self._loop.time()
+            self._pulse.asked()
         call = self._calls[number] = _Call(self._loop.create_future(), self._their_window)
         block = self._packed.get(path) or self._pack(path)
         self._send(_frame(_HEADERS, _END_HEADERS, number, block))
@@ -188,6 +164,11 @@ class Connection(asyncio.Protocol):
     @property
     def busy(self) -> bool:
         return bool(self._calls)
+
+    @property
+    def pulse(self) -> Pulse:
+        """Whether the server is still there."""
+        return self._pulse
 
     @property
     def socket(self) -> Any:
@@ -232,11 +213,10 @@ class Connection(asyncio.Protocol):
         self._send(_PREFACE)
         self._send(_frame(_SETTINGS, 0, 0, b"".join(struct.pack(">HI", key, value) for key, value in settings)))
         self._send(_frame(_WINDOW_UPDATE, 0, 0, window))
-        self._looks = self._loop.call_later(_LOOK_S, self._look)
+        self._pulse.start()
 
     def data_received(self, data: bytes) -> None:
-        self._heard = self._loop.time()
-        self._awaited = None
+        self._pulse.heard()
         received = self._in
         received += data
         position, end = 0, len(received)
@@ -259,28 +239,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(CallFailed(_Code.UNAVAILABLE, f"the connection broke: {exc or 'closed by the peer'}"))
 
-    # --- is the server still there?
-
-    def _look(self) -> None:
-        now = self._loop.time()
-        self._looks = self._loop.call_later(_LOOK_S, self._look)
-        if self._awaited is not None:
-            if now - self._awaited < self._pings.answer_s:
-                return
-            if self._again:  # twice, so that an answer that lies here unread (this process stood still) is read first
-                self._end(Silent(now - self._heard))
-            self._again = True
-            return
-        self._again = False
-        silent = now - max(self._heard, self._asked) if self._calls else 0.0
-        if self._early < len(self._pings.waiting_s) and silent >= self._pings.waiting_s[self._early]:
-            self._early += 1
-            self._ping(now)
-        elif now - max(self._heard, self._pinged) >= self._pings.idle_s:
-            self._ping(now)
-
-    def _ping(self, now: float) -> None:
-        self._pinged = self._awaited = now
+    def _ping(self) -> None:
         self._send(_frame(_PING, 0, 0, bytes(8)))
 
     # --- frames
@@ -290,10 +249,10 @@ class Connection(asyncio.Protocol):
             raise _Broken("a header block is not continued")
         match kind:
             case 0:
-                self._early = 0
+                self._pulse.answered()
                 self._data(flags, number, payload)
             case 1:
-                self._early = 0
+                self._pulse.answered()
                 if flags & _PADDED:
                     payload = _unpadded(payload)
                 if flags & _PRIORITISED:
@@ -444,9 +403,7 @@ class Connection(asyncio.Protocol):
         if not self.ready.done():
             self.ready.set_exception(failure)
             self.ready.exception()  # whoever opened it may have gone
-        if self._looks is not None:
-            self._looks.cancel()
-            self._looks = None
+        self._pulse.stop()
         for number in list(self._calls):
             self._fail(number, failure)
         self.retire()

@@ -8,7 +8,8 @@ from typing import Final
 import grpc
 import grpc.aio
 
-from flexrelay.ledger.fabric.http2 import PINGS, CallFailed, Connection, NotTaken, Pings
+from flexrelay.ledger.fabric.http2 import CallFailed, Connection, NotTaken
+from flexrelay.ledger.fabric.pings import PINGS, Pings
 
 _CONNECT_S: Final = 5.0
 _FIRST_BACKOFF_S: Final = 0.1
