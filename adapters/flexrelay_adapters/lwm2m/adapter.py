@@ -74,6 +74,7 @@ class Lwm2mAdapter:
             clock=time.monotonic,
         )
         self.server.layer = self.layer
+        self.registrations.moved = self.layer.forget
         self.operations = Operations(self.layer, clock)
         self._observing = Observing(
             self.operations, lambda frame: self._offer(None, frame), clock, pmin_s=config.pmin_s, pmax_s=config.pmax_s

@@ -152,10 +152,13 @@ class Commander:
             try:
                 async with asyncio.timeout(left_s):
                     registration = await self._reachable(command.credential)
+                    peer = registration.peer
                     try:
                         async with turn:
                             detail = await self._write(registration, writing, on_sent)
                     except NoAnswer:
+                        if registration.peer is not peer:
+                            continue  # it was heard from elsewhere meanwhile: there it is awake
                         registration.awake_until = 0.0
                         await asyncio.sleep(0 if registration.queue else AGAIN_S)
                         continue

@@ -6,7 +6,7 @@ endpoint name is the device's own choice and identifies nothing.
 
 import asyncio
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -115,6 +115,9 @@ class Registrations:
         self._by_id: dict[str, Registration] = {}
         self._by_credential: dict[str, Registration] = {}
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
+        self.moved: Callable[[Peer], None] = lambda peer: None
+        """Told the peer that a device was reached by until now, when it is heard from another one: nobody answers
+        there any more."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -156,6 +159,8 @@ class Registrations:
         """Take over one that was made already (read from the store)."""
         former = self._by_credential.get(registration.credential)
         if former is not None:
+            if former.peer is not None and former.peer is not registration.peer:
+                self.moved(former.peer)
             self.remove(former)
         self._by_id[registration.id] = registration
         self._by_credential[registration.credential] = registration
@@ -184,6 +189,8 @@ class Registrations:
         new session, another port) means that it is reached there now, and may have forgotten what is observed."""
         registration.awake_until = now + self._awake_s
         if registration.peer is not peer:
+            if registration.peer is not None:
+                self.moved(registration.peer)
             registration.peer = peer
             registration.unobserved = True
         if self._waiters:

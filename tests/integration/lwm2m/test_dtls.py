@@ -220,7 +220,9 @@ async def test_a_session_ends_with_its_certificate_or_when_idle(serve: Serve, ke
 
 async def test_sessions_are_bounded(serve: Serve, keys: Path) -> None:
     async with serve(coap=None, coaps={"port": 0, "psk_file": "keys", "max_sessions": 3}, observe=()) as adapter:
-        clients = [device(adapter, psk()) for _ in range(5)]
+        keys.write_text("".join(f"m-{number}:{KEY}\n" for number in range(5)))
+        await asyncio.sleep(1.1)  # the file is looked at again
+        clients = [device(adapter, psk(f"m-{number}")) for number in range(5)]
         for client in clients:
             await client.open()
         assert len(transport(adapter)) == 3

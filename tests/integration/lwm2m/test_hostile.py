@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,7 +53,10 @@ def reading(value: int, at: float | None = None) -> list[Record]:
 
 
 @pytest.mark.timeout(180)
-async def test_a_thousand_good_and_a_hundred_hostile(serve: Serve, sink: RecordingSink, tmp_path: Path) -> None:
+async def test_a_thousand_good_and_a_hundred_hostile(
+    serve: Serve, sink: RecordingSink, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
     (tmp_path / "keys").write_text(f"meter-1:{KEY}\n")
     section = {
         "coaps": {"port": 0, "psk_file": "keys", "max_handshakes": 50},

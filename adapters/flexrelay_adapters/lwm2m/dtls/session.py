@@ -8,7 +8,7 @@ from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
 
 from flexrelay_adapters.lwm2m.coap.peer import Address, Peer
-from flexrelay_adapters.lwm2m.dtls.records import split
+from flexrelay_adapters.lwm2m.dtls.records import Offer, split
 
 _MOST: Final = 17_000
 
@@ -27,6 +27,7 @@ class Session:
         "address",
         "expires_at",
         "identity",
+        "offer",
         "peer",
         "seen",
         "started",
@@ -45,6 +46,7 @@ class Session:
         self._send_datagram = send_datagram
         self.address = address
         self.identity = ""
+        self.offer = Offer()
         self._credential = credential
         self.peer: Peer | None = None
         """The authenticated peer, once the handshake is done."""

@@ -12,12 +12,14 @@ from typing import Final
 
 from OpenSSL import SSL
 
+from flexrelay_adapters.lwm2m.coap import codes
+from flexrelay_adapters.lwm2m.coap.message import MessageError, parse, serialise
 from flexrelay_adapters.lwm2m.coap.peer import Address, Peer
 from flexrelay_adapters.lwm2m.coap.udp import UdpEndpoint
 from flexrelay_adapters.lwm2m.config import CoapsConfig
 from flexrelay_adapters.lwm2m.dtls.context import server_context
 from flexrelay_adapters.lwm2m.dtls.keys import KeyFile
-from flexrelay_adapters.lwm2m.dtls.records import CHANGE_CIPHER, HANDSHAKE, is_client_hello
+from flexrelay_adapters.lwm2m.dtls.records import CHANGE_CIPHER, HANDSHAKE, is_client_hello, offer_of
 from flexrelay_adapters.lwm2m.dtls.session import Session, SessionOver
 
 log = logging.getLogger(__name__)
@@ -25,6 +27,9 @@ log = logging.getLogger(__name__)
 TICK_S: Final = 0.25
 HANDSHAKE_S: Final = 15.0
 COMPLAIN_S: Final = 10.0
+OF_ONE: Final = 2
+"""Sessions of one credential that are kept: a device whose address changes makes a new one each time, and never ends
+the former."""
 COOKIE_S: Final = 60.0
 """A cookie counts for one to two of these."""
 
@@ -47,6 +52,8 @@ class DtlsTransport:
         self._secrets = (secrets.token_bytes(32), secrets.token_bytes(32))
         self._secret_at = time.monotonic()
         self._sessions: dict[Address, Session] = {}
+        self._of: dict[str, list[Session]] = {}
+        """Those sessions by credential, the newest last."""
         self._shaking: dict[Address, Session] = {}
         self._current: Session | None = None
         self._complained_at = -COMPLAIN_S
@@ -54,7 +61,9 @@ class DtlsTransport:
         self._endpoint: UdpEndpoint | None = None
         self._ticking: asyncio.TimerHandle | None = None
         self.counts: Counter[str] = Counter()
-        """handshakes, failed, strangers (datagrams of no session), crowded (handshakes that had no place)."""
+        """handshakes, failed, strangers (datagrams of no session), crowded (handshakes that had no place), raw_keys
+        (failed ones of devices that have raw public keys only), connection_ids (sessions whose device would have used
+        connection identifiers), unencrypted (CoAP without DTLS)."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -80,6 +89,7 @@ class DtlsTransport:
             session.close()
         self._sessions.clear()
         self._shaking.clear()
+        self._of.clear()
         if self._endpoint is not None:
             self._endpoint.close()
             self._endpoint = None
@@ -92,9 +102,22 @@ class DtlsTransport:
         if self._shaking and data and (session is None or data[0] in (HANDSHAKE, CHANGE_CIPHER)):
             session = self._shaking.get(address, session)
         if session is None:
-            self.counts["strangers"] += 1
+            self._stranger(address, data)
             return
         self._feed(session, data)
+
+    def _stranger(self, address: Address, data: bytes) -> None:
+        """A datagram of no session. CoAP without DTLS is told so at once (with less than was sent), or the device would
+        try for minutes."""
+        self.counts["strangers"] += 1
+        try:
+            message = parse(data)
+        except MessageError:
+            return
+        if message.kind == codes.CON:
+            self.counts["unencrypted"] += 1
+            self._send(address, serialise(codes.RST, codes.EMPTY, message.mid))
+            self._warn(address, "it speaks CoAP without DTLS at the port of DTLS: give it a key, or another port")
 
     def _feed(self, session: Session, data: bytes) -> None:
         shaking = session.peer is None
@@ -103,7 +126,7 @@ class DtlsTransport:
             messages = session.feed(data)
         except SessionOver as over:
             if shaking:
-                self._complain(session.address, str(over))
+                self._complain(session, str(over))
             self._forget(session)
             return
         finally:
@@ -136,7 +159,8 @@ class DtlsTransport:
                 pass
             return
         except SSL.Error:
-            self._complain(address, "no ClientHello that could be answered")
+            self.counts["failed"] += 1
+            self._warn(address, "no ClientHello that could be answered")
             self._listener = self._new_listener()
             return
         self._listener = self._new_listener()
@@ -144,43 +168,61 @@ class DtlsTransport:
             self.counts["crowded"] += 1
             return
         session = Session(listener, address, lambda record: self._send(address, record))
+        session.offer = offer_of(data)
         session.started = session.seen = time.monotonic()
         self._shaking[address] = session
         self._feed(session, b"")
 
     def _established(self, session: Session) -> None:
         self.counts["handshakes"] += 1
+        self.counts["connection_ids"] += session.offer.connection_id
         address = session.address
+        peer = session.peer
+        assert peer is not None
         self._shaking.pop(address, None)
-        former = self._sessions.pop(address, None)
-        if former is not None and former.peer is not None:
-            self._gone(former.peer)
+        former = self._sessions.get(address)
+        if former is not None:
+            self._forget(former)
         if len(self._sessions) >= self._config.max_sessions:
             self._forget(min(self._sessions.values(), key=lambda other: other.seen))
         self._sessions[address] = session
-        log.debug("session with %s: %s", session.peer, session.cipher)
+        of_this = self._of.setdefault(peer.credential, [])
+        of_this.append(session)
+        if len(of_this) > OF_ONE:
+            self._forget(of_this[0])
+        log.debug("session with %s: %s", peer, session.cipher)
 
     def _forget(self, session: Session) -> None:
         for table in (self._sessions, self._shaking):
             if table.get(session.address) is session:
                 del table[session.address]
-        if session.peer is not None:
-            self._gone(session.peer)
+        peer = session.peer
+        if peer is None:
+            return
+        of_this = self._of.get(peer.credential, [])
+        if session in of_this:
+            of_this.remove(session)
+            if not of_this:
+                del self._of[peer.credential]
+        self._gone(peer)
 
-    def _complain(self, address: Address, why: str) -> None:
-        """Say that a handshake failed; not more often than people can read."""
+    def _complain(self, session: Session, why: str) -> None:
+        """Say that a handshake failed."""
         self.counts["failed"] += 1
+        if session.offer.raw_keys:
+            self.counts["raw_keys"] += 1
+            why += "; it has raw public keys only, which are not taken here: give it a pre-shared key or a certificate"
+        else:
+            why += " (wrong identity, key or certificate?)"
+        self._warn(session.address, f"{why}; {self.counts['failed']} handshakes failed so far")
+
+    def _warn(self, address: Address, why: str) -> None:
+        """Not more often than people can read."""
         now = time.monotonic()
         if now - self._complained_at < COMPLAIN_S:
             return
         self._complained_at = now
-        log.warning(
-            "no session with %s:%d: %s (wrong identity, key or certificate?); %d handshakes failed so far",
-            address[0],
-            address[1],
-            why,
-            self.counts["failed"],
-        )
+        log.warning("no session with %s:%d: %s", address[0], address[1], why)
 
     def _send(self, address: Address, record: bytes) -> None:
         if self._endpoint is not None:
@@ -194,7 +236,7 @@ class DtlsTransport:
                     raise SessionOver("the handshake took too long")
                 session.retransmit()
             except SessionOver as over:
-                self._complain(session.address, str(over))
+                self._complain(session, str(over))
                 self._forget(session)
         if now - self._secret_at > COOKIE_S:
             self._secret_at = now
