@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from flexrelay_adapters.opcua import wire
 from flexrelay_adapters.opcua.config import OpcuaConfig, Security
+from flexrelay_adapters.opcua.guard import Guard
 from flexrelay_adapters.opcua.refusals import ConnectionLost, explained
 from flexrelay_adapters.opcua.trust import TrustList
 
@@ -48,6 +49,10 @@ _MODES: Final = {
     "Sign": ua.MessageSecurityMode.Sign,
     "SignAndEncrypt": ua.MessageSecurityMode.SignAndEncrypt,
 }
+_BEFORE_BYTES: Final = 2**20
+"""The greatest message until the session is there: the library decodes them, and slowly."""
+_STOCK_BYTES: Final = 2**18
+"""The greatest publish response that the library may decode."""
 _PROBE_S: Final = 5.0
 _CLOSE_S: Final = 3.0
 _LOST: Final = (OSError, TimeoutError, asyncio.TimeoutError, ua.UaError, ServiceError)
@@ -91,6 +96,10 @@ class Connection:
         self._client = client
         self._config = config
         self._namespaces: list[str] = []
+        self._guard: Guard | None = None
+        self._most = _BEFORE_BYTES
+        self.broken = ""
+        """Why the connection was broken off here."""
         self.lost = asyncio.Event()
         """Set when the library finds that the connection is over."""
 
@@ -103,6 +112,7 @@ class Connection:
         client.session_timeout = config.keep_s * 1000
         connection = cls(client, config)
         client.connection_lost_callback = connection._heard
+        connection._stand_guard()
         try:
             if config.security is not Security.NONE:
                 assert trust is not None
@@ -117,11 +127,37 @@ class Connection:
             connection._namespaces = await client.get_namespace_array()
         except Exception as error:  # the library's assertions too: what a server says must not end the adapter
             await connection.close()
+            if connection.broken:
+                raise ConnectionLost(f"{config.url} sends {connection.broken}") from error
             raise explained(error, config) from error
         except BaseException:
             await connection.close()
             raise
+        connection._let_more()
         return connection
+
+    def _stand_guard(self) -> None:
+        """Before the library's protocol: it bounds nothing of what comes in."""
+        transport: Any = self._client.uaclient
+        make = getattr(transport, "_make_protocol", None)  # internal
+        if make is None:
+            log.warning("asyncua %s: what servers send is not bounded", asyncua.__version__)
+            return
+
+        def guarded() -> Guard:
+            self._guard = Guard(make(), self._most, self._broke)
+            return self._guard
+
+        transport._make_protocol = guarded
+
+    def _let_more(self) -> None:
+        self._most = self._config.max_message_bytes
+        if self._guard is not None:
+            self._guard.limit = self._most
+
+    def _broke(self, why: str) -> None:
+        self.broken = why
+        self.lost.set()
 
     async def _secure(self, trust: TrustList) -> None:
         config = self._config
@@ -235,6 +271,8 @@ class Connection:
                 return wire.parse_publish(body)
         except wire.Malformed:
             log.info("%s: an unusual publish response goes through the library's decoder", self._config.url)
+        if len(body) > _STOCK_BYTES:
+            raise ConnectionLost(f"{self._config.url}: a publish response of {len(body)} bytes that cannot be read")
         try:
             return stock_publish(body)
         except wire.Malformed as error:
@@ -362,6 +400,8 @@ class Connection:
             # internal: the session's sender, which gives the answer's bytes
             buffer = await self._client.uaclient.session._send_request(request, timeout)
         except _LOST as error:
+            if self.broken:
+                raise ConnectionLost(f"{self._config.url} sends {self.broken}") from error
             raise explained(error, self._config) from error
         except Exception as error:
             raise ConnectionLost(f"{self._config.url}: {error}") from error

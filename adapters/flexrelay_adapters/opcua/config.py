@@ -153,6 +153,8 @@ class OpcuaConfig(AdapterConfig):
     """After an outage read what the server kept of it (HistoryRead), where it does."""
     history_s: Annotated[int, Field(ge=0, le=366 * 86_400)] = 86_400
     """How far back at most."""
+    max_message_bytes: Annotated[int, Field(ge=2**16, le=2**30)] = 16 * 2**20
+    """The greatest message that is taken from the server; one that sends more is cut off."""
     timeout_s: Annotated[float, Field(gt=0, le=120)] = 10.0
     backoff_min_s: Annotated[float, Field(gt=0)] = 0.2
     backoff_max_s: Annotated[float, Field(gt=0)] = 30.0
