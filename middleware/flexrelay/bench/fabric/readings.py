@@ -34,7 +34,7 @@ from flexrelay_sdk import Codec, Frame, Outcome
 from flexrelay_sdk.clock import wall_ms
 
 DEVICES: Final = 1_000
-ISPS: Final = {"unsigned": 2, "signed": 1}
+ISPS: Final = {"unsigned": 6, "signed": 2}
 """Market intervals of a run; each has 15 readings of every device, and is one anchor."""
 _MINUTES: Final = 15
 _MINUTE_MS: Final = 60_000
@@ -96,18 +96,22 @@ async def _measure(site: Site, folder: Path, kind: str) -> tuple[float, float, f
         before, own = _cpu(site), time.process_time()
         began = time.perf_counter()
         entries = []
-        sent = 0
-        for minutes in isps:
-            now += _MINUTES * _MINUTE_MS  # at full load there is always a backlog
+
+        async def put(minutes: list[list[Frame]]) -> None:
             for receipts in await asyncio.gather(*(ingest.put(frames, codec) for frames in minutes)):
                 if any(receipt.outcome is not Outcome.STORED for receipt in receipts):
                     raise RuntimeError(f"not everything was stored: {dict(ingest.outcomes)}")
-                sent += len(receipts)
-            while windows.position < sent:  # noqa: ASYNC110 (the consumer has no other sign)
+
+        async def anchor(taken: int) -> None:
+            while windows.position < taken:  # noqa: ASYNC110 (the consumer has no other sign)
                 await asyncio.sleep(0.005)
-            now += 2 * _MINUTE_MS
-            entries += await anchoring.step()
-            now -= 2 * _MINUTE_MS
+            entries.extend(await anchoring.step())
+
+        for number, minutes in enumerate(isps):  # one comes in while the one before is anchored
+            now += _MINUTES * _MINUTE_MS  # at full load there is always a backlog
+            await asyncio.gather(put(minutes), anchor(number * _MINUTES * DEVICES))
+        now += 2 * _MINUTE_MS
+        await anchor(total)
         for entry in entries:
             outcome = await outbox.wait(entry)
             if not isinstance(outcome, CommittedIntent):
