@@ -11,25 +11,33 @@ build() { # what, folder of the go.mod, then name=package …
     shift 2
     local target=$PWD/.cache/kubernetes/$what
     local stamp
-    stamp=$(cat "$source/go.mod" "$source/go.sum" tests/support/kubernetes/schemas.py "$0" | sha256sum | cut -d' ' -f1)
+    stamp=$(cat "$source/go.mod" "$source/go.sum" tests/support/kubernetes/schemas.py scripts/kubernetes.sh | sha256sum | cut -d' ' -f1)
     [ -f "$target/stamp" ] && [ "$(cat "$target/stamp")" = "$stamp" ] && return 0
     if ! command -v go >/dev/null; then
         echo "setup: Go is missing (https://go.dev/dl): tests of rendered networks will not run" >&2
         return 0
     fi
     echo "setup: building Kubernetes' $what"
-    rm -rf "$target/stamp"
-    mkdir -p "$target/bin"
+    mkdir -p "$PWD/.cache/kubernetes"
+    local draft
+    draft=$(mktemp -d "$PWD/.cache/kubernetes/.draft-XXXXXX")
+    chmod 755 "$draft"
     local pair
     for pair in "$@"; do
         if ! (cd "$source" && GOFLAGS=-mod=readonly GOWORK=off CGO_ENABLED=0 \
-            go build -trimpath -ldflags "${flags:-}" -o "$target/bin/${pair%%=*}" "${pair#*=}"); then
+            go build -trimpath -ldflags "${flags:-}" -o "$draft/bin/${pair%%=*}" "${pair#*=}"); then
             echo "setup: ${pair%%=*} cannot be built: tests of rendered networks will not run" >&2
+            rm -rf "$draft"
             return 0
         fi
     done
-    if [ "$what" = tools ]; then schemas "$target/schemas" || return 0; fi
-    echo "$stamp" >"$target/stamp"
+    if [ "$what" = tools ] && ! schemas "$draft/schemas"; then
+        rm -rf "$draft"
+        return 0
+    fi
+    echo "$stamp" >"$draft/stamp"
+    rm -rf "$target"
+    mv "$draft" "$target" # whole or not at all
 }
 
 schemas() {
@@ -38,7 +46,6 @@ schemas() {
         echo "setup: the schemas of Kubernetes cannot be fetched: tests of rendered networks will not run" >&2
         return 1
     }
-    rm -rf "$1"
     python3 tests/support/kubernetes/schemas.py "$folder/api/openapi-spec/swagger.json" "$1"
 }
 

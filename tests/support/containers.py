@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -31,16 +30,20 @@ ENTRY_POINT = (sys.executable, "-m", "flexrelay_chaincode", "--config", "/etc/fl
 _ROOT = Path(__file__).resolve().parents[2]
 _SETUP = r"""
 mount -t tmpfs -o mode=755 none "$1"
-cd "$1"; work=$2; config=$3; readonly=$4; shift 4
+cd "$1"; work=$2; fabric=$3; readonly=$4; shift 4
 mkdir -p usr proc dev tmp etc/hyperledger/fabric flexrelay
 for name in bin sbin lib lib64; do
     [ -L "/$name" ] && ln -s "$(readlink "/$name")" "$name"
 done
 cp /etc/ld.so.cache etc/
 cp "$work/hosts" etc/hosts
-mount --rbind /usr usr
-for place in $readonly; do mkdir -p ".$place"; mount --rbind "$place" ".$place"; done
-mount --bind "$config" etc/hyperledger/fabric
+for place in /usr $readonly; do
+    mkdir -p ".$place"
+    mount --bind "$place" ".$place"
+    mount -o remount,bind,ro ".$place"
+done
+mount --bind "$fabric/bin" usr/local/bin
+mount --bind "$fabric/config" etc/hyperledger/fabric
 mount --bind "$work/files" flexrelay
 mount --bind "$work/data" "flexrelay/$(cat "$work/kept")"
 mount -t tmpfs -o mode=1777 none tmp
@@ -139,13 +142,9 @@ def running(containers: Iterable[Container], binaries: Binaries, folder: Path) -
         assert not ended, f"{ended} ended: see {folder}"
     finally:
         for process in processes:
-            process.send_signal(signal.SIGTERM)
+            process.kill()  # and with it all in its process namespace
         for process in processes:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()  # with it goes all in its process namespace
-                process.wait()
+            process.wait()
 
 
 def _start(container: Container, names: Iterable[str], binaries: Binaries, work: Path) -> subprocess.Popen[bytes]:
@@ -162,13 +161,16 @@ def _start(container: Container, names: Iterable[str], binaries: Binaries, work:
         os.chown(place, 0, container.user)  # a Secret's files are root's and the pod's group's
         place.chmod(mode)
     os.chown(work / "data", container.user, container.user)
-    path = f"/usr/local/bin:/usr/bin:/bin:{binaries.folder / 'bin'}"
-    environment = {"PATH": path, "FABRIC_CFG_PATH": "/etc/hyperledger/fabric", **container.environment}
+    environment = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "FABRIC_CFG_PATH": "/etc/hyperledger/fabric",
+        **container.environment,
+    }
     if container.command[0] == sys.executable:
         environment |= {"PYTHONPATH": str(_ROOT / "tests"), "PYTHONDONTWRITEBYTECODE": "1"}
-    visible = dict.fromkeys((str(_ROOT), sys.base_prefix, str(binaries.folder)))
-    isolated = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child=SIGTERM"]
-    setup = ["/bin/sh", "-euc", _SETUP, "sh", str(work / "root"), str(work), str(binaries.config), " ".join(visible)]
+    visible = dict.fromkeys((str(_ROOT), sys.base_prefix))
+    isolated = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child"]
+    setup = ["/bin/sh", "-euc", _SETUP, "sh", str(work / "root"), str(work), str(binaries.folder), " ".join(visible)]
     rights = [] if container.user == 0 else ["--inh-caps=-all", "--bounding-set=-all"]
     person = [
         "setpriv",
