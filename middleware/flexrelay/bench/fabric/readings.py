@@ -19,6 +19,7 @@ from flexrelay.bench.fabric import usage
 from flexrelay.bench.fabric.ground import ORG
 from flexrelay.bench.fabric.site import NETWORK, Site, founded
 from flexrelay.bench.ingest import START, _Columns, _did, _frame, _signed
+from flexrelay.collector import settle
 from flexrelay.ingest import Enrolment, Ingest, NativeCodec, RegisterChecks, Registry
 from flexrelay.journal import SqliteJournal
 from flexrelay.journal.consumer import follow
@@ -93,6 +94,7 @@ async def _measure(site: Site, folder: Path, kind: str) -> tuple[float, float, f
         anchoring = Anchoring(windows, outbox, site.signer, NETWORK, lambda: now, wall_ms, _MINUTES * _MINUTE_MS)
         ingest = Ingest(registry, journal, RegisterChecks(history, journal.traces), lambda: now)
         followers = [asyncio.create_task(follow(journal, consumer)) for consumer in (twin, windows)]
+        settle()  # as a running gateway does
         before, own = _cpu(site), time.process_time()
         began = time.perf_counter()
         entries = []
