@@ -123,6 +123,21 @@ class _Waiting:
         self.bytes = sum(len(frame.payload) for frame in frames)
 
 
+class Room:
+    """What one body takes while it is read. `patience` is the timeout that it is read under."""
+
+    def __init__(self, sender: str) -> None:
+        self.sender = sender
+        self.size = 0
+        self.given_up = False
+        self.patience: asyncio.Timeout | None = None
+
+    def give_up(self) -> None:
+        self.given_up = True
+        if self.patience is not None:
+            self.patience.reschedule(asyncio.get_running_loop().time())
+
+
 class Intake:
     """Frames of many requests into one sink: what waits while a batch is stored goes into the next one.
 
@@ -137,6 +152,7 @@ class Intake:
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._open = False
+        self._rooms: set[Room] = set()
         self._reserved = 0
         self._senders: dict[str, int] = {}
         self.frames = 0
@@ -144,28 +160,45 @@ class Intake:
         """What waits, the batch in the sink included."""
 
     @contextmanager
-    def reserve(self, size: int, sender: str = "") -> Iterator[None]:
-        """Room for a body of `size` bytes while it is read; one sender's bodies may take a quarter of it all (always
-        one), so that a slow one leaves room for the others. Raises Busy."""
+    def room(self, sender: str = "") -> Iterator["Room"]:
+        """Room for a body while it is read; it counts what has come, not what is announced. Raises Busy."""
         if not self._open:
             raise Busy("the gateway is not taking readings now", self._listen.retry_after_s)
-        if (
-            self.bytes + self._reserved + size > self._listen.max_pending_bytes
-            or self.frames >= self._listen.max_pending
-        ):
+        if self.frames >= self._listen.max_pending:
             raise Busy("as much waits as may", self._listen.retry_after_s)
-        mine = self._senders.get(sender, 0)
-        if mine and (mine + size) * 4 > self._listen.max_pending_bytes:
-            raise Busy("as much of this sender's is under way as may", self._listen.retry_after_s)
-        self._reserved += size
-        self._senders[sender] = mine + size
+        room = Room(sender)
+        self._rooms.add(room)
         try:
-            yield
+            yield room
         finally:
-            self._reserved -= size
-            self._senders[sender] -= size
-            if not self._senders[sender]:
-                del self._senders[sender]
+            self._rooms.discard(room)
+            self.take_back(room)
+
+    def grow(self, room: "Room", size: int) -> None:
+        """One sender's bodies may take a quarter of it all (always one); where there is no room the largest body gives
+        way to the smaller ones, so that many slow senders do not shut the others out. Raises Busy."""
+        most = self._listen.max_pending_bytes
+        others = self._senders.get(room.sender, 0) - room.size
+        if others and (others + room.size + size) * 4 > most:
+            raise Busy("as much of this sender's is under way as may", self._listen.retry_after_s)
+        while self.bytes + self._reserved + size > most:
+            largest = max(self._rooms, key=lambda each: each.size)
+            if largest.size <= room.size + size:
+                raise Busy("as much waits as may", self._listen.retry_after_s)
+            self.take_back(largest)
+            self._rooms.discard(largest)
+            largest.give_up()
+        room.size += size
+        self._reserved += size
+        self._senders[room.sender] = self._senders.get(room.sender, 0) + size
+
+    def take_back(self, room: "Room") -> None:
+        self._reserved -= room.size
+        left = self._senders.get(room.sender, 0) - room.size
+        self._senders.pop(room.sender, None)
+        if left:
+            self._senders[room.sender] = left
+        room.size = 0
 
     async def put(self, frames: Sequence[Frame], codec: Codec) -> Sequence[Receipt]:
         """One receipt a frame, once all are on disk. Raises Busy: none of them may be told as taken.
@@ -258,18 +291,20 @@ async def body_of(request: Request, listen: Listen, intake: Intake, sender: str 
     503 when there is no room."""
     most = listen.max_body_bytes
     told = request.headers.get("content-length", "")
-    size = int(told) if told.isascii() and told.isdigit() and len(told) < 16 else most
-    if told and size > most:
+    if told.isascii() and told.isdigit() and len(told) < 16 and int(told) > most:
         raise Refusal(413, "oversized", f"at most {most} bytes are taken")
     body = bytearray()
-    with intake.reserve(size, sender):
+    with intake.room(sender) as room:
         try:
-            async with asyncio.timeout(listen.body_timeout_s):
+            async with asyncio.timeout(listen.body_timeout_s) as room.patience:
                 async for chunk in request.stream():
-                    body += chunk
-                    if len(body) > most:
+                    if len(body) + len(chunk) > most:
                         raise Refusal(413, "oversized", f"at most {most} bytes are taken")
+                    intake.grow(room, len(chunk))
+                    body += chunk
         except TimeoutError:
+            if room.given_up:
+                raise Busy("it was given up for smaller ones", listen.retry_after_s) from None
             raise Refusal(408, "too_slow", f"the body took more than {listen.body_timeout_s:g} s") from None
         except ClientDisconnect:
             raise Refusal(400, "torn", "the body ended early") from None

@@ -24,7 +24,7 @@ class Hand:
         self.published: list[tuple[str, bytes, int, bool]] = []
         """Topic, payload, QoS, retain."""
 
-    async def open(self, config: BrokerConfig, session: Session) -> Hand:
+    async def open(self, config: BrokerConfig, session: Session | None = None) -> Hand:
         return self
 
     async def subscribe(self, filters: Sequence[str]) -> None: ...
