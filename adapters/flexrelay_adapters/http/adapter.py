@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -17,8 +18,9 @@ from flexrelay_adapters._elements import elements, lines
 from flexrelay_adapters._http import Intake, Refusal, body_of, serving
 from flexrelay_adapters._tokens import Doorkeeper, read_tokens
 from flexrelay_adapters.http.config import HttpConfig
+from flexrelay_adapters.http.instants import Instants
 from flexrelay_adapters.http.mailbox import Mailbox
-from flexrelay_adapters.http.outcomes import Answer, Outcomes
+from flexrelay_adapters.http.outcomes import Answer, Key, Outcomes
 from flexrelay_sdk import Codec, Command, Decoded, DecodeError, Frame, Outcome, Receipt, Sink
 from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.mapping import find, parse_json, parse_path
@@ -50,7 +52,15 @@ class HttpAdapter:
         self._codec = codec
         self._clock = clock
         self._door = Doorkeeper(config.name, config.tokens_file, config.certificates)
-        self._intake = Intake(config, apart=config.may_use_receive_time)
+        self._intake = Intake(config)
+        self._apart = config.may_use_receive_time
+        self._newest: dict[str, int] = {}
+        """Sender → the last instant that it was given, where readings get the time of their reception."""
+        self._instants = (
+            Instants(config.state, config.idempotency_keys, config.idempotency_s)
+            if config.state is not None and self._apart
+            else None
+        )
         self._outcomes = Outcomes(config.idempotency_keys, config.idempotency_bytes, config.idempotency_s)
         self._mailbox = Mailbox(config.command_repeat_s, clock)
         self._elements = parse_path(config.elements) if config.elements is not None else None
@@ -92,15 +102,21 @@ class HttpAdapter:
 
     async def run(self, sink: Sink) -> None:
         """Listen until cancelled. What the sink raises besides SinkUnavailable ends it."""
-        async with serving(self.config, self.name, routes=self._routes()) as port:
-            self.port = port
-            self._closing.clear()
-            self._online = True
-            try:
-                await self._intake.run(sink)
-            finally:
-                self._online = False
-                self._closing.set()
+        if self._instants is not None:
+            self._instants.open()
+        try:
+            async with serving(self.config, self.name, routes=self._routes()) as port:
+                self.port = port
+                self._closing.clear()
+                self._online = True
+                try:
+                    await self._intake.run(sink)
+                finally:
+                    self._online = False
+                    self._closing.set()
+        finally:
+            if self._instants is not None:
+                await self._instants.close()
 
     async def execute(self, command: Command, on_update: OnUpdate) -> None:
         """Keep the command for its device and tell its states until it is acked, failed or expired."""
@@ -185,13 +201,13 @@ class HttpAdapter:
         body = await body_of(request, self.config, self._intake, sender)
         name = request.headers.get("idempotency-key")
         if name is None:
-            return _response(await self._put(request, sender, body, split, single))
+            return _response(await self._put(request, sender, body, split, single, None))
         key = (sender, request.url.path, name if len(name) <= 200 else hashlib.sha256(name.encode()).hexdigest() * 4)
         known = self._outcomes.begin(key, body)
         if known is not None:
             return _response(known, repeated=True)
         try:
-            answer = await self._put(request, sender, body, split, single)
+            answer = await self._put(request, sender, body, split, single, key)
         except BaseException:
             self._outcomes.forget(key)
             raise
@@ -205,20 +221,41 @@ class HttpAdapter:
         body: bytes,
         split: Callable[[bytes], list[tuple[str, bytes]]],
         single: bool,
+        key: Key | None,
     ) -> Answer:
-        now, channel = self._clock(), request.url.path
+        channel = request.url.path
         try:
             parts = split(body)
         except DecodeError as error:
-            torn = await self._intake.put([Frame(PROTOCOL, sender, body, now, channel)], _Torn(error))
+            torn = await self._intake.put([Frame(PROTOCOL, sender, body, self._clock(), channel)], _Torn(error))
             return Answer(422, json.dumps(_told(torn[0])).encode())
-        receipts = await self._intake.put(
-            [Frame(PROTOCOL, credential, payload, now, channel) for credential, payload in parts], self._codec
-        )
+        instants = await self._received(sender, [credential for credential, _ in parts], key, body)
+        frames = [
+            Frame(PROTOCOL, credential, payload, at, channel)
+            for (credential, payload), at in zip(parts, instants, strict=True)
+        ]
+        receipts = await self._intake.put(frames, self._codec)
         if single:
             status = 422 if receipts[0].outcome is Outcome.DEAD_LETTER else 200
             return Answer(status, json.dumps(_told(receipts[0])).encode())
         return Answer(200, json.dumps({"outcomes": [_told(receipt) for receipt in receipts]}).encode())
+
+    async def _received(self, sender: str, credentials: Sequence[str], key: Key | None, body: bytes) -> list[int]:
+        """When each element came. Where that is its reading's instant, no two of one credential are the same: two
+        readings of one instant that differ are what a cheat looks like."""
+        now = self._clock()
+        if not self._apart:
+            return [now] * len(credentials)
+        order, seen = [], Counter[str]()
+        for credential in credentials:
+            order.append(seen[credential])
+            seen[credential] += 1
+        first = max(now, self._newest.get(sender, 0) + 1)
+        self._newest = {who: at for who, at in self._newest.items() if at >= now}
+        self._newest[sender] = first + max(order, default=0)
+        if key is not None and self._instants is not None:
+            first = await self._instants.first(key, body, first)
+        return [first + place for place in order]
 
     async def _handshake(self, request: Request) -> Response:
         """CloudEvents, "HTTP 1.1 Web Hooks for Event Delivery", section 4: may you send here?"""

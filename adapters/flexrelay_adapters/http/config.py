@@ -41,6 +41,9 @@ class HttpConfig(Listen, AdapterConfig):
     """Outcomes that are kept for a repeated Idempotency-Key."""
     idempotency_bytes: Annotated[int, Field(ge=2**12, le=2**28)] = 16 * 2**20
     idempotency_s: Annotated[int, Field(ge=1, le=7 * 86400)] = 86400
+    state: Path | None = None
+    """Folder that keeps over a restart when requests with an Idempotency-Key came. Only needed for readings without a
+    time of their own: a repeated one would be another reading after a restart."""
     commands: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$", max_length=200)] | None = None
     """Path where devices fetch their commands and tell results; None: this adapter commands nothing."""
     command_repeat_s: Annotated[float, Field(gt=0, le=3600)] = 10.0

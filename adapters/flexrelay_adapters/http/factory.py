@@ -17,6 +17,7 @@ def make_adapter(name: str, section: Mapping[str, Any], folder: Path, native: Co
     config = HttpConfig.from_section(name, section)
     changes = {
         "tokens_file": below(folder, config.tokens_file),
+        "state": below(folder, config.state),
         "tls": config.tls.within(folder) if config.tls is not None else None,
     }
     return HttpAdapter(config.model_copy(update=changes), codec_of(config.codec, folder, native))

@@ -17,17 +17,32 @@ from flexrelay.outbox import outbox
 from flexrelay.relay import relay
 from flexrelay.store import database
 from flexrelay.windows import vault, windows
+from flexrelay_adapters.http import HttpConfig
 from flexrelay_adapters.mqtt import MqttConfig
 from flexrelay_contracts import runtime
+from flexrelay_sdk.quality.installed import installed_adapters
 
 ROOT = Path(__file__).parents[3]
 MIB = 1024 * 1024
 MQTT = MqttConfig(client_id="x", readings=("a/{device}",))
+HTTP = HttpConfig(port=0, tokens_file=Path("tokens"))
 INGEST = IngestConfig()
 CUTTING = genesis.BlockCutting()
 
 BOUNDS: dict[str, list[int | str]] = {
     "MQTT messages that wait for the sink": [MQTT.max_pending, f"{MQTT.max_pending_bytes // MIB} MiB"],
+    "frames pushed by HTTP that wait for the sink": [HTTP.max_pending, f"{HTTP.max_pending_bytes // MIB} MiB"],
+    "one body pushed by HTTP": [
+        f"{HTTP.max_body_bytes // MIB} MiB",
+        f"{HTTP.body_timeout_s:g} s",
+        f"{HTTP.max_batch:,} readings",
+    ],
+    "connections to one HTTP listener": [HTTP.max_connections],
+    "answers kept for an Idempotency-Key": [
+        HTTP.idempotency_keys,
+        f"{HTTP.idempotency_bytes // MIB} MiB",
+        f"{HTTP.idempotency_s // 3600} h",
+    ],
     "one batch to the sink": [MQTT.batch],
     "window asked of an MQTT 5 broker": [MQTT.receive_maximum],
     "payload": [f"{MQTT.max_payload_bytes // 1024} KiB", f"{INGEST.max_frame_bytes // 1024} KiB"],
@@ -46,7 +61,7 @@ BOUNDS: dict[str, list[int | str]] = {
     "open entries of the outbox": [outbox.CAPACITY],
     "intents under way": [relay.RelayOptions().in_flight],
     "size of an intent": [f"{runtime.MAX_INTENT_BYTES // 1_000_000} MB"],
-    "commands under way": [dispatcher.IN_FLIGHT],
+    "commands under way; commands being ended": [dispatcher.IN_FLIGHT],
     "calls that wait for the ledger's engine": [worker._MAX_WAITING],
     "envelopes that wait for a block": [ledger._MAX_WAITING],
     "one block": [CUTTING.max_messages, f"{ledger._MAX_BLOCK_BYTES // 1_000_000} MB"],
@@ -80,6 +95,14 @@ def test_a_bound_is_what_the_code_says(name: str) -> None:
 def test_every_row_of_the_table_is_tested() -> None:
     unbounded = {name for name, bound in stated().items() if bound in ("the disk", "**none**")}
     assert set(stated()) - unbounded == set(BOUNDS)
+
+
+def test_the_adapters_of_this_package_are_listed() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    table = text[text.index("## Adapters") : text.index("## Life of a reading")]
+    named = {name for line in table.splitlines() if line.startswith("| `")
+             for name in re.findall(r"`(\w+)`", line.split("|")[1])}  # fmt: skip
+    assert named == {each.name for each in installed_adapters() if each.distribution == "flexrelay"}
 
 
 def test_the_tutorial_names_fields_of_the_report() -> None:
