@@ -31,29 +31,42 @@ async def still_before(cast: Cast, instant: int, what: str) -> None:
         raise StoryLate(f"{what} came too late for the gate")
 
 
-async def journals_hold(cast: Cast, until: int) -> None:
-    """Wait until every gateway has taken, and its twin and windows have consumed, all readings up to `until`."""
+async def journals_hold(cast: Cast, until: int, *, before: int | None = None) -> None:
+    """Wait until every gateway has taken, and its twin and windows have consumed, all readings up to `until`.
+
+    Raises StoryLate when the market clock gets to `before` first, StoryStuck when that takes too long.
+    """
     deadline = time.monotonic() + PATIENCE_S
+
+    async def patiently(otherwise: str) -> None:
+        if before is not None:
+            await still_before(cast, before, f"{otherwise}: the readings of the past days")
+        if time.monotonic() > deadline:
+            raise StoryStuck(otherwise)
+        await asyncio.sleep(0.05)
+
     wanted = [
         (org, device.identity.name, device.identity.did) for device in cast.devices.values() for org in device.receivers
     ]
     wanted += [(device.org, device.name, device.did) for device in cast.unsigned.values()]
     for org, name, did in wanted:
         while not await _holds(cast.site.gateways[org], did, until):
-            await _patiently(deadline, f"{org} did not get the reading of {name} at {until}")
+            await patiently(f"{org} did not get the reading of {name} at {until}")
     # readings of later instants go on coming: what must be consumed is what is there now
     ends = {org: gateway.journal.end for org, gateway in cast.site.gateways.items()}
     for org, end in ends.items():
         windows = cast.site.gateways[org].windows
         while windows.position < end:
-            await _patiently(deadline, f"{org}'s windows stand at {windows.position} of {end} journal entries")
+            await patiently(f"{org}'s windows stand at {windows.position} of {end} journal entries")
 
 
-async def _patiently(deadline: float, otherwise: str) -> None:
-    """Look again soon. Raises StoryStuck when it has taken too long."""
-    if time.monotonic() > deadline:
-        raise StoryStuck(otherwise)
-    await asyncio.sleep(0.05)
+async def delivery_reaches(gateway: Gateway, position: int) -> None:
+    """Wait until the proof of delivery has taken the journal up to an entry: until then it may confirm commands."""
+    deadline = time.monotonic() + PATIENCE_S
+    while await gateway.delivery.position() < position:
+        if time.monotonic() > deadline:
+            raise StoryStuck(f"{gateway.org}'s proof of delivery does not reach journal entry {position}")
+        await asyncio.sleep(0.05)
 
 
 async def _holds(gateway: Gateway, did: str, until: int) -> bool:

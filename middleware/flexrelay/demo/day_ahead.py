@@ -51,9 +51,9 @@ class DayAhead:
 async def tell(cast: Cast, limit_w: int, progress: Progress) -> DayAhead:
     """Everything before the delivery day; ends with the gates' results on the ledger."""
     eve, delivery = cast.days[EVE], cast.days[DELIVERY]
-    await market_reaches(cast, eve.start + 2 * HOUR_MS)
-    await journals_hold(cast, eve.start)
     gate = load(CONGESTION).closes_at(delivery)
+    await market_reaches(cast, eve.start + 2 * HOUR_MS)
+    await journals_hold(cast, eve.start, before=gate - 2 * HOUR_MS)
     await still_before(cast, gate - 2 * HOUR_MS, "the readings of the past days")
     progress("the DSO's forecast")
     told = await _forecast(cast, limit_w)

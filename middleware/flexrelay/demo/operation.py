@@ -3,7 +3,7 @@
 import secrets
 from dataclasses import dataclass
 
-from flexrelay.demo.barrier import StoryStuck, market_reaches
+from flexrelay.demo.barrier import StoryStuck, journals_hold, market_reaches
 from flexrelay.demo.cast import DSO, A, B, Cast, Progress
 from flexrelay.demo.day_ahead import DELIVERY, LOCAL_BIDS, LOCAL_ISPS, DayAhead
 from flexrelay.dispatch import CommandRecord, DispatchOrder, OrderedIsp, ProportionalPlan
@@ -113,6 +113,7 @@ async def _forge(cast: Cast, told: DayAhead) -> Forged:
     wanted = [item["isp"] for item in told.orders[B]["isps"] if item["power_w"] > 0]
     isp = next(isp for isp in wanted if day.bounds(isp)[0] >= after)
     start, end = day.bounds(isp)
+    await journals_hold(cast, end)
     truth = {found.observed_at: found.registers for found in await gateway.twin.history(did, start, end)}
     honest_j = truth[end]["import_j"] - truth[start]["import_j"]
     attestation = Attestation(

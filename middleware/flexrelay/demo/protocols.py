@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from flexrelay.demo.barrier import delivery_reaches
 from flexrelay.demo.cast import Cast
 from flexrelay.demo.operation import Operation
 from flexrelay_sdk import CommandState
@@ -40,6 +41,7 @@ async def tally(cast: Cast, done: Operation) -> dict[str, Tally]:
                 entry.devices[record.kind] = entry.devices.get(record.kind, 0) + 1
             spoken[record.did] = protocol
         position, end = 0, gateway.journal.end
+        await delivery_reaches(gateway, end)
         while position < end:
             entries = await gateway.journal.read(position, min(BATCH, end - position))
             for item in entries:
