@@ -18,9 +18,9 @@ from typing import Any
 
 import httpx
 import pytest
-from integration.fabric_site.test_founding import answer
 from support.fabric import CHAINCODE, describe, native
 from support.http_device import free_port
+from support.pilot import answer
 
 from flexrelay.founding import private_collections
 from flexrelay.network import Network

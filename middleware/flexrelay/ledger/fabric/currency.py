@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
@@ -86,6 +87,8 @@ class Currency:
         try:
             response = (await peer.execute(await self._question(), _ANSWER_S)).response
         except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:  # only its gateway service can be reached from here
+                return await self._by_gateway(peer.org, peer)
             raise self._failed(error, peer) from None
         if response.status != 200:
             raise LedgerUnavailable(f"peer {peer.address} does not tell its height: {response.message[:200]}")
@@ -102,10 +105,13 @@ class Currency:
                 return await self.height(named)
             except LedgerUnavailable:
                 pass  # it may be out of reach from here
+        return await self._by_gateway(executor.org, by)
+
+    async def _by_gateway(self, org: str, by: PeerChannel) -> int:
         request = EvaluateRequest(
             channel_id=self._channel,
             proposed_transaction=await self._question(),
-            target_organizations=[executor.org],
+            target_organizations=[org],
         )
         try:
             return _height((await by.evaluate(request, _ANSWER_S)).result.payload)

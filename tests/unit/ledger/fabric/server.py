@@ -21,6 +21,8 @@ class BlockServer:
         self.sends = 1 << 30
         self.asked_from: list[int] = []
         self.endorsed = 0
+        self.answer = (200, "")
+        """Status and message of what it executes itself."""
         self.refusal: bytes | None = None
         """The google.rpc.Status with which it refuses to endorse."""
         self.running = self.most_running = 0
@@ -59,7 +61,9 @@ class BlockServer:
     async def execute(self, request: bytes, context: Any) -> bytes:
         """As `evaluate`, without its delay: not by the gateway, by the peer itself."""
         info = pb.BlockchainInfo(height=len(self.blocks)).SerializeToString()
-        data: bytes = pb.ProposalResponse(response={"status": 200, "payload": info}).SerializeToString()
+        status, message = self.answer
+        response = {"status": status, "message": message, "payload": info}
+        data: bytes = pb.ProposalResponse(response=response).SerializeToString()
         return data
 
     async def endorse(self, request: bytes, context: Any) -> bytes:

@@ -159,3 +159,19 @@ async def test_a_query_waits_for_a_peer_that_has_all_that_was_seen(world: World)
         info = pb.BlockchainInfo.FromString(await asyncio.wait_for(asking, 60))
         assert info.height == 7
         await gateway.evaluate("qscc", [b"x"], 1)  # a question to the peer itself is not about the state
+
+
+async def test_what_is_asked_of_one_peer_no_other_answers(world: World) -> None:
+    """A peer's gateway may let another of its organisation execute: what verifies a peer does not go through it."""
+    server = BlockServer("dso", [None] * 3)
+    async with lagging(world, 0, server) as (gateway, peers):
+        info = pb.BlockchainInfo.FromString(await gateway.executed(peers[0], CHAINCODE, [b"query"], 1))
+        assert (info.height, await gateway.height(peers[0]), server.most_running) == (3, 3, 0)
+        server.answer = (500, encode_failure(Failure("refused", "no", "not here")))
+        with pytest.raises(Refused, match="not here"):
+            await gateway.executed(peers[0], CHAINCODE, [b"query"], 1)
+        server.answer = (500, "failed to execute: no such chaincode process")
+        with pytest.raises(LedgerUnavailable, match="no such chaincode process"):
+            await gateway.executed(peers[0], CHAINCODE, [b"query"], 1)
+        with pytest.raises(LedgerUnavailable, match="does not tell its height"):
+            await gateway.height(peers[0])
