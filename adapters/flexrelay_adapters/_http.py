@@ -141,14 +141,11 @@ class Room:
 class Intake:
     """Frames of many requests into one sink: what waits while a batch is stored goes into the next one.
 
-    `run(sink)` is the adapter's; what the sink raises besides SinkUnavailable ends it. With `apart`, for readings whose
-    instant is their reception, no two waiting frames of one credential get the same receive time.
+    `run(sink)` is the adapter's; what the sink raises besides SinkUnavailable ends it.
     """
 
-    def __init__(self, listen: Listen, *, apart: bool = False) -> None:
+    def __init__(self, listen: Listen) -> None:
         self._listen = listen
-        self._apart = apart
-        self._times: dict[str, int] = {}
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
         self._open = False
@@ -249,8 +246,6 @@ class Intake:
 
     async def _store(self, taken: Sequence[_Waiting], sink: Sink) -> None:
         frames = [frame for waiting in taken for frame in waiting.frames]
-        if self._apart:
-            frames = self._set_apart(frames)
         try:
             receipts = await sink.put(frames, taken[0].codec)
         except SinkUnavailable as error:
@@ -262,18 +257,6 @@ class Intake:
         for waiting in taken:
             self._end(waiting, receipts[start : start + len(waiting.frames)])
             start += len(waiting.frames)
-
-    def _set_apart(self, frames: Sequence[Frame]) -> list[Frame]:
-        """Two readings of one instant that differ are what a cheat looks like."""
-        now = min(frame.received_at for frame in frames)
-        last = {credential: at for credential, at in self._times.items() if at >= now}
-        apart = []
-        for frame in frames:
-            at = max(frame.received_at, last.get(frame.credential, 0) + 1)
-            last[frame.credential] = at
-            apart.append(frame._replace(received_at=at))
-        self._times = last
-        return apart
 
     def _end(self, waiting: _Waiting, outcome: Sequence[Receipt] | Busy) -> None:
         self.frames -= len(waiting.frames)

@@ -15,7 +15,10 @@ from flexrelay_adapters._http import Refusal
 from flexrelay_adapters.http.outcomes import Key
 
 FILE: Final = "instants.db"
-_SCHEMA: Final = "CREATE TABLE IF NOT EXISTS instants (name BLOB PRIMARY KEY, body BLOB NOT NULL, at INTEGER NOT NULL)"
+_SCHEMA: Final = (
+    "CREATE TABLE IF NOT EXISTS instants (name BLOB PRIMARY KEY, body BLOB NOT NULL, at INTEGER NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS instants_by_at ON instants (at)",
+)
 
 
 class Instants:
@@ -38,7 +41,8 @@ class Instants:
             database.execute("PRAGMA journal_mode = WAL")
             database.execute("PRAGMA synchronous = FULL")
             with database:
-                database.execute(_SCHEMA)
+                for statement in _SCHEMA:
+                    database.execute(statement)
         except (OSError, sqlite3.Error) as error:
             raise ValueError(f"state: {self._path} cannot be used: {error}; if it is damaged, remove it") from None
         self._database = database

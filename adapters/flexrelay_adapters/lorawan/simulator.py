@@ -172,6 +172,7 @@ class LorawanSimulator:
     async def run(self) -> None:
         """Until cancelled. Raises ConnectionError when the broker turns the network server away."""
         while True:
+            lost: BaseException | None = None
             try:
                 async with self._client() as client, asyncio.TaskGroup() as group:
                     await client.subscribe(self._server.downlinks, qos=1)
@@ -179,7 +180,9 @@ class LorawanSimulator:
                     for number, radio in enumerate(self._radios):
                         group.create_task(self._live(number, radio, client), name=f"device {radio.simulator.name}")
             except* aiomqtt.MqttError as errors:
-                check_lost(errors, f"{self._config.host}:{self._config.port}", self._config.client_id)
+                lost = errors
+            if lost is not None:  # what is raised inside except* may come out as a group
+                check_lost(lost, f"{self._config.host}:{self._config.port}", self._config.client_id)
             self.stats.reconnects += 1
             await asyncio.sleep(self._config.backoff_s)
 

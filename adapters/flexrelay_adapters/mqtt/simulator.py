@@ -116,14 +116,16 @@ class MqttSimulator:
 
     async def _live(self, number: int, device: Speaking) -> None:
         while True:
+            lost: BaseException | None = None
             try:
                 async with self._client(device) as client, asyncio.TaskGroup() as group:
                     group.create_task(self._measure(number, device, client))
                     if self._config.commands is not None:
                         group.create_task(self._obey(device, client))
             except* aiomqtt.MqttError as errors:
-                where = f"{self._config.host}:{self._config.port}"
-                check_lost(errors, where, device.credential)
+                lost = errors
+            if lost is not None:  # what is raised inside except* may come out as a group
+                check_lost(lost, f"{self._config.host}:{self._config.port}", device.credential)
             self.stats.reconnects += 1
             await asyncio.sleep(self._config.backoff_s)
 
