@@ -19,6 +19,7 @@ R = TypeVar("R", bound=Mapping[str, Any])
 
 _SMALL_BYTES = 1024
 _VIEWED_BYTES = 4096
+_MANY = 512
 _CONTAINERS = frozenset({dict, list})
 
 
@@ -36,7 +37,9 @@ def load(ctx: ContractContext, record_key: str) -> Record | None:
 def load_many(ctx: ContractContext, record_keys: Sequence[str]) -> list[Record | None]:
     """Like `load` for many keys at once (one round trip on Fabric)."""
     values = ctx.get_many(record_keys)
-    return [None if data is None else _decode_again(name, data) for name, data in zip(record_keys, values, strict=True)]
+    # Many are of one market interval and not seen again: they would only push out what every transaction reads.
+    decode = _decode if len(record_keys) > _MANY else _decode_again
+    return [None if data is None else decode(name, data) for name, data in zip(record_keys, values, strict=True)]
 
 
 def view_many(ctx: ContractContext, record_keys: Sequence[str]) -> list[View | None]:

@@ -52,6 +52,7 @@ BOUNDS: dict[str, list[int | str]] = {
     "dead letters of one sender": [LetterBounds().per_sender, 2 * LetterBounds().per_sender],
     "register checks in memory": [registers.KEEP],
     "one read of a consumer": [consumer.BATCH],
+    "decoded segments of the journal in memory": [decoded.ENTRIES, f"{decoded.BYTES // MIB} MiB"],
     "store: writes or reads that wait": [database.QUEUE],
     "store: writes in one commit": [database.GROUP],
     "windows closed in one commit": [windows.CLOSE_AT_ONCE],
