@@ -11,7 +11,7 @@ from flexrelay.config import IngestConfig
 from flexrelay.devices import discovered
 from flexrelay.dispatch import dispatcher
 from flexrelay.ingest import Limits, registers
-from flexrelay.journal import LetterBounds, consumer
+from flexrelay.journal import LetterBounds, consumer, decoded
 from flexrelay.ledger.embedded import genesis, ledger, state, worker
 from flexrelay.outbox import outbox
 from flexrelay.relay import relay
