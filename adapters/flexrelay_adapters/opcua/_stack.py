@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from flexrelay_adapters.opcua import wire
 from flexrelay_adapters.opcua.config import OpcuaConfig, Security
-from flexrelay_adapters.opcua.guard import Guard
+from flexrelay_adapters.opcua.guard import BEFORE_SESSION_BYTES, Guard
 from flexrelay_adapters.opcua.refusals import ConnectionLost, explained
 from flexrelay_adapters.opcua.trust import TrustList
 
@@ -49,8 +49,6 @@ _MODES: Final = {
     "Sign": ua.MessageSecurityMode.Sign,
     "SignAndEncrypt": ua.MessageSecurityMode.SignAndEncrypt,
 }
-_BEFORE_BYTES: Final = 2**20
-"""The greatest message until the session is there: the library decodes them, and slowly."""
 _STOCK_BYTES: Final = 2**18
 """The greatest publish response that the library may decode."""
 _PROBE_S: Final = 5.0
@@ -97,7 +95,7 @@ class Connection:
         self._config = config
         self._namespaces: list[str] = []
         self._guard: Guard | None = None
-        self._most = _BEFORE_BYTES
+        self._most = BEFORE_SESSION_BYTES
         self.broken = ""
         """Why the connection was broken off here."""
         self.lost = asyncio.Event()

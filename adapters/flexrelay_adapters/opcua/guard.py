@@ -11,6 +11,8 @@ from typing import Final
 
 MAX_CHUNK_BYTES: Final = 2**20
 """We announce 65,535; servers that send somewhat more are borne."""
+BEFORE_SESSION_BYTES: Final = 2**20
+"""The greatest message until the session is there: the library decodes those, and slowly."""
 _HEAD: Final = struct.Struct("<3sBI")
 _INTERMEDIATE: Final = ord("C")
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from flexrelay.commissioning import onboarding
 from flexrelay.config import IngestConfig
@@ -19,6 +20,8 @@ from flexrelay.store import database
 from flexrelay.windows import vault, windows
 from flexrelay_adapters.http import HttpConfig
 from flexrelay_adapters.mqtt import MqttConfig
+from flexrelay_adapters.opcua import OpcuaConfig, guard
+from flexrelay_adapters.opcua_pubsub import PubSubConfig, message
 from flexrelay_contracts import runtime
 from flexrelay_sdk.quality.installed import installed_adapters
 
@@ -28,6 +31,12 @@ MQTT = MqttConfig(client_id="x", readings=("a/{device}",))
 HTTP = HttpConfig(port=0, tokens_file=Path("tokens"))
 INGEST = IngestConfig()
 CUTTING = genesis.BlockCutting()
+
+
+def _default(config: type[BaseModel], field: str) -> int:
+    default: int = config.model_fields[field].default
+    return default
+
 
 BOUNDS: dict[str, list[int | str]] = {
     "MQTT messages that wait for the sink": [MQTT.max_pending, f"{MQTT.max_pending_bytes // MIB} MiB"],
@@ -46,6 +55,16 @@ BOUNDS: dict[str, list[int | str]] = {
     "one batch to the sink": [MQTT.batch],
     "window asked of an MQTT 5 broker": [MQTT.receive_maximum],
     "payload": [f"{MQTT.max_payload_bytes // 1024} KiB", f"{INGEST.max_frame_bytes // 1024} KiB"],
+    "DataSetMessages in one PubSub message; publishers, writers of each that are remembered": [
+        message.MAX_MESSAGES,
+        _default(PubSubConfig, "max_publishers"),
+        _default(PubSubConfig, "max_writers"),
+    ],
+    "one message of an OPC UA server": [
+        f"{_default(OpcuaConfig, 'max_message_bytes') // MIB} MiB",
+        f"{guard.BEFORE_SESSION_BYTES // MIB} MiB",
+        f"{guard.MAX_CHUNK_BYTES // MIB} MiB",
+    ],
     "ingest queue": [INGEST.queue_frames, f"{INGEST.queue_bytes // MIB} MiB"],
     "one journal batch": [Limits().batch_frames, f"{Limits().batch_ms} ms"],
     "dead letters": [INGEST.dead_letters, f"{INGEST.dead_letter_bytes // MIB} MiB"],
