@@ -458,7 +458,8 @@ class Site:
     def checks(self) -> Iterable[Check]:
         yield Check("ledger", not self.ledger.trouble, self.ledger.trouble)
         for org in self.orgs:
-            yield Check(f"{org} gateway", org in self.gateways, "it has not started, or is ending")
+            if org not in self.gateways:
+                yield Check(f"{org} gateway", False, "it has not started, or is ending")
         for gateway in self.gateways.values():
             yield from gateway.checks()
 
