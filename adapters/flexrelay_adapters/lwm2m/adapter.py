@@ -17,7 +17,7 @@ from flexrelay_adapters.lwm2m.coap.peer import Peer
 from flexrelay_adapters.lwm2m.coap.udp import UdpEndpoint
 from flexrelay_adapters.lwm2m.codec import Lwm2mCodec, Override, channel
 from flexrelay_adapters.lwm2m.commands import Commander
-from flexrelay_adapters.lwm2m.config import Lwm2mConfig
+from flexrelay_adapters.lwm2m.config import AttributesConfig, Lwm2mConfig
 from flexrelay_adapters.lwm2m.dtls.transport import DtlsTransport
 from flexrelay_adapters.lwm2m.firewall import NOT_TAKEN, Firewall
 from flexrelay_adapters.lwm2m.formats import FormatError
@@ -77,7 +77,11 @@ class Lwm2mAdapter:
         self.registrations.moved = self.layer.forget
         self.operations = Operations(self.layer, clock)
         self._observing = Observing(
-            self.operations, lambda frame: self._offer(None, frame), clock, pmin_s=config.pmin_s, pmax_s=config.pmax_s
+            self.operations,
+            lambda frame: self._offer(None, frame),
+            clock,
+            everywhere=AttributesConfig(pmin=config.pmin_s, pmax=config.pmax_s).given(),
+            by_path={path: attributes.given() for path, attributes in config.attributes.items()},
         )
         self._commander = (
             Commander(config.commands, self.operations, self.registrations, clock)

@@ -84,6 +84,29 @@ class OverrideConfig(Section):
         return self
 
 
+class AttributesConfig(Section):
+    """Notification attributes of one observed path (OMA Core §5.1.2). `pmin` and `pmax` in seconds; for a numeric
+    resource: `gt` and `lt`, thresholds that it notifies of when it crosses them, `st`, the least change."""
+
+    pmin: Annotated[int, Field(ge=0, le=86_400)] | None = None
+    pmax: Annotated[int, Field(ge=1, le=86_400)] | None = None
+    gt: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    lt: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    st: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _sound(self) -> Self:
+        if self.pmin is not None and self.pmax is not None and self.pmin > self.pmax:
+            raise ValueError(f"pmin {self.pmin} is more than pmax {self.pmax}")
+        if self.gt is not None and self.lt is not None and self.lt + 2 * (self.st or 0) >= self.gt:
+            raise ValueError("lt + 2 × st must be less than gt")
+        return self
+
+    def given(self) -> dict[str, float]:
+        """Those that are set, by name."""
+        return self.model_dump(exclude_none=True)
+
+
 class CommandConfig(Section):
     """How `set_power` reaches a device.
 
@@ -115,6 +138,8 @@ class Lwm2mConfig(AdapterConfig):
     pmin_s: Annotated[int, Field(ge=0, le=86_400)] | None = None
     pmax_s: Annotated[int, Field(ge=1, le=86_400)] | None = None
     """Least and greatest time between notifications, written to what is observed."""
+    attributes: dict[str, AttributesConfig] = Field(default_factory=dict)
+    """By path of `observe`: what counts there instead."""
     nameplate: bool = True
     """Read from each device's object 3 what it is: maker, model, serial number, firmware, battery."""
     commands: CommandConfig | None = None
@@ -162,6 +187,11 @@ class Lwm2mConfig(AdapterConfig):
             raise ValueError("give coap, coaps or both: without one nothing is received")
         if self.pmin_s is not None and self.pmax_s is not None and self.pmax_s < self.pmin_s:
             raise ValueError("pmax_s is less than pmin_s")
+        for path, attributes in self.attributes.items():
+            if path not in (self.observe or ()):
+                raise ValueError(f"attributes.{path}: list the path in observe, too")
+            if _path(path) < 3 and attributes.given().keys() & {"gt", "lt", "st"}:
+                raise ValueError(f"attributes.{path}: gt, lt and st are of a resource, /object/instance/resource")
         if self.max_pending_bytes < self.max_payload_bytes:
             raise ValueError("max_pending_bytes is less than max_payload_bytes")
         return self

@@ -6,7 +6,7 @@ was asked of it, and asking again replaces the observation instead of adding one
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from flexrelay_adapters.lwm2m.coap.codes import CONTENT_FORMAT, OBSERVE, SENML_CBOR, TLV
 from flexrelay_adapters.lwm2m.coap.layer import NoAnswer
@@ -47,13 +47,15 @@ class Observing:
         take: Callable[[Frame], bool],
         wall: Callable[[], float],
         *,
-        pmin_s: int | None,
-        pmax_s: int | None,
+        everywhere: Mapping[str, float],
+        by_path: Mapping[str, Mapping[str, float]],
     ) -> None:
+        """Notification attributes by name: those of all paths, and those of some."""
         self._operations = operations
         self._take = take
         self._wall = wall
-        self._attributes = {name: value for name, value in (("pmin", pmin_s), ("pmax", pmax_s)) if value is not None}
+        self._everywhere = everywhere
+        self._by_path = by_path
 
     def expect(self, registration: Registration, paths: Sequence[str]) -> None:
         """Notifications of these paths are known from now on."""
@@ -69,8 +71,9 @@ class Observing:
             token = token_of(registration, path)
             registration.observed[token] = path
             try:
-                if self._attributes:
-                    await self._operations.write_attributes(peer, path, self._attributes)
+                attributes = {**self._everywhere, **self._by_path.get(path, {})}
+                if attributes:
+                    await self._operations.write_attributes(peer, path, attributes)
             except Refused as error:
                 log.info("%s does not take attributes of %s: %s", peer, path, error)
             try:

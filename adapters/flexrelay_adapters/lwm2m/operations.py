@@ -2,6 +2,7 @@
 discover, write attributes, observe, cancel, and the composite ones."""
 
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import Final
 
 from flexrelay_adapters.lwm2m import formats
@@ -89,7 +90,7 @@ class Operations:
         for name, value in attributes.items():
             if name not in ATTRIBUTES:
                 raise ValueError(f"unknown attribute {name!r}; known are {', '.join(ATTRIBUTES)}")
-            text = name if value is None else f"{name}={value:g}"
+            text = name if value is None else f"{name}={Decimal(str(value)):f}"  # there are no exponents
             options.append((URI_QUERY, text.encode()))
         await self._ask(peer, codes.PUT, options)
 

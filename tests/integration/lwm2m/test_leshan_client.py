@@ -124,6 +124,11 @@ async def test_every_operation(serve: Serve) -> None:
             await device.says("written /3305/0/5750 length 5000")
             (record,) = await do.read(peer, "/3305/0/5750", content_format)
             assert record.value in (long, long.encode())
+        await do.write(peer, "/3305/0/6000", b"\x00\xffkey", codes.OPAQUE)  # 6000 is none of the registry
+        await device.says("written /3305/0/6000 00ff6b6579")
+        for content_format in (codes.OPAQUE, codes.TLV, codes.SENML_CBOR, codes.SENML_JSON):
+            (record,) = await do.read(peer, "/3305/0/6000", content_format)
+            assert record.value == b"\x00\xffkey", content_format
         await do.execute(peer, "/3305/0/5822", "0='now'")
         await device.says("executed /3305/0/5822")
         await do.write_attributes(peer, "/3305/0/5800", {"pmin": 1, "pmax": 60, "gt": 5.5, "lt": 1, "st": 2})
@@ -134,14 +139,48 @@ async def test_every_operation(serve: Serve) -> None:
         assert {r.path: r.value for r in await do.read(peer, "/3312/7", codes.SENML_JSON)}[3312, 7, 5851] == 33
         await do.delete(peer, "/3312/7")
         assert "</3312/7>" not in await do.discover(peer, "/3312")
-        records = await do.read_composite(peer, ["/3305/0/5800", "/3316/0/5700", "/3411/0/1"])
-        assert {record.path: record.value for record in records} == {
-            (3305, 0, 5800): 12.5,
-            (3316, 0, 5700): 230.0,
-            (3411, 0, 1): 55,
-        }
+        for content_format in (codes.SENML_CBOR, codes.SENML_JSON):
+            records = await do.read_composite(peer, ["/3305/0/5800", "/3316/0/5700", "/3411/0/1"], content_format)
+            assert {record.path: record.value for record in records} == {
+                (3305, 0, 5800): 12.5,
+                (3316, 0, 5700): 230.0,
+                (3411, 0, 1): 55,
+            }
         await do.write_composite(peer, {"/3312/0/5851": 77, "/3411/0/5": 12})
         assert [record.value for record in await do.read_composite(peer, ["/3312/0/5851", "/3411/0/5"])] == [77, 12]
+
+
+async def test_thresholds_and_steps_of_notifications(serve: Serve, sink: RecordingSink) -> None:
+    """gt and lt: when the value has passed them; st: when it has changed by so much."""
+    paths = {"/3305/0/5800": {"gt": 1_000_000.5, "lt": 100}, "/3305/0/5810": {"st": 50}}
+    async with (
+        serve(observe=tuple(paths), attributes=paths) as adapter,
+        leshan("Device", **plain(adapter)) as device,
+    ):
+        await until(
+            lambda: {f.channel for f in sink.frames} == {f"{path}?ct=112" for path in paths}, 60, "first values"
+        )
+        peer = the_device(adapter).peer
+        assert peer is not None
+        told = await adapter.operations.discover(peer, "/3305/0")
+        assert "5800>;gt=1000000.5;lt=100" in told and "5810>;st=50" in told
+
+        def seen(register: str) -> list[int]:
+            return [m.registers[register] for m in sink.measurements if register in m.registers]
+
+        async def told_of(resource: int, register: str, value: int) -> None:
+            await device.do(f"set /3305/0/{resource} {value}", "set")
+            await until(lambda: value in seen(register), 60, f"{value}, after {seen(register)}")
+
+        # Leshan tells of a value above gt or below lt when the one that it told last was not
+        for between, value in ((150, 2_000_000), (2_500_000, 90), (80, 1_500_000)):
+            await device.do(f"set /3305/0/5800 {between}", "set")
+            await told_of(5800, "power_w", value)
+        assert seen("power_w") == [0, 2_000_000, 90, 1_500_000]
+        for between, value in ((30, 60), (100, 120)):
+            await device.do(f"set /3305/0/5810 {between}", "set")
+            await told_of(5810, "reactive_var", value)
+        assert seen("reactive_var") == [0, 60, 120]
 
 
 async def test_composite_observation(serve: Serve, sink: RecordingSink) -> None:
@@ -241,6 +280,36 @@ async def test_commands_in_queue_mode(serve: Serve, sink: RecordingSink) -> None
         assert told[-1].values == {"power_w": 4200}
         assert "written /3310/0/5823 cmd-1" in device.told and "written /3310/0/5824 1700000000" in device.told
         assert "written /3310/0/5825 15" in device.told and "written /3310/0/5827 42" in device.told
+
+
+@pytest.mark.parametrize(
+    ("via", "name", "parameters", "written", "effect"),
+    [
+        ("power_control", "set_power", {"power_w": 3300}, ["/3312/0/5850 true", "/3312/0/5851 33"], {"power_w": 3300}),
+        ("power_control", "set_power", {"power_w": 0}, ["/3312/0/5850 false", "/3312/0/5851 0"], {"power_w": 0}),
+        ("load_control", "set_low_battery", {"soc_permille": 250}, ["/3411/0/5 25"], {"soc_permille": 250}),
+        ("load_control", "clear_battery_shutdown", {}, ["/3411/0/7 false"], {}),
+    ],
+)
+async def test_commands_are_read_back(
+    serve: Serve, via: str, name: str, parameters: dict[str, int], written: list[str], effect: dict[str, int]
+) -> None:
+    async with (
+        serve(observe=(), commands={"rated_w": 10_000, "via": via}) as adapter,
+        leshan("Device", **plain(adapter)) as device,
+    ):
+        await device.says("registered")
+        told: list[CommandUpdate] = []
+
+        async def on_update(update: CommandUpdate) -> None:
+            told.append(update)
+
+        expires_at = int(time.time() * 1000) + 60_000
+        await adapter.execute(Command("c", "did:x", "udp:127.0.0.21", name, parameters, expires_at, "order"), on_update)
+        assert [update.state for update in told] == [CommandState.QUEUED, CommandState.SENT, CommandState.ACKED], told
+        assert told[-1].values == effect and told[-1].detail == ""  # it was read back
+        for line in written:
+            assert f"written {line}" in device.told
 
 
 async def test_goes_on_after_a_restart_of_the_server(serve: Serve, sink: RecordingSink) -> None:

@@ -221,6 +221,11 @@ def test_the_readme_sample_is_a_configuration(tmp_path: Path) -> None:
         ({"coap": {}, "overrides": {"/3305/0/1": {"register": "speed", "unit": "V"}}}, "unknown register"),
         ({"coap": {}, "pmin_s": 10, "pmax_s": 5}, "pmax_s"),
         ({"coap": {}, "commands": {"rated_w": 0}}, r"^commands\.rated_w"),
+        ({"coap": {}, "attributes": {"/3305/0/5800": {"gt": 1}}}, "list the path in observe"),
+        ({"coap": {}, "observe": ["/3305/0"], "attributes": {"/3305/0": {"gt": 1}}}, "are of a resource"),
+        ({"coap": {}, "observe": ["/1"], "attributes": {"/1": {"pmin": 5, "pmax": 4}}}, "pmin 5 is more"),
+        ({"coap": {}, "observe": ["/1/0/1"], "attributes": {"/1/0/1": {"gt": 5, "lt": 1, "st": 2}}}, "less than gt"),
+        ({"coap": {}, "observe": ["/1/0/1"], "attributes": {"/1/0/1": {"gt": float("nan")}}}, "gt"),
     ],
 )
 def test_bad_configurations_are_named(section: dict[str, Any], why: str) -> None:

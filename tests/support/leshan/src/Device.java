@@ -79,7 +79,8 @@ public final class Device {
             }
             WriteResponse response = super.write(server, replace, id, value);
             Object written = value.getValue();
-            String text = written instanceof Date ? Long.toString(((Date) written).getTime() / 1000) : written.toString();
+            String text = written instanceof Date ? Long.toString(((Date) written).getTime() / 1000)
+                    : written instanceof byte[] ? HexFormat.of().formatHex((byte[]) written) : written.toString();
             say("written /" + object + "/0/" + id + " " + (text.length() > 80 ? "length " + text.length() : text));
             return response;
         }
@@ -175,7 +176,8 @@ public final class Device {
         } else {
             objects.setInstancesForObject(1, new Server(1, lifetime));
         }
-        Map<Integer, Object> values = new HashMap<>(Map.of(5800, 0.0, 5805, 0.0, 5810, 0.0, 5750, "meter"));
+        Map<Integer, Object> values = new HashMap<>(
+                Map.of(5800, 0.0, 5805, 0.0, 5810, 0.0, 5750, "meter", 6000, new byte[] { 1, 2 }));
         meters.put(3305, new Meter(3305, values));
         meters.put(3316, new Meter(3316, new HashMap<>(Map.of(5700, 230.0, 5701, "V"))));
         meters.put(3310, new Meter(3310, new HashMap<>(

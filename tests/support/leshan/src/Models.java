@@ -15,7 +15,7 @@ final class Models {
     static List<ObjectModel> all() {
         List<ObjectModel> models = new ArrayList<>(ObjectLoader.loadDefault());
         models.add(object(3305, read(5800, Type.FLOAT), read(5805, Type.FLOAT), read(5810, Type.FLOAT),
-                read(5820, Type.FLOAT), write(5750, Type.STRING), execute(5822)));
+                read(5820, Type.FLOAT), write(5750, Type.STRING), execute(5822), write(6000, Type.OPAQUE)));
         models.add(object(3316, read(5700, Type.FLOAT), read(5701, Type.STRING)));
         for (int sensor : new int[] { 3317, 3318, 3329 }) {
             models.add(object(sensor, read(5700, Type.FLOAT), read(5701, Type.STRING)));
