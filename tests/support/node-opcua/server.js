@@ -148,6 +148,9 @@ async function main() {
     many: ({ key, from, count, time, step }) => {
       for (let n = 0; n < count; n++) set(key, from + n, time + n * (step ?? 1));
     },
+    all: ({ name, from, time }) => {
+      Object.keys(wanted.devices).forEach((device, n) => set(`${device}.${name}`, from + n, time));
+    },
     behave: (order) => { behaviour = order.behaviour; },
     acts: () => ({ acts }),
     sessions: () => ({ sessions: server.currentSessionCount, subscriptions: server.currentSubscriptionCount }),
