@@ -18,7 +18,7 @@ from paho.mqtt.properties import Properties
 from pydantic import Field, SecretStr
 
 from flexrelay_adapters.lorawan.standins import SERVERS, Downlink, NetworkServer
-from flexrelay_adapters.mqtt.simulator import SESSION_S, check_lost
+from flexrelay_adapters.mqtt.simulator import SESSION_S, check_cancelled, check_lost
 from flexrelay_sdk.config import AdapterConfig
 from flexrelay_sdk.simulation import DeviceSimulator, Plan, SimulatorStats
 from flexrelay_sdk.vocabulary import LIMIT_POWER, SET_POWER, SWITCH
@@ -181,6 +181,7 @@ class LorawanSimulator:
                         group.create_task(self._live(number, radio, client), name=f"device {radio.simulator.name}")
             except* aiomqtt.MqttError as errors:
                 lost = errors
+            check_cancelled()
             if lost is not None:  # what is raised inside except* may come out as a group
                 check_lost(lost, f"{self._config.host}:{self._config.port}", self._config.client_id)
             self.stats.reconnects += 1
@@ -220,6 +221,7 @@ class LorawanSimulator:
             topic, payload = radio.outgoing[0]
             await client.publish(topic, payload, qos=1)
             radio.outgoing.popleft()
+            check_cancelled()
 
     async def _listen(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:

@@ -72,6 +72,14 @@ def make_simulator(
     return MqttSimulator(config, made, plan)
 
 
+def check_cancelled() -> None:
+    """Python 3.11's wait_for, in aiomqtt, can lose a cancellation that comes together with what it waits for; then a
+    loop would go on for ever."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def check_lost(errors: BaseException, where: str, who: str) -> None:
     """Raises ConnectionError when the broker has turned `who` away; any other end of the connection is only logged."""
     error = errors
@@ -124,6 +132,7 @@ class MqttSimulator:
                         group.create_task(self._obey(device, client))
             except* aiomqtt.MqttError as errors:
                 lost = errors
+            check_cancelled()
             if lost is not None:  # what is raised inside except* may come out as a group
                 check_lost(lost, f"{self._config.host}:{self._config.port}", device.credential)
             self.stats.reconnects += 1
@@ -145,6 +154,7 @@ class MqttSimulator:
         for topic in topics:
             self.stats.sent += 1
             await client.publish(topic, payload, qos=1)
+            check_cancelled()
             self.stats.confirmed += 1
         device.unsent = None
 
@@ -158,6 +168,7 @@ class MqttSimulator:
             answer = device.answer(bytes(message.payload), self._plan.wall())
             if answer is not None:
                 await client.publish(results, answer, qos=1)
+                check_cancelled()
                 self.stats.commands += 1
 
     def _client(self, device: Speaking) -> aiomqtt.Client:
