@@ -50,7 +50,8 @@ Exchange = Callable[[bytes], None]
 
 
 def run() -> list[Result]:
-    """lwm2m_send, lwm2m_notify, lwm2m_update, lwm2m_dtls (ratio to plain); the best of a few rounds."""
+    """lwm2m_send, lwm2m_notify, lwm2m_update, lwm2m_dtls (ratio to plain); the best of a few rounds. Where Leshan is
+    built, leshan_send and lwm2m_send_to_leshan (lwm2m_send with the ratio to it), too."""
     bare = max(_measure("bare", MESSAGES) for _ in range(ROUNDS))
     send = max(_measure("send", MESSAGES) for _ in range(ROUNDS))
     notify = max(_measure("notify", MESSAGES) for _ in range(ROUNDS))
@@ -68,6 +69,7 @@ def run() -> list[Result]:
     ]
     if leshan:
         results.append(_result("leshan_send", leshan, leshan / bare, against))
+        results.append(_result("lwm2m_send_to_leshan", send, send / leshan, "leshan_send: the same load, nothing kept"))
     return results
 
 
