@@ -181,7 +181,6 @@ class LorawanSimulator:
                         group.create_task(self._live(number, radio, client), name=f"device {radio.simulator.name}")
             except* aiomqtt.MqttError as errors:
                 lost = errors
-            check_cancelled()
             if lost is not None:  # what is raised inside except* may come out as a group
                 check_lost(lost, f"{self._config.host}:{self._config.port}", self._config.client_id)
             self.stats.reconnects += 1

@@ -74,7 +74,7 @@ def make_simulator(
 
 def check_cancelled() -> None:
     """Python 3.11's wait_for, in aiomqtt, can lose a cancellation that comes together with what it waits for; then a
-    loop would go on for ever."""
+    loop would go on for ever. Not for a task that has had a TaskGroup: its count keeps what the group did to it."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
@@ -132,7 +132,6 @@ class MqttSimulator:
                         group.create_task(self._obey(device, client))
             except* aiomqtt.MqttError as errors:
                 lost = errors
-            check_cancelled()
             if lost is not None:  # what is raised inside except* may come out as a group
                 check_lost(lost, f"{self._config.host}:{self._config.port}", device.credential)
             self.stats.reconnects += 1
@@ -162,6 +161,7 @@ class MqttSimulator:
         assert self._config.commands is not None and self._config.results is not None
         results = TopicPattern(self._config.results).topic_for(device.credential)
         await client.subscribe(TopicPattern(self._config.commands).topic_for(device.credential), qos=1)
+        check_cancelled()
         async for message in client.messages:
             if not isinstance(message.payload, bytes | bytearray):
                 continue

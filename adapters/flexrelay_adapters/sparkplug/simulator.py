@@ -11,6 +11,7 @@ import aiomqtt
 from google.protobuf.message import DecodeError
 from pydantic import Field, SecretStr
 
+from flexrelay_adapters.mqtt.simulator import check_cancelled
 from flexrelay_adapters.sparkplug.config import Identifier
 from flexrelay_adapters.sparkplug.sparkplug_b_pb2 import Payload
 from flexrelay_sdk.config import AdapterConfig
@@ -173,6 +174,7 @@ class SparkplugSimulator:
                 if instant > node.simulator.measured_at:
                     self.stats.sent += 1
                     await client.publish(node.topic("NDATA"), node.data(instant))
+                    check_cancelled()
                     self.stats.confirmed += 1
 
     async def _obey(self, node: _Node, client: aiomqtt.Client) -> None:
