@@ -34,7 +34,9 @@ class Adapter(Protocol):
     def connected(self) -> bool: ...
 
     def channels_for(self, credential: str) -> Sequence[str]:
-        """Where a device with this credential sends its readings (topics, paths): for whoever sets the device up."""
+        """Where a device with this credential sends its readings (topics, paths): for whoever sets the device up.
+
+        Raises ValueError for what can be no credential of this protocol."""
         ...
 
     def codec_for(self, channel: str) -> Codec | None:

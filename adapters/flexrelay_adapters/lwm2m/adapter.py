@@ -156,8 +156,10 @@ class Lwm2mAdapter:
         return self._codec if self._codec.reads(channel) else None
 
     def discover(self) -> "Discovery":
-        """The credentials of the devices that are registered now."""
-        return Discovery([registration.credential for registration in self.registrations])
+        """The credentials of the devices that are registered now, and of those that are turned away for a while because
+        the gateway does not know them: an unknown device that sends at once is never registered for long."""
+        registered = [registration.credential for registration in self.registrations]
+        return Discovery(list(dict.fromkeys([*registered, *self.firewall.refused()])))
 
     def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
         """See `FactTeller`: what stood in the device objects when they were read last."""

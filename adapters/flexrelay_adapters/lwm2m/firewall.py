@@ -49,6 +49,11 @@ class Firewall:
             del self._refused[next(iter(self._refused))]
         self._refused[credential] = self._clock() + self._refused_for_s
 
+    def refused(self) -> list[str]:
+        """Who is turned away now."""
+        now = self._clock()
+        return [credential for credential, until in self._refused.items() if until > now]
+
     def refuses(self, credential: str) -> bool:
         if not self._refused:
             return False

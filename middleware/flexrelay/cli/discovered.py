@@ -13,7 +13,13 @@ from flexrelay.cli.folder import Folder, Org, on_site
 from flexrelay.cli.instant import iso
 from flexrelay.cli.output import Json, explained, out, show, table
 from flexrelay.commissioning.devices import NewDevice
-from flexrelay.commissioning.discovery import Waiting, approve_discovered, dismiss_discovered, list_discovered
+from flexrelay.commissioning.discovery import (
+    Waiting,
+    approve_discovered,
+    dismiss_discovered,
+    list_discovered,
+    to_configure,
+)
 from flexrelay.commissioning.errors import CommissioningError
 
 Credential = Annotated[str, typer.Argument(metavar="PROTOCOL:CREDENTIAL", help="As `device discovered` shows it.")]
@@ -58,14 +64,18 @@ def approve(
     async def work(site: Site) -> dict[str, Any]:
         new = NewDevice(org, name, kind, controller, unsigned=not signed, receivers=tuple(receiver or ()))
         done = await approve_discovered(site, protocol, at, new)
-        return {**done.device.to_json(), "key_file": str(done.key_file)}
+        left = to_configure(site, new.receivers or (org,), protocol, at)
+        return {**done.device.to_json(), "key_file": str(done.key_file), "to_configure": left}
 
     done = on_site(folder, Level.ACTING, json_, work)
-    show(
-        done,
-        json_,
-        lambda: out.print(f"{name} ({kind}): {done['status']}\n{done['did']}", markup=False, soft_wrap=True),
-    )
+
+    def told() -> None:
+        out.print(f"{name} ({kind}): {done['status']}\n{done['did']}", markup=False, soft_wrap=True)
+        for adapter in done["to_configure"]:
+            text = f"adapter {adapter} does not read it before its configuration says how: add {at} to its devices"
+            out.print(text, markup=False, soft_wrap=True)
+
+    show(done, json_, told)
 
 
 def dismiss(

@@ -16,6 +16,7 @@ from flexrelay.devices import DeviceRecord
 from flexrelay.twin.energy import Exchange
 from flexrelay_schemas.did import Create, split_did
 from flexrelay_schemas.entities.mapping import DEVICE_KINDS
+from flexrelay_sdk import Adapter
 
 FOLDER: Final = "devices"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -236,5 +237,13 @@ def _topics(gateway: Gateway, record: DeviceRecord) -> tuple[str, ...]:
     return tuple(
         channel
         for adapter in gateway.adapters.values()
-        for channel in adapter.channels_for(bound.get(adapter.protocol, scid))
+        for channel in channels(adapter, bound.get(adapter.protocol, scid))
     )
+
+
+def channels(adapter: Adapter, credential: str) -> Sequence[str]:
+    """Where a device with this credential sends its readings; none where the protocol has no such credentials."""
+    try:
+        return adapter.channels_for(credential)
+    except ValueError:
+        return ()

@@ -1,10 +1,11 @@
 """Devices that adapters found: approved one by one, by becoming an enrolled device."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from flexrelay.app import Site
 from flexrelay.commissioning.actors import gateway_of
-from flexrelay.commissioning.devices import Enrolled, NewDevice, enrol_device
+from flexrelay.commissioning.devices import Enrolled, NewDevice, channels, enrol_device
 from flexrelay.commissioning.errors import CommissioningError
 from flexrelay.devices import Found
 
@@ -39,6 +40,17 @@ async def approve_discovered(site: Site, protocol: str, credential: str, new: Ne
     for each in asked:
         await site.gateways[each.org].discovered.forget(protocol, credential)
     return done
+
+
+def to_configure(site: Site, orgs: Iterable[str], protocol: str, credential: str) -> list[str]:
+    """Adapters (organisation.name) that speak the protocol and have no place for this credential in their configuration
+    yet: registers and nodes are somebody's to choose, so such a device is not read before."""
+    return [
+        f"{org}.{name}"
+        for org in orgs
+        for name, adapter in sorted(site.gateways[org].adapters.items())
+        if adapter.protocol == protocol and not channels(adapter, credential)
+    ]
 
 
 async def dismiss_discovered(site: Site, org: str, protocol: str, credential: str) -> None:

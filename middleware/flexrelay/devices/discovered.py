@@ -36,8 +36,10 @@ MOST: Final = 10_000
 """Credentials kept at a gateway; beyond it new ones are passed over (and found again once there is room)."""
 
 MAX_CREDENTIAL: Final = 512
-FIRST_S: Final = 20.0
+FIRST_S: Final = 2.0
 EVERY_S: Final = 300.0
+"""Pauses between two looks around: each is twice the one before, so that who sets a gateway up need not wait."""
+
 PATIENCE_S: Final = 60.0
 """What one adapter may take to look around."""
 
@@ -124,13 +126,13 @@ class Discovered:
 
 
 async def keep_discovering(discovered: Discovered, adapters: Mapping[str, Adapter], clock: Callable[[], int]) -> None:
-    """For ever, at first soon and then now and again."""
+    """For ever, at first often and then now and again."""
     if not any(isinstance(adapter, Discoverer) for adapter in adapters.values()):
         return
     pause = FIRST_S
     while True:
         await asyncio.sleep(pause)
-        pause = EVERY_S
+        pause = min(EVERY_S, 2 * pause)
         try:
             await discovered.sweep(adapters, clock())
         except StoreUnavailable as error:
