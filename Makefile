@@ -37,6 +37,7 @@ bench: .venv/.ready ## prints figures and ratios; ARGS="NAME --json FILE"
 
 soak: .venv/.ready ## the full counts of kills and fuzzing
 	@scripts/peers.sh
+	@scripts/kubernetes.sh server
 	@FLEXRELAY_SOAK=1 $(VENV)/pytest -m soak --timeout 3600 $(ARGS)
 
 schemas: .venv/.ready ## export the JSON Schemas and the JSON-LD context again
