@@ -1,8 +1,8 @@
 """pymodbus as a device, in a process of its own, told over its stdin what to do.
 
 As a program: `python modbus_server.py PORT` reads one line of JSON {"units": {"1": [[address, [registers]], …]},
-"queue_at": address or -1, "write_at": address or -1} and then orders. At `queue_at` of unit 1 a reading (s32) is handed
-over at each request; when there is none the device is busy.
+"queue_at": address or -1, "write_at": address or -1, "more_ports": [port, …]} and then orders. At `queue_at` of unit 1
+a reading (s32) is handed over at each request; when there is none the device is busy.
 """
 
 from __future__ import annotations
@@ -27,14 +27,22 @@ class ModbusServer:
     """Starts, tells and kills the program below."""
 
     def __init__(
-        self, units: dict[int, list[tuple[int, list[int]]]], *, queue_at: int = -1, write_at: int = -1
+        self,
+        units: dict[int, list[tuple[int, list[int]]]],
+        *,
+        queue_at: int = -1,
+        write_at: int = -1,
+        more_ports: int = 0,
     ) -> None:
+        """With `more_ports` the same units answer at so many other endpoints too."""
         self.port = free_port()
+        self.more_ports = [free_port() for _ in range(more_ports)]
         self.acts: list[int] = []
         self.writes: list[tuple[int, int, list[int]]] = []
         """(Unit, address, registers) of every write that was taken."""
         self._setup = {"units": {str(unit): image for unit, image in units.items()}, "queue_at": queue_at}
         self._setup["write_at"] = write_at
+        self._setup["more_ports"] = self.more_ports
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._answers: asyncio.Queue[Any] = asyncio.Queue()
@@ -190,16 +198,23 @@ async def _serve(port: int) -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     setup = json.loads(await reader.readline())
     device = _Device(setup["queue_at"], setup["write_at"])
-    units = [
-        SimDevice(
-            id=int(unit),
-            simdata=[SimData(at, values=values, datatype=DataType.REGISTERS) for at, values in image],
-            action=partial(device.act, int(unit)),
-        )
-        for unit, image in setup["units"].items()
-    ]
-    server = ModbusTcpServer(units, address=("127.0.0.1", port), trace_packet=device.packet)
-    await server.serve_forever(background=True)
+
+    async def listen(port: int) -> Any:
+        units = [
+            SimDevice(
+                id=int(unit),
+                simdata=[SimData(at, values=values, datatype=DataType.REGISTERS) for at, values in image],
+                action=partial(device.act, int(unit)),
+            )
+            for unit, image in setup["units"].items()
+        ]
+        server = ModbusTcpServer(units, address=("127.0.0.1", port), trace_packet=device.packet)
+        await server.serve_forever(background=True)
+        return server
+
+    server = await listen(port)
+    more = [await listen(each) for each in setup["more_ports"]]
+    assert len(more) == len(setup["more_ports"])
     device.say(answer="ready")
     async for line in reader:
         order = json.loads(line)
