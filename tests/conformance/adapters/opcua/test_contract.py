@@ -14,13 +14,16 @@ from flexrelay_adapters.opcua import make_adapter
 from flexrelay_sdk.quality import violations
 from flexrelay_sdk.testkit import AdapterContract, BackfillContract, DiscoveryContract, Promise, Rig
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 
 class TestOpcua(AdapterContract, DiscoveryContract, BackfillContract):
     without: ClassVar[Mapping[Promise, str]] = {
         Promise.SLEEP: "OPC UA servers do not sleep; a command waits for the connection, see test_commands"
     }
+
+    patience_s = 60.0
+    """node-opcua takes its time to start on a busy machine."""
 
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
         return NodeOpcuaRig.open(tmp_path)

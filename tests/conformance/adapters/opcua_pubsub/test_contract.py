@@ -22,6 +22,8 @@ NO_WAY_BACK = "commands go to the server behind the publisher, by the adapter `o
 class TestPubSub(AdapterContract, DiscoveryContract):
     without: ClassVar = {Promise.COMMANDS: NO_WAY_BACK, Promise.SLEEP: NO_WAY_BACK}
 
+    patience_s = 60.0
+
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
         return PubSubRig.open(tmp_path, "5")
 
