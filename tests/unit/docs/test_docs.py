@@ -146,6 +146,8 @@ def _loaded(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         for name, section in gateway.adapters.items():
             if "password_file" in section:
                 (folder / section["password_file"]).write_text("secret\n")
+            if "tokens_file" in section:
+                (folder / section["tokens_file"]).write_text(f"backend:{'0' * 64}\n")
             section = {key: value for key, value in section.items() if key != "tls"}  # its files are not here
             assert load_adapter(gateway.org, name, section, folder).endpoint.startswith(
                 section.get("host", "127.0.0.1")
