@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,6 @@ import psutil
 
 from flexrelay_sdk.testkit import RecordingSink
 
-SOAK = bool(os.environ.get("FLEXRELAY_SOAK"))
 GOOD, HOSTILE = 1000, 100
 MEMORY_BYTES = 256 * 2**20
 """By how much the process may grow, devices, sink and all; what a hostile device can claim is more than that."""

@@ -13,15 +13,13 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from support.crowd import SOAK, bounded_memory
+from support.crowd import bounded_memory
 from support.modbus_server import ModbusServer
 
 from flexrelay_adapters.modbus import ModbusAdapter, ModbusConfig
 from flexrelay_sdk.testkit import RecordingSink, running, until
 
 ENDPOINTS, MISSING = 4, 5
-UNITS, SERVERS = (250, 80) if SOAK else (50, 24)
-"""1,000 good units and 100 hostile ones in the soak, 200 and 44 in CI: each endpoint is asked one thing at a time."""
 READINGS = 2
 """Of each good unit at least."""
 
@@ -136,12 +134,15 @@ def device(endpoint: str, unit: int) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(600)
-async def test_the_good_ones_are_not_disturbed() -> None:
-    units = {unit: [(100, [0, unit])] for unit in range(1, UNITS + 1)}
-    async with ModbusServer(units, more_ports=ENDPOINTS - 1) as server, hostile_servers(SERVERS) as hostile:
+@pytest.mark.parametrize(("each_has", "servers"), [(50, 24), pytest.param(250, 80, marks=pytest.mark.soak)])
+async def test_the_good_ones_are_not_disturbed(each_has: int, servers: int) -> None:
+    units = {unit: [(100, [0, unit])] for unit in range(1, each_has + 1)}
+    async with ModbusServer(units, more_ports=ENDPOINTS - 1) as server, hostile_servers(servers) as hostile:
         endpoints = [f"127.0.0.1:{port}" for port in (server.port, *server.more_ports)]
         good = {f"{endpoint}/{unit}": unit for endpoint in endpoints for unit in units}
-        missing = [f"{endpoint}/{unit}" for endpoint in endpoints for unit in range(UNITS + 1, UNITS + 1 + MISSING)]
+        missing = [
+            f"{endpoint}/{unit}" for endpoint in endpoints for unit in range(each_has + 1, each_has + 1 + MISSING)
+        ]
         credentials = [*good, *missing, *(f"{endpoint}/1" for endpoint in hostile)]
         devices = {f"d{n}": device(*_split(each)) for n, each in enumerate(credentials)}
         section = {"interval_s": 3.0, "timeout_s": 3.0, "backoff_max_s": 5.0, "devices": devices}
