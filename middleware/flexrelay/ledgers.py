@@ -30,7 +30,9 @@ _LOG = logging.getLogger(__name__)
 _FIRST_RETRY_S: Final = 0.5
 _LONGEST_RETRY_S: Final = 5.0
 _SURE: Final = 3
-"""So often in a row a network that has just begun to answer must be found wrong: its peers may still be starting."""
+_SURE_S: Final = 15.0
+"""So often in a row, and for so long, a network that has just begun to answer must be found wrong: a peer that is
+starting does not know its channel for a moment."""
 
 
 class EmbeddedHost:
@@ -108,7 +110,8 @@ class FabricHost:
 
     async def _try_on(self, late: LateLedger, signer: GatewaySigner) -> None:
         """Until the network answers; then hold the connection until this is cancelled."""
-        wait_s, wrong = _FIRST_RETRY_S, 0
+        wait_s, wrong, since = _FIRST_RETRY_S, 0, 0.0
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))  # noqa: S311 (jitter)
             wait_s = min(2 * wait_s, _LONGEST_RETRY_S)
@@ -120,11 +123,11 @@ class FabricHost:
                     await asyncio.Event().wait()
             except LedgerError as error:
                 sure = not isinstance(error, LedgerUnavailable) or isinstance(error, NeedsAttention)
-                wrong = wrong + 1 if sure else 0
-                if wrong >= _SURE:
+                wrong, since = (wrong + 1, since if wrong else loop.time()) if sure else (0, 0.0)
+                if wrong >= _SURE and loop.time() - since >= _SURE_S:
                     self._ends(error)
                     return
-                late.why, wait_s = str(error), _FIRST_RETRY_S if sure else wait_s
+                late.why = str(error)
             except Exception as error:
                 self._ends(error)
                 raise
