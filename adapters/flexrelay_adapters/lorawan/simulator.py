@@ -172,19 +172,28 @@ class LorawanSimulator:
     async def run(self) -> None:
         """Until cancelled. Raises ConnectionError when the broker turns the network server away."""
         while True:
-            lost: BaseException | None = None
-            try:
-                async with self._client() as client, asyncio.TaskGroup() as group:
-                    await client.subscribe(self._server.downlinks, qos=1)
-                    group.create_task(self._listen(client), name="downlinks")
-                    for number, radio in enumerate(self._radios):
-                        group.create_task(self._live(number, radio, client), name=f"device {radio.simulator.name}")
-            except* aiomqtt.MqttError as errors:
-                lost = errors
-            if lost is not None:  # what is raised inside except* may come out as a group
+            lost = await asyncio.create_task(self._connected())
+            check_cancelled()
+            if lost is not None:
                 check_lost(lost, f"{self._config.host}:{self._config.port}", self._config.client_id)
             self.stats.reconnects += 1
             await asyncio.sleep(self._config.backoff_s)
+
+    async def _connected(self) -> BaseException | None:
+        """One connection until it is lost; why."""
+        lost: BaseException | None = None
+        try:
+            async with self._client() as client:
+                check_cancelled()
+                await client.subscribe(self._server.downlinks, qos=1)
+                check_cancelled()
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._listen(client), name="downlinks")
+                    for number, radio in enumerate(self._radios):
+                        group.create_task(self._live(number, radio, client), name=f"device {radio.simulator.name}")
+        except* aiomqtt.MqttError as errors:
+            lost = errors
+        return lost
 
     async def _live(self, number: int, radio: Radio, client: aiomqtt.Client) -> None:
         await self._flush(radio, client)

@@ -5,7 +5,7 @@ They share nothing with the adapter but the topics, so that adapter and devices 
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, Self
@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Protocol, Self
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
 from pydantic import Field, SecretStr, model_validator
 
 from flexrelay_adapters._simulated import JsonDevice
@@ -23,8 +24,8 @@ from flexrelay_sdk.simulation import DeviceSimulator, Plan, SimulatedIdentity, S
 log = logging.getLogger(__name__)
 
 SESSION_S = 3600
-_TURNED_AWAY = frozenset({4, 5, 134, 135})
-"""Bad user name or password, not authorised: return codes of MQTT 3.1.1 and reason codes of 5."""
+_TURNED_AWAY = frozenset({134, 135})
+"""Bad user name or password, not authorised: reason codes of MQTT 5, to which paho translates 3.1.1's."""
 
 
 class MqttSimulatorConfig(AdapterConfig):
@@ -74,7 +75,8 @@ def make_simulator(
 
 def check_cancelled() -> None:
     """Python 3.11's wait_for, in aiomqtt, can lose a cancellation that comes together with what it waits for; then a
-    loop would go on for ever. Not for a task that has had a TaskGroup: its count keeps what the group did to it."""
+    loop would go on for ever. Not for a task that has had a TaskGroup: its count keeps what the group did to it.
+    So a connection lives in a task of its own, which asks before its group, and the task that waits for it after."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         raise asyncio.CancelledError
@@ -85,10 +87,22 @@ def check_lost(errors: BaseException, where: str, who: str) -> None:
     error = errors
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    code = getattr(getattr(error, "rc", None), "value", getattr(error, "rc", None))
-    if code in _TURNED_AWAY:
-        raise ConnectionError(f"{where} turns {who} away: {error}; check username and password")
+    for told in _told(errors):
+        code = getattr(told, "rc", None)  # a number is paho's own: its 4 says that there is no connection
+        if isinstance(code, ReasonCode) and code.value in _TURNED_AWAY:
+            raise ConnectionError(f"{where} turns {who} away: {told}; check username and password")
     log.info("%s: connection to %s lost: %s", who, where, error)
+
+
+def _told(error: BaseException) -> Iterator[BaseException]:
+    """An error, or those of a group, each with what it came from."""
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _told(each)
+        return
+    yield error
+    if error.__cause__ is not None:
+        yield error.__cause__
 
 
 class Speaking(Protocol):
@@ -124,18 +138,26 @@ class MqttSimulator:
 
     async def _live(self, number: int, device: Speaking) -> None:
         while True:
-            lost: BaseException | None = None
-            try:
-                async with self._client(device) as client, asyncio.TaskGroup() as group:
-                    group.create_task(self._measure(number, device, client))
-                    if self._config.commands is not None:
-                        group.create_task(self._obey(device, client))
-            except* aiomqtt.MqttError as errors:
-                lost = errors
-            if lost is not None:  # what is raised inside except* may come out as a group
+            lost = await asyncio.create_task(self._connected(number, device))
+            check_cancelled()
+            if lost is not None:
                 check_lost(lost, f"{self._config.host}:{self._config.port}", device.credential)
             self.stats.reconnects += 1
             await asyncio.sleep(self._config.backoff_s)
+
+    async def _connected(self, number: int, device: Speaking) -> BaseException | None:
+        """One connection until it is lost; why."""
+        lost: BaseException | None = None
+        try:
+            async with self._client(device) as client:
+                check_cancelled()
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._measure(number, device, client))
+                    if self._config.commands is not None:
+                        group.create_task(self._obey(device, client))
+        except* aiomqtt.MqttError as errors:
+            lost = errors
+        return lost
 
     async def _measure(self, number: int, device: Speaking, client: aiomqtt.Client) -> None:
         topics = [TopicPattern(topic).topic_for(device.credential) for topic in self._config.readings]

@@ -11,7 +11,7 @@ import aiomqtt
 from google.protobuf.message import DecodeError
 from pydantic import Field, SecretStr
 
-from flexrelay_adapters.mqtt.simulator import check_cancelled
+from flexrelay_adapters.mqtt.simulator import check_cancelled, check_lost
 from flexrelay_adapters.sparkplug.config import Identifier
 from flexrelay_adapters.sparkplug.sparkplug_b_pb2 import Payload
 from flexrelay_sdk.config import AdapterConfig
@@ -147,26 +147,29 @@ class SparkplugSimulator:
 
     async def _live(self, number: int, node: _Node) -> None:
         while True:
-            try:
-                async with self._client(node) as client, asyncio.TaskGroup() as group:
-                    await client.subscribe(node.topic("NCMD"), qos=1)
-                    await client.publish(node.topic("NBIRTH"), node.birth(self._plan.wall()))
-                    group.create_task(self._measure(number, node, client))
-                    group.create_task(self._obey(node, client))
-            except* aiomqtt.MqttError as errors:
-                self._lost(node, errors)
+            lost = await asyncio.create_task(self._connected(number, node))
+            check_cancelled()
+            if lost is not None:
+                check_lost(lost, f"{self._config.host}:{self._config.port}", node.simulator.name)
             self.stats.reconnects += 1
             await asyncio.sleep(self._config.backoff_s)
 
-    def _lost(self, node: _Node, errors: BaseException) -> None:
-        error = errors
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        code = getattr(getattr(error, "rc", None), "value", getattr(error, "rc", None))
-        where = f"{self._config.host}:{self._config.port}"
-        if code in (4, 5, 134, 135):  # bad user name or password, not authorised: MQTT 3.1.1 and 5
-            raise ConnectionError(f"{where} turns {node.simulator.name} away: {error}; check username and password")
-        log.info("%s: connection to %s lost: %s", node.simulator.name, where, error)
+    async def _connected(self, number: int, node: _Node) -> BaseException | None:
+        """One connection until it is lost; why."""
+        lost: BaseException | None = None
+        try:
+            async with self._client(node) as client:
+                check_cancelled()
+                await client.subscribe(node.topic("NCMD"), qos=1)
+                check_cancelled()
+                await client.publish(node.topic("NBIRTH"), node.birth(self._plan.wall()))
+                check_cancelled()
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._measure(number, node, client))
+                    group.create_task(self._obey(node, client))
+        except* aiomqtt.MqttError as errors:
+            lost = errors
+        return lost
 
     async def _measure(self, number: int, node: _Node, client: aiomqtt.Client) -> None:
         async with aclosing(self._plan.due(number, len(self._nodes))) as instants:
@@ -187,6 +190,7 @@ class SparkplugSimulator:
                 continue
             if any(metric.name == _REBIRTH and metric.boolean_value for metric in payload.metrics):
                 await client.publish(node.topic("NBIRTH"), node.birth(self._plan.wall()))
+                check_cancelled()
                 continue
             told: dict[str, Any] = {}
             for metric in payload.metrics:
@@ -197,6 +201,7 @@ class SparkplugSimulator:
             answer = node.answer(told, self._plan.wall())
             if answer is not None:
                 await client.publish(node.topic("NDATA"), answer)
+                check_cancelled()
                 self.stats.commands += 1
 
     def _client(self, node: _Node) -> aiomqtt.Client:

@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 
 from flexrelay.demo.accounts import TOPICS
 from flexrelay.demo.plants import BatteryPlant, Plant, SetPoint
+from flexrelay_adapters.mqtt.simulator import check_cancelled
 from flexrelay_schemas.canonical import CanonicalError, canonical, parse
 from flexrelay_schemas.did import split_did
 from flexrelay_schemas.encoding import b64u
@@ -247,12 +248,14 @@ class Fleet:
     async def _listen(self, device: Device) -> None:
         client = self._clients[device.scid]
         await client.subscribe(f"{TOPICS}/+/{device.scid}/commands", qos=1)
+        check_cancelled()
         async for message in client.messages:
             if not isinstance(message.payload, bytes | bytearray):
                 continue
             answer = device.obey(bytes(message.payload), wall_ms())
             if answer is not None:
                 await client.publish(str(message.topic).removesuffix("commands") + "results", answer, qos=1)
+                check_cancelled()
 
     def _client(self, device: Device) -> aiomqtt.Client:
         session: dict[str, Any] = {"clean_session": False}
