@@ -136,7 +136,8 @@ class Custody:
         checks.append(await self._check_entity(record))
         if record.proof is not None and record.anchor is not None:
             checks.append(await self._check_signature(record.proof, record.anchor))
-            intent = {"anchor_id": record.anchor.anchor_id, "root": record.anchor.root}
+            checks.append(await self._check_time(record.anchor))
+            intent = {"org": record.anchor.org, "anchor_id": record.anchor.anchor_id, "root": record.anchor.root}
             checks.append(await self._check_block("anchor", record.anchor.block, "evidence.anchored", intent))
         if record.order is not None:
             told = {"order_id": record.order.order_id, "isps": record.order.body["isps"]}
@@ -327,6 +328,15 @@ class Custody:
             return check_anchor_signature(intent, anchor, key)
         except (ValueError, Refused, LedgerError) as error:
             return Check("signature", False, f"the signer's key is not known: {error!r}")
+
+    async def _check_time(self, anchor: AnchorLink) -> Check:
+        """When the anchor came, which decides whether its readings count, stands in no event: the ledger tells."""
+        try:
+            told = await self._ledger.evaluate("evidence.show", {"org": anchor.org, "anchor_id": anchor.anchor_id})
+        except (Refused, LedgerError) as error:
+            return Check("anchor time", False, f"the ledger does not know the anchor: {error!r}")
+        same = all(told[name] == getattr(anchor, name) for name in ("root", "windows", "market_ms"))
+        return Check("anchor time", same, f"the ledger holds the anchor since {told['market_ms']} (market time)")
 
     async def _key(self, did: str, version: int) -> str:
         """The Multikey of a version on the ledger. Raises ValueError, Refused, LedgerError."""

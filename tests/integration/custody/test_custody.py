@@ -230,6 +230,7 @@ async def test_any_change_of_a_record_is_noticed(tmp_path: Path) -> None:
             (("proof", "salt"), "A" * 22),
             (("proof", "window", "root"), "0" * 64),
             (("anchor", "root"), "0" * 64),
+            (("anchor", "market_ms"), 5),
             (("anchor", "block", "tx_id"), "0" * 64),
             (("anchor", "block", "block_hash"), "0" * 64),
             (("order", "body", "date"), "2016-05-20"),
@@ -238,6 +239,16 @@ async def test_any_change_of_a_record_is_noticed(tmp_path: Path) -> None:
         ]:
             changed = CustodyRecord.model_validate_json(json.dumps(_set(document, path, value)))
             assert failed(await made.custody.verify(changed)), path
+
+
+async def test_an_anchor_is_of_the_organisation_that_the_ledger_names(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        await made.anchor()
+        document = (await made.custody.by_position(7)).model_dump(mode="json")
+        for place in ("proof", "anchor"):
+            document = _set(document, (place, "org"), "other")
+        checks = await made.custody.verify(CustodyRecord.model_validate_json(json.dumps(document)))
+        assert {check.link for check in failed(checks)} == {"anchor block", "anchor time"}
 
 
 def _set(document: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
