@@ -79,8 +79,9 @@ class CommandEnder(Protocol):
         """Whether there may be something to end once it was sent. No I/O."""
         ...
 
-    async def end(self, command: Command) -> None:
+    async def end(self, command: Command, before: Command | None = None) -> None:
         """Write back what the command left behind; nothing where the device did that, or a newer command holds it.
+        `before` is an older command that the device did and whose time is not over: it rules again.
 
         Called until it returns. Raises ConnectionError when the device cannot be reached now, ValueError when it will
         never be ended so (the device refuses, or is another one).

@@ -82,14 +82,14 @@ class CommandRouter:
         found = self._route(command)
         return not isinstance(found, str) and isinstance(found[0], CommandEnder) and found[0].must_end(found[1])
 
-    async def end(self, command: Command) -> None:
+    async def end(self, command: Command, before: Command | None = None) -> None:
         """Raises ValueError when no adapter leads to the device any more, and what the adapter raises."""
         found = self._route(command)
         if isinstance(found, str):
             raise ValueError(found)
         target, told = found
         if isinstance(target, CommandEnder):
-            await target.end(told)
+            await target.end(told, replace(before, credential=told.credential) if before is not None else None)
 
     def _route(self, command: Command) -> tuple[CommandTarget, Command] | str:
         """The adapter that leads to the device and the command as it gets it, or why there is none."""

@@ -112,10 +112,10 @@ class ModbusAdapter:
             return False
         return device.control or any(step.revert is not None for step in device.commands.get(command.name, ()))
 
-    async def end(self, command: Command) -> None:
+    async def end(self, command: Command, before: Command | None = None) -> None:
         """See `flexrelay_sdk.CommandEnder`; waits for the device."""
         if self.must_end(command):
-            await end(command, self._endpoints[self._devices[command.credential].endpoint], self._clock)
+            await end(command, before, self._endpoints[self._devices[command.credential].endpoint], self._clock)
 
     async def discover(self) -> AsyncIterator[str]:
         """SunSpec devices at the places of `scan` that are not configured."""

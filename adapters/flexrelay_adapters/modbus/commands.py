@@ -17,8 +17,17 @@ from typing import Final
 from flexrelay_adapters.modbus._client import Link
 from flexrelay_adapters.modbus.config import ModbusConfig
 from flexrelay_adapters.modbus.endpoint import Endpoint
-from flexrelay_adapters.modbus.orders import Impossible, Order, Write, plain_order, sunspec_order
-from flexrelay_adapters.modbus.refusals import ConnectionLost, Refused
+from flexrelay_adapters.modbus.orders import (
+    Impossible,
+    Order,
+    Read,
+    Write,
+    plain_order,
+    plain_reverts,
+    sunspec_order,
+    sunspec_reverts,
+)
+from flexrelay_adapters.modbus.refusals import DEVICE_FAILURE, ConnectionLost, Refused
 from flexrelay_adapters.modbus.session import Session, WrongSerial
 from flexrelay_adapters.modbus.values import Span
 from flexrelay_sdk import Command, CommandState, CommandUpdate
@@ -96,68 +105,93 @@ async def _try(
 ) -> None:
     unit = session.device.unit
     order = await _order(command, link, session, clock())
+    if again and session.holding.get(command.name, command.command_id) != command.command_id:
+        raise _Failed("a newer command holds the device")
     if again and await _told(link, unit, order.writes):
         session.holding[command.name] = command.command_id
         return
-    before = session.holding.get(command.name)
     for write in order.writes:
         if clock() >= command.expires_at:
             raise TimeoutError
-        await before_sending()
+        try:
+            await before_sending()
+        except BaseException:  # that it was sent may be on disk: from there it is decided what is ended
+            session.holding.pop(command.name, None)
+            raise
         session.holding[command.name] = command.command_id  # the newest command counts
         try:
             await link.write(unit, write.address, write.registers)
         except Refused:
-            _let_go(session, command, before)
+            session.holding.pop(command.name, None)
             raise
     patience = asyncio.get_running_loop().time() + config.confirm_s
     while not await _told(link, unit, order.writes):
         if asyncio.get_running_loop().time() >= patience:
-            _let_go(session, command, before)
+            session.holding.pop(command.name, None)  # nor does it keep an older one from its end
             raise _Failed(f"the registers tell something else after {config.confirm_s:g} s")
         await asyncio.sleep(_RETRY_S)
 
 
-def _let_go(session: Session, command: Command, before: str | None) -> None:
-    """A command that failed keeps no older one from its end."""
-    session.holding.pop(command.name, None)
-    if before is not None:
-        session.holding[command.name] = before
-
-
 async def _order(command: Command, link: Link, session: Session, now_ms: int) -> Order:
     """Raises WrongSerial, Impossible, Refused, ConnectionLost."""
-
-    async def read(span: Span) -> bytes:
-        return await link.read(session.device.unit, span)
-
-    if session.serial_at.size:
-        session.check_told(await read(session.serial_at))
+    read = await _recognised(link, session)
     if session.device.sunspec is None:
         return plain_order(session.device.commands[command.name], command.parameters)
     lasts_s = max(1, -((now_ms - command.expires_at) // 1000))
     return await sunspec_order(command.name, command.parameters, lasts_s, session.models, read)
 
 
-async def end(command: Command, endpoint: Endpoint, clock: Callable[[], int]) -> None:
-    """See `flexrelay_sdk.CommandEnder`: write what `revert`, or a SunSpec model without a timer, demands."""
+async def _reverts(command: Command, link: Link, session: Session) -> Sequence[Write]:
+    """Raises as `_order`."""
+    read = await _recognised(link, session)
+    if session.device.sunspec is None:
+        return plain_reverts(session.device.commands[command.name])
+    return await sunspec_reverts(command.name, command.parameters, session.models, read)
+
+
+async def _recognised(link: Link, session: Session) -> Read:
+    """What reads the device, once it has told who it is. Raises WrongSerial, Refused, ConnectionLost."""
+
+    async def read(span: Span) -> bytes:
+        return await link.read(session.device.unit, span)
+
+    if session.serial_at.size:
+        session.check_told(await read(session.serial_at))
+    return read
+
+
+async def end(command: Command, before: Command | None, endpoint: Endpoint, clock: Callable[[], int]) -> None:
+    """See `flexrelay_sdk.CommandEnder`: write what `before` wrote, else what `revert`, or a SunSpec model without a
+    timer, demands."""
     link, session = await endpoint.online(command.credential)
     async with session.turn:
         if session.holding.get(command.name, command.command_id) != command.command_id:
             return
         try:
-            order = await _order(command, link, session, clock())
-            for write in order.reverts:
-                await link.write(session.device.unit, write.address, write.registers)
-        except Impossible as error:
-            log.warning("%s: %s was not ended: %s", command.credential, command.name, error)
-        except WrongSerial as error:
+            if before is None or not await _rules_again(before, link, session, clock):
+                for write in await _reverts(command, link, session):
+                    await link.write(session.device.unit, write.address, write.registers)
+                session.holding.pop(command.name, None)
+        except WrongSerial as error:  # Impossible is a ValueError already
             raise ValueError(str(error)) from None
         except Refused as error:
-            if error.transient:
+            if error.transient or error.code == DEVICE_FAILURE:  # a fault of now; power is still on
                 raise ConnectionError(f"{command.credential} puts it off: {error}") from None
             raise ValueError(f"the device refuses it: {error}") from None
-        session.holding.pop(command.name, None)
+
+
+async def _rules_again(command: Command, link: Link, session: Session, clock: Callable[[], int]) -> bool:
+    """Write an older command again; False when the device does not take it any more."""
+    try:
+        for write in (await _order(command, link, session, clock())).writes:
+            if clock() >= command.expires_at:
+                return False
+            await link.write(session.device.unit, write.address, write.registers)
+    except (Impossible, Refused) as error:
+        log.warning("%s: %s does not rule again: %s", command.credential, command.command_id, error)
+        return False
+    session.holding[command.name] = command.command_id
+    return True
 
 
 async def _told(link: Link, unit: int, writes: Sequence[Write]) -> bool:

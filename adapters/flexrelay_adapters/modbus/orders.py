@@ -37,15 +37,12 @@ class Write(NamedTuple):
 
 
 class Order(NamedTuple):
-    """`reverts` ends it; empty when the device does that by itself."""
-
     writes: tuple[Write, ...]
-    reverts: tuple[Write, ...] = ()
 
 
 def plain_order(steps: Sequence[WriteStep], parameters: Mapping[str, int]) -> Order:
     """Raises Impossible."""
-    writes, reverts = [], []
+    writes = []
     for step in steps:
         number = Decimal(step.value if step.parameter is None else parameters[step.parameter])  # type: ignore[arg-type]  # one of both is there
         if step.unit is not None:
@@ -54,11 +51,21 @@ def plain_order(steps: Sequence[WriteStep], parameters: Mapping[str, int]) -> Or
             number = (-number if step.negate else number).scaleb(-step.scale)
         try:
             writes.append(Write(step.address, tuple(step.format.registers(number)), step.read_back))
-            if step.revert is not None:
-                reverts.append(Write(step.address, tuple(step.format.registers(step.revert)), step.read_back))
         except ValueError as error:
             raise Impossible(f"register {step.address}: {error}") from None
-    return Order(tuple(writes), tuple(reverts))
+    return Order(tuple(writes))
+
+
+def plain_reverts(steps: Sequence[WriteStep]) -> tuple[Write, ...]:
+    """What ends it. Raises Impossible."""
+    try:
+        return tuple(
+            Write(step.address, tuple(step.format.registers(step.revert)), step.read_back)
+            for step in steps
+            if step.revert is not None
+        )
+    except ValueError as error:
+        raise Impossible(f"revert: {error}") from None
 
 
 async def sunspec_order(
@@ -73,6 +80,31 @@ async def sunspec_order(
     if name == SWITCH:
         return await _switch(device, parameters["on"], lasts_s)
     raise Impossible(f"SunSpec has nothing for {name}")
+
+
+async def sunspec_reverts(
+    name: str, parameters: Mapping[str, int], models: Sequence[Found], read: Read
+) -> tuple[Write, ...]:
+    """What ends it, empty when the device does that by itself. It depends on no rating or limit, which may have become
+    another since, or be told no more. Raises Impossible, and what `read` raises."""
+    device = _Device(models, read)
+    if name == LIMIT_POWER and device.has(704):
+        model, timer, point_, value = 704, _timer(704, "WMaxLimPct"), "WMaxLimPctEna", 0
+    elif name == LIMIT_POWER:
+        model, timer, point_, value = 123, _timer(123, "WMaxLimPct"), "WMaxLim_Ena", 0
+    elif name == SET_POWER and device.has(704) and await device.implements(704, "WSet"):
+        model, timer, point_, value = 704, _timer(704, "WSet"), "WSetEna", 0
+    elif name == SET_POWER:
+        model, timer, point_, value = 124, "InOutWRte_RvrtTms", "StorCtl_Mod", 0
+    elif name == SWITCH and parameters["on"]:
+        return ()
+    elif name == SWITCH:
+        model, timer, point_, value = 123, "Conn_RvrtTms", "Conn", 1
+    else:
+        raise Impossible(f"SunSpec has nothing for {name}")
+    if not device.has(model):
+        raise Impossible(f"the device has no model {model} any more")
+    return () if await device.implements(model, timer) else (await device.write(model, point_, value),)
 
 
 class _Device:
@@ -156,7 +188,7 @@ async def _set(device: _Device, power_w: int, lasts_s: int) -> Order:
     if timed:
         writes.append(await device.write(124, "InOutWRte_RvrtTms", min(lasts_s, MAX_TIMER_S), read_back=False))
     writes.append(await device.write(124, "StorCtl_Mod", mode))
-    return Order(tuple(writes), () if timed else (await device.write(124, "StorCtl_Mod", 0),))
+    return Order(tuple(writes))
 
 
 async def _switch(device: _Device, on: int, lasts_s: int) -> Order:
@@ -167,16 +199,20 @@ async def _switch(device: _Device, on: int, lasts_s: int) -> Order:
     if timed:
         writes.append(await device.write(123, "Conn_RvrtTms", min(lasts_s, MAX_TIMER_S), read_back=False))
     writes.append(await device.write(123, "Conn", on))
-    return Order(tuple(writes), () if timed or on else (await device.write(123, "Conn", 1),))
+    return Order(tuple(writes))
 
 
 async def _ended(device: _Device, model: int, writes: list[Write], what: str, ena: str, lasts_s: int) -> Order:
-    """The timer, then what makes it count; without a timer, what ends it."""
-    timer = f"{what}RvrtTms" if model == 704 else f"{what}_RvrtTms"
+    """The timer, then what makes it count."""
+    timer = _timer(model, what)
     timed = await device.implements(model, timer)
     if timed:
         if model == 704 and await device.implements(704, f"{ena}Rvrt"):
             writes.append(await device.write(704, f"{ena}Rvrt", 0))
         writes.append(await device.write(model, timer, min(lasts_s, MAX_TIMER_S), read_back=False))
     writes.append(await device.write(model, ena, 1))
-    return Order(tuple(writes), () if timed else (await device.write(model, ena, 0),))
+    return Order(tuple(writes))
+
+
+def _timer(model: int, what: str) -> str:
+    return f"{what}RvrtTms" if model == 704 else f"{what}_RvrtTms"

@@ -14,6 +14,7 @@ _NAMES: Final = {
     10: "gateway path unavailable",
     11: "no answer from the device behind the gateway",
 }
+DEVICE_FAILURE: Final = 4
 TRANSIENT: Final = frozenset({5, 6, 10, 11})
 """Another try may do."""
 

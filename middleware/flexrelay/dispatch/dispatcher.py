@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from flexrelay.dispatch.ending import Endings
+from flexrelay.dispatch.ending import SENT_LAST, Endings
 from flexrelay.dispatch.plan import DispatchOrder, Planned
 from flexrelay.dispatch.records import WATCH, CommandRecord, CommandStep, add_step, read_commands, read_steps
 from flexrelay.store import Store, StoreUnavailable
@@ -49,6 +49,8 @@ class Dispatcher:
         self._in_flight = in_flight
         self._retry_s = retry_s
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._over: set[str] = set()
+        """Came to an end while it was read what is due: what was read of them is not true any more."""
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -148,9 +150,11 @@ class Dispatcher:
         assert self._group is not None
         while True:
             self._changed.clear()
+            self._over.clear()
             for record in await self._due():
                 name = record.command.command_id
-                if name not in self._running and len(self._running) < self._in_flight:
+                waits = name in self._running or name in self._over
+                if not waits and len(self._running) < self._in_flight:
                     self._running[name] = self._group.create_task(self._send(record), name=f"command-{name}")
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
@@ -189,6 +193,7 @@ class Dispatcher:
             await asyncio.sleep(self._retry_s)
         finally:
             del self._running[command.command_id]
+            self._over.add(command.command_id)
             self._changed.set()
             ended, self._ended = self._ended, asyncio.Event()
             ended.set()
@@ -206,10 +211,7 @@ class Dispatcher:
 
         def work(connection: sqlite3.Connection) -> None:
             if end_at is not None:
-                connection.execute(
-                    "UPDATE dispatch_command SET end_at = ? WHERE tenant = ? AND command_id = ?",
-                    (end_at, self._tenant, update.command_id),
-                )
+                connection.execute(SENT_LAST, {"end_at": end_at, "tenant": self._tenant, "id": update.command_id})
             moved = connection.execute(
                 "UPDATE dispatch_command SET state = ?, open = ?, detail = ?, reported = ? "
                 "WHERE tenant = ? AND command_id = ? AND open = 1",

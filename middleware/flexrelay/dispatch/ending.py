@@ -25,10 +25,20 @@ MOST_RETRY_S: Final = 60.0
 GIVE_UP_MS: Final = 7 * 24 * 3600 * 1000
 """After it a device that was never reached again is left as it is, with an error in the log."""
 
-_NEWER: Final = (
-    "SELECT 1 FROM dispatch_command WHERE tenant = ? AND did = ? AND credential = ? AND name = ? AND command_id <> ? "
-    "AND expires_at > ? AND end_at IS NOT NULL AND state <> 'failed' LIMIT 1"
+SENT_LAST: Final = (
+    "UPDATE dispatch_command SET end_at = :end_at, sent_n = (SELECT coalesce(max(other.sent_n), 0) + 1 "
+    "FROM dispatch_command AS other WHERE other.tenant = dispatch_command.tenant AND other.did = dispatch_command.did "
+    "AND other.name = dispatch_command.name AND other.end_at IS NOT NULL) WHERE tenant = :tenant AND command_id = :id"
 )
+"""A command is sent, and is to be ended at `end_at`: the newest of its name that the device got."""
+# a count, no instant: what was sent last holds the device, whatever the clock does and whichever window is over first
+_SAME: Final = (
+    "did = :did AND credential = :credential AND name = :name AND command_id <> :id AND end_at IS NOT NULL "
+    "AND (coalesce(sent_n, 0), expires_at) {} "
+    "(SELECT coalesce(sent_n, 0), expires_at FROM dispatch_command WHERE tenant = :tenant AND command_id = :id)"
+)
+_NEWER: Final = f"tenant = :tenant AND {_SAME.format('>')} AND state <> 'failed'"
+_OLDER: Final = f"tenant = :tenant AND {_SAME.format('<')} AND state = 'acked' AND end_at > :now"
 
 
 class Endings:
@@ -43,6 +53,8 @@ class Endings:
         self._clock = clock
         self._retry_s = retry_s
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._over: set[str] = set()
+        """Came to an end while it was read what is due: what was read of them is not true any more."""
         self._failed: dict[str, tuple[int, float]] = {}
         """Command → (failures, when it is tried again, the loop's clock)."""
 
@@ -50,12 +62,17 @@ class Endings:
         async with asyncio.TaskGroup() as group:
             while True:
                 now = asyncio.get_running_loop().time()
-                for command in await self._due():
+                self._over.clear()
+                for command in sorted(await self._due(), key=self._next_try):
                     name = command.command_id
-                    waits = name in self._failed and self._failed[name][1] > now
-                    if name not in self._running and not waits and len(self._running) < IN_FLIGHT:
+                    waits = name in self._running or name in self._over or self._next_try(command) > now
+                    if not waits and len(self._running) < IN_FLIGHT:
                         self._running[name] = group.create_task(self._end(command), name=f"end of command-{name}")
                 await asyncio.sleep(POLL_S)
+
+    def _next_try(self, command: Command) -> float:
+        """The loop's clock. What was not tried yet comes first: many dead devices keep no other from its end."""
+        return self._failed.get(command.command_id, (0, 0.0))[1]
 
     async def _due(self) -> list[Command]:
         """Sent, over, and not ended yet."""
@@ -76,8 +93,9 @@ class Endings:
         """Outermost loop of one command's end."""
         try:
             if not await self._is_held(command):
+                before = await self._before(command)
                 async with asyncio.timeout(PATIENCE_S):
-                    await self._target.end(command)
+                    await self._target.end(command, before)
             await self._done(command)
         except (ConnectionError, TimeoutError, StoreUnavailable) as error:
             await self._again(command, str(error) or "the device is not there")
@@ -89,11 +107,30 @@ class Endings:
             await self._again(command, repr(error))
         finally:
             del self._running[command.command_id]
+            self._over.add(command.command_id)
 
     async def _is_held(self, command: Command) -> bool:
         """Whether a newer command of the same name was sent to the device, which will be ended itself."""
-        values = (self._tenant, command.did, command.credential, command.name, command.command_id, command.expires_at)
-        return bool(await self._store.read(lambda connection: connection.execute(_NEWER, values).fetchone()))
+        return bool(await self._others(command, _NEWER))
+
+    async def _before(self, command: Command) -> Command | None:
+        """The newest command that the device did before this one and whose time is not over: it rules again."""
+        found = await self._others(command, _OLDER)
+        return found[-1] if found else None
+
+    async def _others(self, command: Command, where: str) -> list[Command]:
+        """Of the same device and name; in the order in which they were sent."""
+        values = {
+            "tenant": self._tenant, "did": command.did, "credential": command.credential, "name": command.name,
+            "id": command.command_id, "now": self._clock(),
+        }  # fmt: skip
+        query = f"SELECT command_id FROM dispatch_command WHERE {where} ORDER BY coalesce(sent_n, 0), expires_at"  # noqa: S608 - constants
+
+        def read(connection: sqlite3.Connection) -> list[Command]:
+            ids = [row[0] for row in connection.execute(query, values)]
+            return [read_commands(connection, self._tenant, "command_id = ?", each)[0].command for each in ids]
+
+        return await self._store.read(read)
 
     async def _again(self, command: Command, why: str) -> None:
         failures = self._failed.get(command.command_id, (0, 0.0))[0] + 1

@@ -49,5 +49,13 @@ DISPATCH: Final = Component(
                 "CREATE INDEX dispatch_ends ON dispatch_command (tenant, end_at) WHERE end_at IS NOT NULL",
             ),
         ),
+        Migration(
+            4,
+            "in which order a device's commands were sent",
+            (
+                "ALTER TABLE dispatch_command ADD COLUMN sent_n INTEGER",
+                "CREATE INDEX dispatch_to_end ON dispatch_command (tenant, did, name) WHERE end_at IS NOT NULL",
+            ),
+        ),
     ),
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from flexrelay_adapters.modbus import ModbusCodec, ModbusConfig
 from flexrelay_adapters.modbus.frame import NOWHERE, Block, Found, head_length, open_head, pack_head
-from flexrelay_adapters.modbus.orders import Impossible, plain_order
+from flexrelay_adapters.modbus.orders import Impossible, plain_order, plain_reverts
 from flexrelay_adapters.modbus.plan import blocks_of
 from flexrelay_adapters.modbus.sunspec import FLAGS, MODELS_KNOWN, READINGS, point, points
 from flexrelay_adapters.modbus.values import Format, Span
@@ -137,6 +137,6 @@ def test_a_plain_command_in_the_devices_unit() -> None:
     route = config(registers=power, commands={"set_power": steps}).devices["d"].commands["set_power"]
     order = plain_order(route, {"power_w": -1_200})
     assert [(write.address, write.registers) for write in order.writes] == [(5, (12,)), (9, (1,))]
-    assert [(write.address, write.registers) for write in order.reverts] == [(5, (0,))]
+    assert [(write.address, write.registers) for write in plain_reverts(route)] == [(5, (0,))]
     with pytest.raises(Impossible, match="register 5"):
         plain_order(route, {"power_w": 10**9})

@@ -1,0 +1,181 @@
+"""Ends of commands: overlapping windows, devices that are gone, restarts. What was sent last holds the device."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from flexrelay.dispatch import DISPATCH, Dispatcher, DispatchOrder, OrderedIsp, Planned, ending
+from flexrelay.store import Store
+from flexrelay_sdk import Command, CommandState, CommandUpdate
+from flexrelay_sdk.testkit import until
+
+pytestmark = pytest.mark.timeout(90)
+IDLE = 0
+
+
+@dataclass
+class Devices:
+    """Devices without a timer: one register each, by credential."""
+
+    now: int = 0
+    register: dict[str, int] = field(default_factory=dict)
+    ends: list[tuple[str, str]] = field(default_factory=list)
+    gone: set[str] = field(default_factory=set)
+    asked: list[str] = field(default_factory=list)
+
+    @property
+    def can_command(self) -> bool:
+        return True
+
+    async def execute(self, command: Command, on_update: Callable[[CommandUpdate], Awaitable[None]]) -> None:
+        await on_update(CommandUpdate(command.command_id, CommandState.SENT, self.now))
+        self.register[command.credential] = command.parameters["power_w"]
+        await on_update(CommandUpdate(command.command_id, CommandState.ACKED, self.now))
+
+    def must_end(self, command: Command) -> bool:
+        return True
+
+    async def end(self, command: Command, before: Command | None = None) -> None:
+        self.asked.append(command.credential)
+        if command.credential in self.gone:
+            raise ConnectionError("gone")
+        self.ends.append((command.credential, command.correlation_id))
+        self.register[command.credential] = IDLE if before is None else before.parameters["power_w"]
+
+
+async def send(dispatcher: Dispatcher, order: str, power_w: int, expires_at: int, credential: str = "c") -> None:
+    planned = Planned(f"did:{credential}", credential, "set_power", {"power_w": power_w}, 0, expires_at)
+    await dispatcher.accept(DispatchOrder(order, "agg", (OrderedIsp(1, 0, 900, 1),)), [planned])
+    await asyncio.wait_for(dispatcher.finished(order), 60)
+
+
+async def to_end(store: Store) -> int:
+    query = "SELECT count(*) FROM dispatch_command WHERE end_at IS NOT NULL"
+    return int(await store.read(lambda connection: connection.execute(query).fetchone()[0]))
+
+
+async def ended_down_to(store: Store, count: int) -> None:
+    for _ in range(6_000):
+        if await to_end(store) <= count:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{await to_end(store)} commands are still to be ended")
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_shorter_command_within_a_longer_one(tmp_path: Path, restart: bool) -> None:
+    """The newer is over first: the older rules again, and is ended at its own time."""
+    devices = Devices(now=1)
+    async with Store(tmp_path / "s.db", [DISPATCH]) as store:
+        async with Dispatcher(store, "t", devices, clock=lambda: devices.now) as dispatcher:
+            await send(dispatcher, "long", 5_000, 1_000)
+            await send(dispatcher, "short", -7_000, 500)
+            if not restart:
+                devices.now = 600
+                await ended_down_to(store, 1)
+                assert devices.register == {"c": 5_000}
+        devices.now = 1_100
+        async with Dispatcher(store, "t", devices, clock=lambda: devices.now):
+            await ended_down_to(store, 0)
+        assert devices.register == {"c": IDLE}
+        assert len(devices.ends) == (1 if restart else 2), "nobody's later set point is written over"
+
+
+async def test_a_newer_and_longer_command_is_not_ended_with_the_older(tmp_path: Path) -> None:
+    devices = Devices(now=1)
+    async with (
+        Store(tmp_path / "s.db", [DISPATCH]) as store,
+        Dispatcher(store, "t", devices, clock=lambda: devices.now) as dispatcher,
+    ):
+        await send(dispatcher, "first", 5_000, 500)
+        await send(dispatcher, "second", -7_000, 1_000)
+        devices.now = 600
+        await ended_down_to(store, 1)
+        assert devices.ends == [] and devices.register == {"c": -7_000}
+        devices.now = 1_100
+        await ended_down_to(store, 0)
+        assert devices.ends == [("c", "second")] and devices.register == {"c": IDLE}
+
+
+async def test_two_windows_that_are_over_together_are_ended_once(tmp_path: Path) -> None:
+    devices = Devices(now=1)
+    async with (
+        Store(tmp_path / "s.db", [DISPATCH]) as store,
+        Dispatcher(store, "t", devices, clock=lambda: devices.now) as dispatcher,
+    ):
+        await send(dispatcher, "first", 5_000, 500)
+        await send(dispatcher, "second", -7_000, 500)
+        devices.now = 600
+        await ended_down_to(store, 0)
+        assert devices.ends == [("c", "second")]
+
+
+async def test_dead_devices_keep_no_other_from_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are always due again, and stand before it in the order of commands."""
+    monkeypatch.setattr(ending, "IN_FLIGHT", 2)
+    monkeypatch.setattr(ending, "MOST_RETRY_S", 0.0)
+    devices = Devices(now=1)
+    credentials: Sequence[str] = [f"c{n}" for n in range(8)]
+    async with Store(tmp_path / "s.db", [DISPATCH]) as store:
+        async with Dispatcher(store, "t", devices, clock=lambda: devices.now) as dispatcher:
+            for credential in credentials:
+                await send(dispatcher, credential, 1_000, 500, credential)
+        query = "SELECT credential FROM dispatch_command ORDER BY send_at, command_id"
+        order = [row[0] for row in await store.read(lambda connection: connection.execute(query).fetchall())]
+        devices.gone, devices.now = set(order[:-1]), 600
+        async with Dispatcher(store, "t", devices, clock=lambda: devices.now):
+            await until(lambda: devices.register[order[-1]] == IDLE, 60, "the end of the device that is there")
+            await until(lambda: set(devices.asked) == set(credentials), 60, "a try of each")
+
+
+@pytest.mark.parametrize("of", [Dispatcher, ending.Endings])
+async def test_what_was_due_before_it_was_done_is_not_done_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: type
+) -> None:
+    """Rows that were read while a command was under way are handed over after it is over."""
+    looked, over, reads = asyncio.Event(), asyncio.Event(), 0
+    due = of._due
+
+    async def late(self: Dispatcher | ending.Endings) -> object:
+        nonlocal reads
+        rows = await due(self)
+        if rows:
+            reads += 1
+            if reads == 2:
+                looked.set()
+                await asyncio.wait(list(self._running.values()))
+                over.set()
+        return rows
+
+    class Slow(Devices):
+        async def execute(self, command: Command, on_update: Callable[[CommandUpdate], Awaitable[None]]) -> None:
+            self.asked.append("execute")
+            if of is Dispatcher:
+                await looked.wait()
+            await super().execute(command, on_update)
+
+        async def end(self, command: Command, before: Command | None = None) -> None:
+            if of is ending.Endings:
+                await looked.wait()
+            await super().end(command, before)
+
+    devices = Slow(now=1)
+    monkeypatch.setattr(of, "_due", late)
+    async with (
+        Store(tmp_path / "s.db", [DISPATCH]) as store,
+        Dispatcher(store, "t", devices, clock=lambda: devices.now) as dispatcher,
+    ):
+        await send(dispatcher, "only", 5_000, 500)
+        if of is ending.Endings:
+            devices.now = 600
+            await ended_down_to(store, 0)
+        await asyncio.wait_for(over.wait(), 60)
+        await send(dispatcher, "another", 1, 1_000, "d")  # a later round of both
+        devices.now = 1_100
+        await ended_down_to(store, 0)
+        assert sorted(devices.ends) == [("c", "only"), ("d", "another")] and devices.asked.count("execute") == 2
