@@ -5,6 +5,7 @@ market itself is tested by its own.
 """
 
 import asyncio
+import hashlib
 import json
 import random
 import sqlite3
@@ -17,11 +18,12 @@ from typing import Any
 
 import pytest
 from support.chain import ORG, Chain, wall_ms
-from support.contracts import NETWORK, Party
+from support.contracts import NETWORK, Party, sign
 from support.readings import signed_payload
 
-from flexrelay.custody import Check, Custody, CustodyRecord, NoCustody
+from flexrelay.custody import Audit, Check, Custody, CustodyRecord, NoCustody
 from flexrelay.dispatch import DISPATCH, Delivery, DispatchOrder
+from flexrelay.ingest.registry import partition_of
 from flexrelay.journal import SqliteJournal
 from flexrelay.journal.port import Entry, JournalCorrupt
 from flexrelay.ledger.embedded import Connection
@@ -35,11 +37,13 @@ from flexrelay_contracts.catalogue import TRANSACTIONS
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.runtime import Caller, Transaction
 from flexrelay_contracts.state import announce
+from flexrelay_schemas.canonical import canonical
 from flexrelay_schemas.encoding import b64u_decode
 from flexrelay_schemas.intervals import CalendarDay
 from flexrelay_schemas.measurement import Measurement
 from flexrelay_schemas.model import Model
 from flexrelay_schemas.quality import Provenance
+from flexrelay_schemas.reading import Attestation, SignedAttestation
 
 
 class Told(Model):
@@ -59,6 +63,7 @@ PROBE = {**TRANSACTIONS, "probe.tell": Transaction("probe.tell", Told, _tell)}
 class Rig:
     chain: Chain
     ledger: Connection
+    store: Store
     outbox: Outbox
     projections: Projections
     journal: SqliteJournal
@@ -120,7 +125,19 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
                 )
                 device = Party.new("device", chain.operator.did, network=NETWORK)
                 made = Rig(
-                    chain, ledger, outbox, projections, journal, twin, windows, custody, delivery, day, device, []
+                    chain,
+                    ledger,
+                    store,
+                    outbox,
+                    projections,
+                    journal,
+                    twin,
+                    windows,
+                    custody,
+                    delivery,
+                    day,
+                    device,
+                    [],
                 )
                 await made.do(chain.intent("identity.register_device", device.proven()))
                 await take_readings(made)
@@ -239,6 +256,32 @@ async def test_any_change_of_a_record_is_noticed(tmp_path: Path) -> None:
         ]:
             changed = CustodyRecord.model_validate_json(json.dumps(_set(document, path, value)))
             assert failed(await made.custody.verify(changed)), path
+
+
+async def test_the_audit_takes_a_frame_of_which_one_reading_has_an_attestation_of_an_earlier_release(
+    tmp_path: Path,
+) -> None:
+    """As it is where a frame's readings lie in two months, and the first month was erased."""
+    async with rig(tmp_path) as made:
+        did, at, gateway, payload = made.device.did, made.observed[-1] + 1_000, made.chain.gateway, b"two"
+        readings = [Measurement(did, at + n, {"import_j": 7_000}, n, Provenance.GATEWAY_ATTESTED) for n in (0, 1)]
+        old = Attestation(
+            did=did, frame_sha256=hashlib.sha256(payload).hexdigest(), gateway=gateway.did, network=NETWORK,
+            key_version=gateway.version, observed_at=at + 1, registers={"import_j": 7_000},
+        )  # fmt: skip
+        signed = SignedAttestation(attestation=old, signature=sign(gateway.private, old.message()))
+        with closing(sqlite3.connect(tmp_path / "vault.db", isolation_level=None)) as file:
+            row = (did, at + 1, canonical(signed.model_dump()))
+            file.execute("INSERT INTO vault_attestation VALUES (?, ?, ?)", row)
+        with Vault(tmp_path / "vault.db") as vault:
+            windows = await Windows.open(made.store, vault, Calendar([made.day]), lambda did, at: True, 0)
+            entry = Entry(0, partition_of(did), did, "mqtt", "dev", "t", wall_ms(), False, payload, tuple(readings))
+            position = await made.journal.append([entry])
+            stored = await made.journal.read(position - 1, 100)
+            await made.twin.consume(stored)
+            await windows.consume(stored)
+            report = await Audit(ORG, made.journal, made.store, vault, made.twin, made.ledger).run()
+        assert [problem for problem in report.problems if f"entry {position}" in problem] == []
 
 
 async def test_an_anchor_is_of_the_organisation_that_the_ledger_names(tmp_path: Path) -> None:
