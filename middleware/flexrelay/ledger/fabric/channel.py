@@ -116,6 +116,10 @@ class PeerChannel:
         self.renew()
         return await self._calls.call(path, request.SerializeToString(), timeout_s)
 
+    def answered_since(self, instant: float) -> bool:
+        """Whether it has answered any call, but for the stream of blocks, since then (the loop's clock)."""
+        return self._calls.answered_since(instant)
+
     def deliver(self) -> Any:
         """A stream of blocks; write one seek envelope to it."""
         self.renew()

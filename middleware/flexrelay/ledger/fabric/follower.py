@@ -233,10 +233,12 @@ class Follower:
 
     async def _look_after(self, peer: PeerChannel) -> None:
         """Raises LedgerUnavailable when the silent peer does not answer or has blocks that it does not send."""
+        asked = asyncio.get_running_loop().time()
         try:
             height = await self._system.height(peer, timeout_s=self._vigilance.answer_s)
         except LedgerUnavailable:
-            self._pool.give_up(peer)  # it would let every call wait for its deadline
+            if not peer.answered_since(asked):  # one that is slow goes on with the calls that it has
+                self._pool.give_up(peer)  # it would let every call wait for its deadline
             raise
         if height <= self._next:
             self._heard = asyncio.get_running_loop().time()

@@ -43,6 +43,8 @@ class Pulse:
         self._awaited: float | None = None
         self._again = False
         self._early = 0
+        self.last_answer = float("-inf")
+        """When a piece of an answer came last, by the loop's clock."""
 
     def start(self) -> None:
         self._timer = self._loop.call_later(_LOOK_S, self._look)
@@ -60,6 +62,7 @@ class Pulse:
     def answered(self) -> None:
         """A piece of an answer came: the server has forgiven the early pings."""
         self._early = 0
+        self.last_answer = self._loop.time()
 
     def asked(self) -> None:
         """The first call after none."""

@@ -56,6 +56,10 @@ class Caller:
         except CallFailed as failure:
             raise _error(failure.code, failure.message, failure.details) from None
 
+    def answered_since(self, instant: float) -> bool:
+        """Whether a piece of an answer came since then (the loop's clock), over the connection that is in use."""
+        return self._connection is not None and self._connection.pulse.last_answer > instant
+
     def retire(self) -> None:
         """New calls take a new connection; running ones end on theirs."""
         if self._connection is not None:

@@ -13,7 +13,7 @@ from flexrelay.ledger.fabric import Vigilance
 from flexrelay.ledger.fabric import follower as follower_module
 from flexrelay.ledger.fabric.follower import Follower
 from flexrelay.ledger.fabric.gateway import Gateway, Limits
-from flexrelay.ledger.fabric.messages import COMMIT_HASH, TRANSACTIONS_FILTER, Block
+from flexrelay.ledger.fabric.messages import COMMIT_HASH, TRANSACTIONS_FILTER, Block, SignedProposal
 from flexrelay.ledger.fabric.pool import PeerPool
 from flexrelay.ledger.fabric.system import System
 from flexrelay.ledger.fabric.verification import RAFT
@@ -255,3 +255,31 @@ async def test_what_is_kept_in_memory_is_bounded_in_bytes(world: World, monkeypa
         assert len(stage.follower._kept) == 3
         found = await taken(stage, Checkpoint(), 11)
         assert names(found) == [f"event {number}" for number in range(1, 12)]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_a_slow_peer_keeps_its_calls_and_a_hanging_one_does_not(world: World, answers: bool) -> None:
+    """Neither tells its height in time; the slow one answers other calls meanwhile."""
+    server = BlockServer("dso", chain(world, 4))
+    async with following_from(world, 3, server) as stage:
+        await taken(stage, Checkpoint(3), 3)
+        (peer,) = stage.pool.order()
+        stage.follower._vigilance = Vigilance(silent_s=0.1, answer_s=3.0)
+        server.answer_s = 60.0
+
+        async def waiting() -> None:
+            with stage.pool.attending(peer, LedgerUnavailable, "tx"):
+                await asyncio.Event().wait()
+
+        call = asyncio.create_task(waiting())
+        async with asyncio.timeout(60):
+            while not stage.follower.failure:
+                if answers:
+                    await peer.execute(SignedProposal(), 60.0)
+                await asyncio.sleep(0.05)
+        await asyncio.wait([call], timeout=0.1 if answers else 60)
+        assert call.done() is not answers
+        if answers:
+            call.cancel()
+        else:
+            assert "hangs" in str(call.exception())
