@@ -126,6 +126,8 @@ class _Device:
                 return ExcCodes.DEVICE_FAILURE
             if self.behaviour == "refuse":
                 return ExcCodes.ILLEGAL_VALUE
+            if self.behaviour == "fail":
+                return ExcCodes.DEVICE_FAILURE
             if self.behaviour == "busy":
                 self.behaviour = "obey"
                 return ExcCodes.DEVICE_BUSY
