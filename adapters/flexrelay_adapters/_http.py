@@ -174,6 +174,8 @@ class Intake:
     def grow(self, room: "Room", size: int) -> None:
         """One sender's bodies may take a quarter of it all (always one); where there is no room the largest body gives
         way to the smaller ones, so that many slow senders do not shut the others out. Raises Busy."""
+        if room.given_up:  # its next piece was there before it was told
+            raise Busy("it was given up for smaller ones", self._listen.retry_after_s)
         most = self._listen.max_pending_bytes
         others = self._senders.get(room.sender, 0) - room.size
         if others and (others + room.size + size) * 4 > most:

@@ -1,0 +1,29 @@
+"""The intake's room for bodies."""
+
+import asyncio
+
+import pytest
+from support.sinks import MemorySink
+
+from flexrelay.ingest import NativeCodec
+from flexrelay_adapters._http import Busy, Intake, Listen
+from flexrelay_sdk import Frame
+
+
+async def test_a_body_that_was_given_up_gets_no_room_any_more() -> None:
+    """Its next piece may be there before its end is told; all room may be taken by what waits."""
+    intake = Intake(Listen(port=0, max_pending_bytes=2**16))
+    running = asyncio.create_task(intake.run(MemorySink()))
+    await asyncio.sleep(0)
+    with intake.room("slow") as slow:
+        intake.grow(slow, 40_000)
+        with intake.room("quick") as quick:
+            intake.grow(quick, 30_000)
+        assert slow.given_up
+        waiting = asyncio.create_task(intake.put([Frame("http", "quick", b"x" * 2**16, 0, "/readings")], NativeCodec()))
+        await asyncio.sleep(0)  # its bytes wait from now on
+        with pytest.raises(Busy):
+            intake.grow(slow, 1_000)
+    await waiting
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
