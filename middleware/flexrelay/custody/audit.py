@@ -232,6 +232,8 @@ class Audit:
 
         Both forms of attestations stand side by side where a frame's readings lie in two months and one was erased.
         """
+        if not evidence:
+            raise EntryInvalid(f"entry {entry.position}: there is no reading in it")
         try:
             signer = next((signer for data in evidence if (signer := signer_of(content_of(data))) is not None), None)
         except ValueError as error:
