@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol):
                 self._left()  # the room that was kept for this one is another's
                 raise
         if not self._open:
-            raise CallFailed(_Code.UNAVAILABLE, "failed to connect to all addresses: the connection is closing")
+            raise NotTaken
         number = self._next
         self._next += 2
         if number >= _LAST_STREAM:

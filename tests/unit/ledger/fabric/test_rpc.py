@@ -158,6 +158,25 @@ async def test_more_calls_than_the_server_allows_wait() -> None:
         assert found == [b"%d" % number for number in range(100)]
 
 
+async def test_calls_that_wait_for_room_go_on_over_the_next_connection() -> None:
+    """As when the TLS files were replaced."""
+    running, end = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: bytes, context: Any) -> bytes:
+        running.set()
+        await end.wait()
+        return request
+
+    async with serving(slow, 0, ("grpc.max_concurrent_streams", 1)) as (_, port), calling(port) as caller:
+        first = asyncio.create_task(caller.call(PATH, b"1", 60.0))
+        await running.wait()
+        waiting = [asyncio.create_task(caller.call(PATH, b"%d" % number, 60.0)) for number in range(5)]
+        await asyncio.sleep(0.1)
+        caller.retire()
+        end.set()
+        assert await asyncio.gather(first, *waiting) == [b"1", *(b"%d" % number for number in range(5))]
+
+
 async def test_an_answer_that_is_too_large_fails_its_call_only() -> None:
     async with serving(echo) as (_, port), calling(port, limit=1_000) as caller:
         code, text = await failed(caller.call(PATH, b"x" * 50_000, 10.0))
