@@ -30,9 +30,14 @@ def parse_json(payload: bytes) -> Any:
     duplicate_name."""
     try:
         flat = orjson.loads(payload)
-        # One object of whole numbers and texts, with as many names as colons after a quote: no name stands twice, and
-        # nothing in it needs exact decimals. All else takes the long way.
-        if type(flat) is dict and payload.count(b'":') == len(flat) and _WHOLE.issuperset(map(type, flat.values())):
+        # One object of whole numbers and texts, with as many names as colons after a quote, and no colon that stands
+        # apart from its name: no name stands twice, and nothing in it needs exact decimals. All else takes the long way.
+        if (
+            type(flat) is dict
+            and payload.count(b'":') == len(flat)
+            and _WHOLE.issuperset(map(type, flat.values()))
+            and not (b" :" in payload or b"\n:" in payload or b"\t:" in payload or b"\r:" in payload)
+        ):
             return flat
     except orjson.JSONDecodeError:
         pass

@@ -172,6 +172,10 @@ REFUSED = [
     (b'{"energy": [{"in": 9007199254740992}]}', "out_of_range"),
     (b'{"energy": [{"in": -0.001}]}', "out_of_range"),
     (b'{"energy": [{"in": 1, "in": 2}]}', "duplicate_name"),
+    (b'{"energy":1,"energy":2}', "duplicate_name"),
+    (b'{"energy" :1,"energy":2}', "duplicate_name"),
+    (b'{"energy":1,"energy"\n:2}', "duplicate_name"),
+    (b'{"energy"\t:1,"energy":2}', "duplicate_name"),
 ]
 
 
