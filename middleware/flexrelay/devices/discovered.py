@@ -43,12 +43,9 @@ EVERY_S: Final = 300.0
 PATIENCE_S: Final = 60.0
 """What one adapter may take to look around."""
 
-_SEEN: Final = (
-    "INSERT INTO discovered (tenant, protocol, credential, adapter, first_seen, last_seen) "
-    "SELECT ?1, ?2, ?3, ?4, ?5, ?5 WHERE (SELECT count(*) FROM discovered WHERE tenant = ?1) < ?6 "
-    "OR EXISTS (SELECT 1 FROM discovered WHERE tenant = ?1 AND protocol = ?2 AND credential = ?3) "
-    "ON CONFLICT (tenant, protocol, credential) DO UPDATE SET last_seen = excluded.last_seen, "
-    "adapter = excluded.adapter"
+_AGAIN: Final = "UPDATE discovered SET last_seen = ?, adapter = ? WHERE tenant = ? AND protocol = ? AND credential = ?"
+_FIRST: Final = (
+    "INSERT INTO discovered (last_seen, adapter, tenant, protocol, credential, first_seen) VALUES (?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -111,10 +108,16 @@ class Discovered:
         return told
 
     async def _see(self, protocol: str, adapter: str, credentials: Iterable[str], now_ms: int) -> None:
-        rows = [(self._tenant, protocol, credential, adapter, now_ms, MOST) for credential in credentials]
+        rows = [(now_ms, adapter, self._tenant, protocol, credential) for credential in credentials]
 
         def write(connection: sqlite3.Connection) -> None:
-            connection.executemany(_SEEN, rows)
+            # counted once: others wait for this transaction
+            query = "SELECT count(*) FROM discovered WHERE tenant = ?"
+            room = MOST - int(connection.execute(query, (self._tenant,)).fetchone()[0])
+            for row in rows:
+                if connection.execute(_AGAIN, row).rowcount == 0 and room > 0:
+                    connection.execute(_FIRST, (*row, now_ms))
+                    room -= 1
 
         if rows:
             await self._store.write(write)

@@ -24,7 +24,8 @@ from flexrelay_sdk.clock import wall_ms
 
 logger = logging.getLogger(__name__)
 
-IN_FLIGHT: Final = 64
+IN_FLIGHT: Final = 4_096
+"""More than the devices that may be silent at once: each holds its place until the command expires."""
 POLL_S: Final = 0.25
 RETRY_S: Final = 0.5
 

@@ -15,6 +15,7 @@ from flexrelay.journal.port import Entry
 from flexrelay.store import Store
 from flexrelay_schemas.measurement import Measurement
 from flexrelay_sdk import Command, CommandState, CommandUpdate
+from flexrelay_sdk.testkit import until
 
 ORDER = DispatchOrder("o-1", "agg", (OrderedIsp(1, 0, 900, 6), OrderedIsp(2, 900, 1_800, 3)))
 FAULTS = ("ok", "lost_before", "lost_after", "silent", "refuse", "hang")
@@ -93,6 +94,17 @@ async def test_nothing_is_sent_before_its_time_nor_after_its_expiry(tmp_path: Pa
             devices.now = 2_000
             await asyncio.wait_for(sending.finished("o-1"), 5)
         assert devices.acts == {early: 1}
+
+
+async def test_devices_that_never_answer_keep_no_other_waiting(tmp_path: Path) -> None:
+    devices = Devices(script=["hang"] * 300)
+    async with Store(tmp_path / "s.db", [DISPATCH]) as store, dispatcher(store, devices) as sending:
+        await sending.accept(ORDER, [planned(n) for n in range(300)])
+        await until(lambda: not devices.script, 60, "the commands of the silent devices")
+        later = DispatchOrder("o-2", "agg", ORDER.isps)
+        (id_,) = await sending.accept(later, [planned(300)])
+        (record,) = await asyncio.wait_for(sending.finished("o-2"), 60)
+        assert record.state is CommandState.ACKED and devices.acts[id_] == 1
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from flexrelay.commissioning import onboarding
 from flexrelay.config import IngestConfig
 from flexrelay.devices import discovered
-from flexrelay.dispatch import dispatcher
+from flexrelay.dispatch import dispatcher, ending
 from flexrelay.ingest import Limits, registers
 from flexrelay.journal import LetterBounds, consumer, decoded
 from flexrelay.ledger.embedded import genesis, ledger, state, worker
@@ -81,7 +81,8 @@ BOUNDS: dict[str, list[int | str]] = {
     "open entries of the outbox": [outbox.CAPACITY],
     "intents under way": [relay.RelayOptions().in_flight],
     "size of an intent": [f"{runtime.MAX_INTENT_BYTES // 1_000_000} MB"],
-    "commands under way; commands being ended": [dispatcher.IN_FLIGHT],
+    "commands under way": [dispatcher.IN_FLIGHT],
+    "commands being ended": [ending.IN_FLIGHT],
     "calls that wait for the ledger's engine": [worker._MAX_WAITING],
     "envelopes that wait for a block": [ledger._MAX_WAITING],
     "one block": [CUTTING.max_messages, f"{ledger._MAX_BLOCK_BYTES // 1_000_000} MB"],
