@@ -31,7 +31,7 @@ def parse_json(payload: bytes) -> Any:
     try:
         flat = orjson.loads(payload)
         # One object of whole numbers and texts, with as many names as colons after a quote, and no colon that stands
-        # apart from its name: no name stands twice, and nothing in it needs exact decimals. All else takes the long way.
+        # apart from its name: no name stands twice, and nothing in it needs exact decimals. All else goes the long way.
         if (
             type(flat) is dict
             and payload.count(b'":') == len(flat)
