@@ -1,5 +1,6 @@
 """The peer's stream of full blocks."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -45,7 +46,7 @@ async def blocks(
         raise LedgerUnavailable(f"peer {peer.address} ended the stream of blocks")
     except grpc.aio.AioRpcError as error:
         raise LedgerUnavailable(Failure.of(error, peer.address).text()) from None
-    except grpc.aio.UsageError as error:  # the stream broke before the request was written
+    except (grpc.aio.UsageError, asyncio.InvalidStateError) as error:  # the stream broke before the request was written
         raise LedgerUnavailable(f"peer {peer.address}: the stream of blocks did not begin: {error}") from None
     finally:
         call.cancel()

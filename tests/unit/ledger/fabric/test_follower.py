@@ -9,12 +9,14 @@ import pytest
 from unit.ledger.fabric.server import BlockServer
 from unit.ledger.fabric.world import CHAINCODE, CHANNEL, Authority, Node, World, own_hash
 
-from flexrelay.ledger.fabric import Vigilance
+from flexrelay.ledger.fabric import Vigilance, deliver
 from flexrelay.ledger.fabric import follower as follower_module
+from flexrelay.ledger.fabric.channel import PeerChannel
 from flexrelay.ledger.fabric.follower import Follower
 from flexrelay.ledger.fabric.gateway import Gateway, Limits
 from flexrelay.ledger.fabric.messages import COMMIT_HASH, TRANSACTIONS_FILTER, Block, SignedProposal
 from flexrelay.ledger.fabric.pool import PeerPool
+from flexrelay.ledger.fabric.profile import Peer
 from flexrelay.ledger.fabric.system import System
 from flexrelay.ledger.fabric.verification import RAFT
 from flexrelay.ledger.fabric.witness import Witness
@@ -283,3 +285,21 @@ async def test_a_slow_peer_keeps_its_calls_and_a_hanging_one_does_not(world: Wor
             call.cancel()
         else:
             assert "hangs" in str(call.exception())
+
+
+async def test_a_stream_that_breaks_while_its_request_is_signed(world: World) -> None:
+    """The key may be in a wallet, or further away."""
+
+    class Slow(Me):
+        async def sign(self, message: bytes) -> bytes:
+            await asyncio.sleep(1.0)
+            return await super().sign(message)
+
+    async with BlockServer("dso", []).listening() as port:
+        pass
+    peer, me = PeerChannel(Peer(org="dso", endpoint=f"127.0.0.1:{port}"), 0, None), Slow(world.client)
+    try:
+        with pytest.raises(LedgerUnavailable, match="stream of blocks did not begin"):
+            await deliver.one_block(peer, me, CHANNEL, 0, 1)  # type: ignore[arg-type] # an identity without files
+    finally:
+        await peer.close()
