@@ -152,13 +152,17 @@ class Commander:
             try:
                 async with asyncio.timeout(left_s):
                     registration = await self._reachable(command.credential)
-                    peer = registration.peer
                     try:
                         async with turn:
+                            if not self._registrations.reachable(registration, self._clock()):
+                                continue  # it fell asleep while another command had its turn
+                            peer, awake_until = registration.peer, registration.awake_until
                             detail = await self._write(registration, writing, on_sent)
                     except NoAnswer:
-                        if registration.peer is not peer:
-                            continue  # it was heard from elsewhere meanwhile: there it is awake
+                        if registration.peer is not peer or (
+                            registration.queue and registration.awake_until > awake_until
+                        ):
+                            continue  # it was heard meanwhile, here or from elsewhere: it is awake
                         registration.awake_until = 0.0
                         await asyncio.sleep(0 if registration.queue else AGAIN_S)
                         continue

@@ -135,7 +135,7 @@ async def test_dead_devices_keep_no_other_from_its_end(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("of", [Dispatcher, ending.Endings])
 async def test_what_was_due_before_it_was_done_is_not_done_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: type
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, of: type[Dispatcher] | type[ending.Endings]
 ) -> None:
     """Rows that were read while a command was under way are handed over after it is over."""
     looked, over, reads = asyncio.Event(), asyncio.Event(), 0
