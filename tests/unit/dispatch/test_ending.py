@@ -139,9 +139,9 @@ async def test_what_was_due_before_it_was_done_is_not_done_twice(
 ) -> None:
     """Rows that were read while a command was under way are handed over after it is over."""
     looked, over, reads = asyncio.Event(), asyncio.Event(), 0
-    due = of._due
+    due: Callable[..., Awaitable[Sequence[object]]] = of._due
 
-    async def late(self: Dispatcher | ending.Endings) -> object:
+    async def late(self: Dispatcher | ending.Endings) -> Sequence[object]:
         nonlocal reads
         rows = await due(self)
         if rows:
