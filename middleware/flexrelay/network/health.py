@@ -1,5 +1,6 @@
 """What a process says of itself on its operations endpoint."""
 
+import http.client
 import json
 import re
 import urllib.error
@@ -24,11 +25,11 @@ class Health:
 
 
 def ask(port: int) -> Health:
-    """Ask an operations endpoint; one that does not answer within a second is not healthy."""
+    """Ask an operations endpoint; one that does not answer within a second, or ends in mid-answer, is not healthy."""
     try:
         healthy = _healthy(port)
         text = _get(port, "metrics")
-    except OSError:
+    except (OSError, http.client.HTTPException, UnicodeDecodeError):
         return Health(False)
     return Health(healthy, _by_channel(_HEIGHT, text), _by_channel(_KNOWN, text))
 
