@@ -179,14 +179,16 @@ def test_a_first_start_waits(network: Network, site: Site) -> None:
         network.start(PEER)
         until(lambda: site.ready().status_code == 200, process)
         until(lambda: site.send().get("outcome") == "stored", process)
-        assert ended(process)[0] == 0
+        code, said = ended(process)
+        assert code == 0, said
 
 
 def test_a_first_start_that_waits_is_ended_in_order(network: Network, site: Site) -> None:
     (site.folder / "network.json").unlink()
     with away(network), site.running() as process:
         until(lambda: site.told() != "", process)
-        assert ended(process)[0] == 0
+        code, said = ended(process)
+        assert code == 0, said
 
 
 def test_what_is_wrong_ends_it_also_when_it_shows_late(network: Network, site: Site) -> None:
@@ -195,7 +197,7 @@ def test_what_is_wrong_ends_it_also_when_it_shows_late(network: Network, site: S
         until(lambda: "no peer of the profile answers" in site.told(), process)
         network.start(PEER)
         _, said = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 4 and "'nowhere'" in said
+        assert process.returncode == 4 and "'nowhere'" in said, said
 
 
 def test_a_wrong_certificate_ends_the_start(network: Network, site: Site) -> None:
@@ -205,4 +207,4 @@ def test_a_wrong_certificate_ends_the_start(network: Network, site: Site) -> Non
     site.change(f'tls_ca = "{tls}"', f'tls_ca = "{signing}"')
     with site.running() as process:
         _, said = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 2 and "tls_ca" in said
+        assert process.returncode == 2 and "tls_ca" in said, said
