@@ -55,6 +55,9 @@ DISPATCH: Final = Component(
             (
                 "ALTER TABLE dispatch_command ADD COLUMN sent_n INTEGER",
                 "CREATE INDEX dispatch_to_end ON dispatch_command (tenant, did, name) WHERE end_at IS NOT NULL",
+                # sent by a program that kept no ends, and still ruling; where there is nothing to end, nothing is done
+                "UPDATE dispatch_command SET end_at = expires_at WHERE end_at IS NULL AND state IN ('sent', 'acked') "
+                "AND expires_at > 1000 * CAST(strftime('%s', 'now') AS INTEGER)",
             ),
         ),
     ),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from flexrelay.dispatch import DISPATCH, Dispatcher, DispatchOrder, OrderedIsp, Planned, ending
 from flexrelay.store import Store
 from flexrelay_sdk import Command, CommandState, CommandUpdate
+from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.testkit import until
 
 pytestmark = pytest.mark.timeout(90)
@@ -131,6 +133,32 @@ async def test_dead_devices_keep_no_other_from_its_end(tmp_path: Path, monkeypat
         async with Dispatcher(store, "t", devices, clock=lambda: devices.now):
             await until(lambda: devices.register[order[-1]] == IDLE, 60, "the end of the device that is there")
             await until(lambda: set(devices.asked) == set(credentials), 60, "a try of each")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+async def test_what_an_earlier_version_has_sent_is_ended(tmp_path: Path, version: int) -> None:
+    later = wall_ms() + 86_400_000
+    added = (
+        "INSERT INTO dispatch_command (tenant, command_id, order_id, did, credential, name, parameters, send_at, "
+        "expires_at, state, open, detail, reported) VALUES ('t', ?, 'o', 'did:c', 'c', 'set_power', "
+        "'{\"power_w\": 1}', 0, ?, ?, 0, '', '{}')"
+    )
+
+    def write(connection: sqlite3.Connection) -> None:
+        connection.executemany(
+            added, [("rules", later, "acked"), ("over", 1_000, "acked"), ("refused", later, "failed")]
+        )
+        if version == 3:
+            connection.execute("UPDATE dispatch_command SET end_at = expires_at WHERE command_id = 'rules'")
+
+    async with Store(tmp_path / "s.db", [replace(DISPATCH, migrations=DISPATCH.migrations[:version])]) as store:
+        await store.write(write)
+    devices = Devices(now=later, register={"c": 1})
+    async with Store(tmp_path / "s.db", [DISPATCH]) as store:
+        assert await to_end(store) == 1
+        async with Dispatcher(store, "t", devices, clock=lambda: devices.now):
+            await ended_down_to(store, 0)
+    assert devices.ends == [("c", "o")] and devices.register == {"c": IDLE}
 
 
 @pytest.mark.parametrize("of", [Dispatcher, ending.Endings])
