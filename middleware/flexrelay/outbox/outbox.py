@@ -176,6 +176,17 @@ class Outbox:
             lambda connection: rows.list_entries(connection, self.tenant, "correlation_id = ?", correlation_id)
         )
 
+    async def lapsed(self, function: str) -> list[str]:
+        """Correlation ids of whose intents of this function every one has expired: nothing of them is under way."""
+        query = (
+            "SELECT DISTINCT correlation_id FROM outbox_entry e WHERE tenant = ? AND function = ? "
+            "AND state = 'expired' AND NOT EXISTS (SELECT 1 FROM outbox_entry o WHERE o.tenant = e.tenant AND o.function = e.function "
+            "AND o.correlation_id = e.correlation_id AND o.state <> 'expired') ORDER BY correlation_id"
+        )
+        values = (self.tenant, function)
+        found = await self._store.read(lambda connection: connection.execute(query, values).fetchall())
+        return [row[0] for row in found]
+
     async def open_entries(self) -> list[Entry]:
         """Oldest first."""
         return await self._store.read(lambda connection: rows.list_entries(connection, self.tenant, "open = 1"))

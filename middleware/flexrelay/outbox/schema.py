@@ -71,5 +71,10 @@ OUTBOX: Final = Component(
                 _CHECKPOINT,
             ),
         ),
+        Migration(
+            2,
+            "expired entries are found without reading all",
+            ("CREATE INDEX outbox_expired ON outbox_entry (tenant, function) WHERE state = 'expired'",),
+        ),
     ),
 )

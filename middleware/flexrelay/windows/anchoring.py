@@ -15,7 +15,7 @@ from flexrelay.windows.windows import ANCHOR, Anchor, Windows
 _LOG = logging.getLogger(__name__)
 
 LIFETIME_MS: Final = 3_600_000
-"""An anchor may take an hour to the ledger; later ones do not wait for it."""
+"""An anchor may take an hour to the ledger; later ones do not wait for it. One that expired is handed over again."""
 _TICK_S: Final = 0.2
 _RETRY_S: Final = 1.0
 
@@ -71,8 +71,21 @@ class Anchoring:
                 entries.append(self._outbox.add_in(connection, intent, options))
 
             await self._windows.hand_over(self._sign, add)
+            entries += await self._again()
         return entries
 
-    async def _sign(self, anchor: Anchor) -> bytes:
+    async def _again(self) -> list[OutboxId]:
+        """Hand over again what expired: the ledger was away for longer than an intent lives. The new intent has an id
+        of its own; the expired one can never commit."""
+        entries = []
+        for anchor in await self._windows.anchors(await self._outbox.lapsed(ANCHOR)):
+            turn = 1 + len(await self._outbox.by_correlation(anchor.anchor_id))
+            intent = await self._sign(anchor, turn)
+            entries.append(await self._outbox.add(intent, correlation_id=anchor.anchor_id))
+            _LOG.warning("anchor %s expired before the ledger took it; handed over again", anchor.anchor_id)
+        return entries
+
+    async def _sign(self, anchor: Anchor, turn: int = 1) -> bytes:
         deadline = self._wall_now() + LIFETIME_MS
-        return await sign_intent(self._signer, self._network, ANCHOR, anchor.args(), deadline, anchor.anchor_id)
+        intent_id = anchor.anchor_id if turn == 1 else f"{anchor.anchor_id}.{turn}"
+        return await sign_intent(self._signer, self._network, ANCHOR, anchor.args(), deadline, intent_id)

@@ -6,6 +6,7 @@ revisions that are not anchored yet; `hand_over` gives it to the outbox in the t
 Every step is all or nothing on disk, and the same journal and vault give the same bytes again.
 """
 
+import json
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -151,6 +152,15 @@ class Windows:
                 )
             ]
         )
+
+    async def anchors(self, ids: Sequence[str]) -> list[Anchor]:
+        """Those of these ids that are here, oldest first."""
+        query = (
+            "SELECT id, root, windows, leaves, first_ms, last_ms FROM window_anchor "
+            "WHERE id IN (SELECT value FROM json_each(?)) ORDER BY number"
+        )
+        rows = await self._store.read(lambda connection: connection.execute(query, (json.dumps(ids),)).fetchall())
+        return [Anchor(*row) for row in rows]
 
     async def hand_over(
         self,
