@@ -180,8 +180,9 @@ class Outbox:
         """Correlation ids of whose intents of this function every one has expired: nothing of them is under way."""
         query = (
             "SELECT DISTINCT correlation_id FROM outbox_entry e WHERE tenant = ? AND function = ? "
-            "AND state = 'expired' AND NOT EXISTS (SELECT 1 FROM outbox_entry o "
-            "WHERE o.tenant = e.tenant AND o.function = e.function AND o.correlation_id = e.correlation_id AND o.state <> 'expired') ORDER BY correlation_id"
+            "AND state = 'expired' AND NOT EXISTS (SELECT 1 FROM outbox_entry o WHERE o.tenant = e.tenant "
+            "AND o.function = e.function AND o.correlation_id = e.correlation_id AND o.state <> 'expired') "
+            "ORDER BY correlation_id"
         )
         values = (self.tenant, function)
         found = await self._store.read(lambda connection: connection.execute(query, values).fetchall())
