@@ -14,7 +14,7 @@ from conformance.ledger.fabric import FabricHarness, FabricNetwork
 from conformance.ledger.harness import fresh, outcome
 
 from flexrelay.ledger.fabric import EndorsementMismatch, FabricLedger, IdentityFiles, Vigilance, load_profile
-from flexrelay.ledger.port import Call, Checkpoint, LedgerError, LedgerUnavailable, TxEvents, Validation
+from flexrelay.ledger.port import Call, Checkpoint, Committed, LedgerError, LedgerUnavailable, TxEvents, Validation
 
 PATIENCE_S = 40.0
 
@@ -79,6 +79,18 @@ async def test_the_own_peer_dies_and_comes_back(
     assert [item.tx_id for item in seen if item.tx_id in set(ids)] == ids
     places = [item.block for item in seen]
     assert all(b - a in (0, 1) for a, b in itertools.pairwise(places))
+
+
+async def test_what_memory_has_forgotten_is_asked_of_the_peer(
+    net: FabricNetwork, ledger: FabricLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Committed long ago is not "was never there": the relay would go on with it."""
+    monkeypatch.setattr(ledger._follower.outcomes, "_room", 1)
+    ids = [await written(net, ledger) for _ in range(3)]
+    assert [ledger.known(tx_id) is None for tx_id in ids] == [True, True, False]
+    for tx_id in ids:
+        found = await ledger.status(tx_id)
+        assert isinstance(found, Committed) and found.validation is Validation.VALID
 
 
 async def test_the_own_peer_hangs(harness: FabricHarness, net: FabricNetwork, ledger: FabricLedger) -> None:

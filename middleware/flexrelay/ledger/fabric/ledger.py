@@ -223,8 +223,9 @@ class FabricLedger:
         known = self.known(tx_id)
         if known is not None:
             return known
-        if tx_id in self._prepared_at and self._follower.heard_within(_FRESH_S):
-            return NotFound(tx_id)  # it did not exist before the blocks that were followed since
+        began = self._prepared_at.get(tx_id, -1)
+        if began > self._follower.outcomes.forgotten and self._follower.heard_within(_FRESH_S):
+            return NotFound(tx_id)  # it did not exist before the blocks that were followed since, all of them known
         block = await self._system.block_of(tx_id, timeout_s=_STATUS_S)
         if block is None:
             return self.known(tx_id) or NotFound(tx_id)

@@ -101,3 +101,7 @@ def test_outcomes_are_bounded() -> None:
     known = Outcomes(room=3)
     known.add(1, [item(str(number), 1, Validation.VALID) for number in range(5)])
     assert [known.get(str(number)) is not None for number in range(5)] == [False, False, True, True, True]
+    assert known.forgotten == 1
+    known.add(2, [item("5", 2, Validation.VALID)])
+    known.add(3, [item("6", 3, Validation.VALID), item("7", 3, Validation.VALID), item("8", 3, Validation.VALID)])
+    assert known.forgotten == 2, "whoever was prepared at block 2 has to ask"
