@@ -123,6 +123,7 @@ async def test_a_command_waits_for_the_new_session(serve: Serve, keys: Path, que
         device.close()
 
 
+@pytest.mark.soak  # how long Californium looks for its server is Californium's
 @needs_leshan
 async def test_leshan_with_a_connection_identifier(serve: Serve, sink: RecordingSink, keys: Path) -> None:
     """It offers one (RFC 9146); it is not taken, and Californium makes a new session when nobody answers."""
