@@ -12,10 +12,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, DirectConnection, Inbound
+from flexrelay_adapters.mqtt.checked import Checked
 from flexrelay_adapters.mqtt.commands import Dialect, OnUpdate, OwnDialect, Waiting
 from flexrelay_adapters.mqtt.config import MqttConfig
 from flexrelay_adapters.mqtt.topics import TopicPattern
-from flexrelay_sdk import Codec, Command, CommandState, Decoded, DecodeError, Frame, Sink, SinkUnavailable
+from flexrelay_sdk import Codec, Command, CommandState, Frame, Sink, SinkUnavailable
 from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
@@ -37,21 +38,6 @@ class MqttStats:
     results_unknown: int = 0
     """Answers to no command that waits here: too late, sent twice, or not from the commanded device."""
     results_malformed: int = 0
-
-
-class _Checked:
-    """A codec for batches that hold something the plain codec must not see; it names the reason for the dead letter."""
-
-    def __init__(self, codec: Codec, max_payload_bytes: int) -> None:
-        self._codec = codec
-        self._most = max_payload_bytes
-
-    def decode(self, frame: Frame) -> Decoded:
-        if not frame.credential:
-            raise DecodeError("topic_not_expected", f"topic {frame.channel[:200]!r} is none of this adapter's", "topic")
-        if len(frame.payload) > self._most:
-            raise DecodeError("oversized", f"{len(frame.payload)} bytes, at most {self._most} are taken", "payload")
-        return self._codec.decode(frame)
 
 
 class MqttAdapter:
@@ -76,7 +62,7 @@ class MqttAdapter:
         self.config = config
         self.stats = MqttStats()
         self._codec = codec
-        self._checked = _Checked(codec, config.max_payload_bytes)
+        self._checked = Checked(codec, config.max_payload_bytes)
         self._connect = connect
         self._clock = clock
         self._readings = tuple(TopicPattern(pattern) for pattern in config.readings)

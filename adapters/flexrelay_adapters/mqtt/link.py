@@ -12,12 +12,13 @@ from typing import Protocol
 
 from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, DirectConnection, Inbound, Session
 from flexrelay_adapters.mqtt.config import BrokerConfig
-from flexrelay_sdk import SinkUnavailable
+from flexrelay_sdk import Sink, SinkUnavailable
 from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
 
 Connect = Callable[[BrokerConfig, Session], Awaitable[Connection]]
+Clock = Callable[[], int]
 
 
 class Upon(Protocol):
@@ -156,3 +157,36 @@ class BrokerLink:
             await connection.acknowledge(gathered)
             self.acknowledged += len(gathered)
             self._failures = 0
+
+
+class UponBroker:
+    """The part of `Adapter` that is the same for every protocol that stands on one broker. The adapter is the link's
+    `Upon`; `_sink` is there when `take` is called."""
+
+    def __init__(
+        self, config: BrokerConfig, upon: Upon, *, connect: Connect = DirectConnection.connect, clock: Clock = wall_ms
+    ) -> None:
+        self.name = config.name
+        self.link = BrokerLink(config, upon, connect=connect, clock=clock)
+        self._sink: Sink | None = None
+
+    def validate(self) -> None:
+        """Check what the model cannot: that the files exist. Raises ValueError naming the field."""
+        self.link.config.check_files()
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.link.config.host}:{self.link.config.port}"
+
+    @property
+    def connected(self) -> bool:
+        return self.link.connected
+
+    async def wait_connected(self) -> None:
+        """Return once the adapter is connected, subscribed, and has said what its protocol says then."""
+        await self.link.wait_connected()
+
+    async def run(self, sink: Sink) -> None:
+        """Until cancelled. What the sink raises besides SinkUnavailable ends it."""
+        self._sink = sink
+        await self.link.run()

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from flexrelay_adapters.mqtt._client import KEPT, Connection, DirectConnection, Inbound, Session
-from flexrelay_adapters.mqtt.link import BrokerLink, Connect
+from flexrelay_adapters.mqtt.checked import Checked
+from flexrelay_adapters.mqtt.link import Connect, UponBroker
 from flexrelay_adapters.opcua_pubsub.codec import PubSubCodec
 from flexrelay_adapters.opcua_pubsub.config import PubSubConfig
 from flexrelay_adapters.opcua_pubsub.frame import framed, undivided
@@ -24,7 +25,7 @@ from flexrelay_adapters.opcua_pubsub.message import (
 from flexrelay_adapters.opcua_pubsub.metadata import metadata_of
 from flexrelay_adapters.opcua_pubsub.topics import Place, Topics
 from flexrelay_adapters.opcua_pubsub.writers import Writer, Writers
-from flexrelay_sdk import Codec, Decoded, DecodeError, Frame, Sink
+from flexrelay_sdk import Codec, DecodeError, Frame
 from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
@@ -58,22 +59,7 @@ class PubSubStats:
     """Messages of publishers and writers beyond `max_publishers` and `max_writers`."""
 
 
-class _Checked:
-    """For a batch that holds something the plain codec must not see."""
-
-    def __init__(self, codec: Codec, most: int) -> None:
-        self._codec = codec
-        self._most = most + len(undivided(b""))
-
-    def decode(self, frame: Frame) -> Decoded:
-        if not frame.credential:
-            raise DecodeError("topic_not_expected", f"topic {frame.channel[:200]!r} is none of this adapter's", "topic")
-        if len(frame.payload) > self._most and frame.payload.startswith(undivided(b"")):
-            raise DecodeError("oversized", f"{len(frame.payload)} bytes, at most {self._most} are taken", "payload")
-        return self._codec.decode(frame)
-
-
-class PubSubAdapter:
+class PubSubAdapter(UponBroker):
     """`Adapter` and `Discoverer` over one broker. Credentials are `publisher/writer`, or `publisher` where the messages
     name no writer. `clock` is wall-clock UTC ms."""
 
@@ -84,36 +70,18 @@ class PubSubAdapter:
         connect: Connect = DirectConnection.connect,
         clock: Callable[[], int] = wall_ms,
     ) -> None:
-        self.name = config.name
+        super().__init__(config, self, connect=connect, clock=clock)
         self.protocol = PROTOCOL
         self.config = config
         self.stats = PubSubStats()
         self.states: dict[str, str] = {}
         """publisher → what its newest status says."""
-        self.link = BrokerLink(config, self, connect=connect, clock=clock)
         self._topics = Topics(config)
         self._codec = PubSubCodec(
             config.datasets, by_source=config.time == "source", check_publisher=config.check_publisher
         )
-        self._checked = _Checked(self._codec, config.max_payload_bytes)
+        self._checked = Checked(self._codec, config.max_payload_bytes, undivided(b""))
         self._writers = Writers(config.max_publishers, config.max_writers)
-        self._sink: Sink | None = None
-
-    def validate(self) -> None:
-        """Check what the model cannot: that the files exist. Raises ValueError naming the field."""
-        self.config.check_files()
-
-    @property
-    def endpoint(self) -> str:
-        return f"{self.config.host}:{self.config.port}"
-
-    @property
-    def connected(self) -> bool:
-        return self.link.connected
-
-    async def wait_connected(self) -> None:
-        """Return once the adapter is connected and subscribed."""
-        await self.link.wait_connected()
 
     def channels_for(self, credential: str) -> Sequence[str]:
         """The topics of a publisher's data; + stands for its groups and writers. Raises ValueError for a publisher that
@@ -127,11 +95,6 @@ class PubSubAdapter:
         """Every writer that data or metadata came of."""
         for credential in list(self._writers):
             yield credential
-
-    async def run(self, sink: Sink) -> None:
-        """Until cancelled. What the sink raises besides SinkUnavailable ends it."""
-        self._sink = sink
-        await self.link.run()
 
     # What the link asks (`flexrelay_adapters.mqtt.link.Upon`).
 

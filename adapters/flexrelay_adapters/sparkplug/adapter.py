@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, DirectConnection, Inbound, Session
+from flexrelay_adapters.mqtt.checked import Checked
 from flexrelay_adapters.mqtt.commands import OnUpdate, Waiting
-from flexrelay_adapters.mqtt.link import BrokerLink, Connect
+from flexrelay_adapters.mqtt.link import Connect, UponBroker
 from flexrelay_adapters.sparkplug.codec import SparkplugCodec
 from flexrelay_adapters.sparkplug.commands import Pending, command_payload, rebirth_payload, reported
 from flexrelay_adapters.sparkplug.config import SparkplugConfig
@@ -19,7 +20,7 @@ from flexrelay_adapters.sparkplug.payload import read_payload
 from flexrelay_adapters.sparkplug.sparkplug_b_pb2 import Payload
 from flexrelay_adapters.sparkplug.topics import Address, address_of, filters, state_topic, topic_for
 from flexrelay_schemas.canonical import canonical
-from flexrelay_sdk import Codec, Command, CommandState, Decoded, DecodeError, DeviceFacts, Frame, Sink, SinkUnavailable
+from flexrelay_sdk import Codec, Command, CommandState, DecodeError, DeviceFacts, Frame, SinkUnavailable
 from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.facts import NO_FACTS
 
@@ -46,23 +47,7 @@ class SparkplugStats:
     """Messages of nodes and devices beyond `max_nodes` and `max_devices`."""
 
 
-class _Checked:
-    """For a batch that holds something the plain codec must not see."""
-
-    def __init__(self, codec: Codec, most: int) -> None:
-        self._codec = codec
-        self._most = most
-
-    def decode(self, frame: Frame) -> Decoded:
-        if not frame.credential:
-            raise DecodeError("topic_not_expected", f"topic {frame.channel[:200]!r} is none of this adapter's", "topic")
-        size = len(frame.payload) - len(_UNTOLD)
-        if size > self._most and frame.payload.startswith(_UNTOLD):
-            raise DecodeError("oversized", f"{size} bytes, at most {self._most} are taken", "payload")
-        return self._codec.decode(frame)
-
-
-class SparkplugAdapter:
+class SparkplugAdapter(UponBroker):
     """`Adapter`, `CommandTarget`, `Discoverer` and `FactTeller` over one broker. Credentials are group/node and
     group/node/device."""
 
@@ -73,42 +58,24 @@ class SparkplugAdapter:
         connect: Connect = DirectConnection.connect,
         clock: Callable[[], int] = wall_ms,
     ) -> None:
-        self.name = config.name
+        super().__init__(config, self, connect=connect, clock=clock)
         self.protocol = PROTOCOL
         self.config = config
         self.stats = SparkplugStats()
-        self.link = BrokerLink(config, self, connect=connect, clock=clock)
         self._clock = clock
         self._codec = SparkplugCodec(config.registers)
-        self._checked = _Checked(self._codec, config.max_payload_bytes)
+        self._checked = Checked(self._codec, config.max_payload_bytes, _UNTOLD)
         self._used = frozenset(mapping.metric for mapping in config.registers.values())
         self._nodes = Nodes(self._used, config.told, max_nodes=config.max_nodes, max_devices=config.max_devices)
         self._state = state_topic(config.host_id)
         self._since = 0
-        self._sink: Sink | None = None
         self._pending: dict[str, list[Pending]] = {}
         self._born = asyncio.Condition()
         self._facts: dict[str, DeviceFacts] = {}
 
-    def validate(self) -> None:
-        """Check what the model cannot: that the files exist. Raises ValueError naming the field."""
-        self.config.check_files()
-
-    @property
-    def endpoint(self) -> str:
-        return f"{self.config.host}:{self.config.port}"
-
-    @property
-    def connected(self) -> bool:
-        return self.link.connected
-
     @property
     def can_command(self) -> bool:
         return bool(self.config.commands)
-
-    async def wait_connected(self) -> None:
-        """Return once the adapter is connected, subscribed and its STATE says online."""
-        await self.link.wait_connected()
 
     def channels_for(self, credential: str) -> Sequence[str]:
         """The topics of births and data. Raises ValueError for a credential that is not group/node[/device]."""
@@ -125,11 +92,6 @@ class SparkplugAdapter:
     def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
         """See `FactTeller`: what births told of makers, models and firmware."""
         return list(self._facts.items())
-
-    async def run(self, sink: Sink) -> None:
-        """Until cancelled. What the sink raises besides SinkUnavailable ends it."""
-        self._sink = sink
-        await self.link.run()
 
     # What the link asks (`flexrelay_adapters.mqtt.link.Upon`).
 
