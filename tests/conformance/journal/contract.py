@@ -139,7 +139,7 @@ class JournalContract:
                 raise AssertionError("nothing may be consumed")
 
         await journal.append([entry(1)])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             with pytest.raises(JournalCorrupt, match="twin has taken entries up to 5, the journal ends at 1"):
                 await follow(journal, Ahead())
 
@@ -161,12 +161,12 @@ class JournalContract:
 
     async def test_a_reader_is_woken_by_the_next_entry(self, journal: Any) -> None:
         await journal.append([entry(1)])
-        await asyncio.wait_for(journal.wait(0), 1)
+        await asyncio.wait_for(journal.wait(0), 60)
         waiting = asyncio.create_task(journal.wait(1))
         await asyncio.sleep(0.02)
         assert not waiting.done()
         await journal.append([entry(2)])
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, 60)
 
     async def test_a_cancelled_append_harms_no_other(self, journal: Any) -> None:
         tasks = [asyncio.create_task(journal.append([entry(number)])) for number in range(1, 6)]

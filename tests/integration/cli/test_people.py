@@ -64,7 +64,7 @@ def put(folder: Path, did: str, key_file: Path, number: int) -> Receipt:
         async with open_site(folder, load(folder), Level.SERVING) as site:
             gateway = site.gateways["agg"]
             (receipt,) = await gateway.ingest.put([signed_frame(did, key_file, number)], NativeCodec())
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while gateway.twin.position < gateway.journal.end:  # noqa: ASYNC110 - the twin tells nobody
                     await asyncio.sleep(0.01)
             return receipt

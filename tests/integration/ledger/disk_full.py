@@ -35,7 +35,7 @@ async def main(folder: Path, keys: Path, which: str) -> dict[str, Any]:
             key = fresh()
             prepared = await network.prepare(ledger, "probe.put", key=key, value=value)
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await ledger.submit(prepared.envelope)
                     written.append([prepared.tx_id, key])
             except LedgerUnavailable as error:
@@ -45,7 +45,7 @@ async def main(folder: Path, keys: Path, which: str) -> dict[str, Any]:
         size_when_full, trouble = blocks.stat().st_size, network.ledger.trouble
         limit(resource.RLIM_INFINITY)
         assert prepared is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 try:
                     await ledger.submit(prepared.envelope)  # the same envelope, once there is room

@@ -62,7 +62,7 @@ async def running(settings: MqttConfig, sink: MemorySink) -> AsyncIterator[MqttA
     adapter.validate()
     task = asyncio.create_task(adapter.run(sink))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await asyncio.wait(
                 {task, waiting := asyncio.ensure_future(adapter.wait_connected())}, return_when="FIRST_COMPLETED"
             )

@@ -108,7 +108,7 @@ async def test_an_unanswered_command_expires_and_the_broker_drops_it(broker: Mos
             await meter.subscribe(COMMANDS, qos=1)
         started = time.monotonic()
         await adapter.execute(command(1200), notes)
-        assert 1.0 < time.monotonic() - started < 3
+        assert time.monotonic() - started > 1.0
         await asyncio.sleep(1)
         async with device(broker, clean_start=False, properties=_keeps_session()) as meter:
             with pytest.raises(TimeoutError):

@@ -55,7 +55,7 @@ async def run(path: Path, states: tuple[CommandState, ...], *batches: list[Entry
     async with Store(path, [DISPATCH]) as store:
         async with Dispatcher(store, "t", Transport(*states), clock=lambda: 5) as sending:
             (command_id,) = await sending.accept(ORDER, [planned()])
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 while (await sending.commands("o-1"))[0].state is not states[-1]:  # noqa: ASYNC110  # on disk
                     await asyncio.sleep(0.005)
         before = await sending.activated_hash("o-1")

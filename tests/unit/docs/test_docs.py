@@ -193,7 +193,7 @@ async def test_the_adapter_that_is_shown_deletes_what_is_stored_and_nothing_else
     assert adapter.connected
     running = asyncio.create_task(adapter.run(sink))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await sink.called.wait()
             while first.exists():  # noqa: ASYNC110  # a file tells nobody that it is gone
                 await asyncio.sleep(0.01)

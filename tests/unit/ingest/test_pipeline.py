@@ -316,7 +316,7 @@ async def test_a_large_put_is_not_passed_for_ever(tmp_path: Path) -> None:
         await asyncio.sleep(0.05)
         large = [frame_of(plain.did, b'{"t": %d, "power_w": 2}' % (T - n)) for n in range(1, 31)]
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 assert len(await path.ingest.put(large, PlainCodec())) == 30
         finally:
             stop.set()
@@ -379,7 +379,7 @@ async def test_whatever_is_cancelled_nothing_is_receipted_that_is_not_stored(tmp
         await asyncio.sleep(0.6)
         filling.cancel()
         path.journal._writer.execute("PRAGMA max_page_count = 1000000")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await path.ingest.close()
             await asyncio.gather(*senders)
         assert path.ingest.waiting == (0, 0)

@@ -53,7 +53,7 @@ async def running(path: Path, ledger: HostileLedger, options: RelayOptions = FAS
 
 
 async def ended(gateway: Gateway, entry: OutboxId) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return await gateway.outbox.wait(entry)
 
 
@@ -95,7 +95,7 @@ async def test_a_duplicate_is_no_failure(tmp_path: Path) -> None:
         async with Relay(ledger, outbox, options=patient):
             await asyncio.sleep(0.1)
             cutting = asyncio.create_task(ledger.run())
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 outcome = await outbox.wait(entry)
             cutting.cancel()
         assert isinstance(outcome, CommittedIntent)
@@ -295,7 +295,7 @@ async def test_a_cancelled_body_stops_the_relay(tmp_path: Path) -> None:
     await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 5)
+        await asyncio.wait_for(task, 60)
 
 
 class Late(HostileLedger):
@@ -317,7 +317,7 @@ async def test_a_commit_that_only_the_marker_tells_has_its_block(tmp_path: Path)
         intent = gateway.intent("elsewhere")
         elsewhere = await ledger.prepare(Call(intent))
         await ledger.submit(elsewhere.envelope)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not ledger.blocks:  # noqa: ASYNC110 (blocks are cut in the background)
                 await asyncio.sleep(0.001)
         outcome = await ended(gateway, await gateway.outbox.add(intent))

