@@ -1,14 +1,29 @@
-"""Simulated devices that speak flexrelay's own JSON, whatever carries it: readings, commands and their answers.
+"""What simulated devices share whatever carries it: their lives side by side, and flexrelay's own JSON, readings,
+commands and their answers.
 
 What they say is written here once more, without the adapters' code, so that both do not share a mistake.
 """
 
+import asyncio
 import json
 import logging
+from collections.abc import Coroutine, Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
 from flexrelay_sdk.simulation import DeviceSimulator, SimulatedIdentity
 
 log = logging.getLogger(__name__)
+
+
+async def live_all(lives: Iterable[tuple[str, Coroutine[Any, Any, None]]]) -> None:
+    """Named lives side by side until cancelled. The first ConnectionError ends them all and is raised."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for name, life in lives:
+                group.create_task(life, name=name)
+    except* ConnectionError as errors:
+        raise ConnectionError(str(errors.exceptions[0])) from None
 
 
 class JsonDevice:
@@ -49,3 +64,15 @@ class JsonDevice:
             "detail": given.detail,
         }
         return json.dumps(document).encode()
+
+
+def json_devices(devices: Sequence[DeviceSimulator], identities: Path | None) -> list[JsonDevice]:
+    """Each under its name or, with `identities` (folder of `<name>.pem` and `<name>.json`), under the last part of its
+    DID. Raises ValueError that begins with `identities`."""
+    if identities is None:
+        return [JsonDevice(device, device.name, None) for device in devices]
+    try:
+        signing = [SimulatedIdentity.read(identities, device.name) for device in devices]
+    except (OSError, ValueError) as error:
+        raise ValueError(f"identities: {error}") from None
+    return [JsonDevice(device, identity.scid, identity) for device, identity in zip(devices, signing, strict=True)]

@@ -4,28 +4,20 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, SecretStr
+from typing import Any
 
 from flexrelay_adapters.iotagent.config import ApiKey
+from flexrelay_adapters.mqtt.devices import DeviceBroker
 from flexrelay_adapters.mqtt.simulator import MqttSimulator, MqttSimulatorConfig
-from flexrelay_sdk.config import AdapterConfig
 from flexrelay_sdk.simulation import DeviceSimulator, Plan
 from flexrelay_sdk.simulation.simulator import Answer, Sample
 
 
-class IotAgentSimulatorConfig(AdapterConfig):
+class IotAgentSimulatorConfig(DeviceBroker):
     """Where the devices send. `{device}` in `username` and `password` is the device's name. Measures are named as the
     registers, in their units."""
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 1883
-    protocol: Literal["5", "3.1.1"] = "5"
-    username: str | None = None
-    password: SecretStr | None = None
     apikey: ApiKey = "flexrelay"
-    backoff_s: Annotated[float, Field(gt=0, le=60)] = 1.0
 
 
 class SpokenDevice(ABC):

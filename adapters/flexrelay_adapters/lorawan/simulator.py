@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import aiomqtt
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from pydantic import Field, SecretStr
+from pydantic import Field
 
+from flexrelay_adapters._simulated_uplink import FIELDS, LENGTH, REGISTERS, uplink
 from flexrelay_adapters.lorawan.standins import SERVERS, Downlink, NetworkServer
-from flexrelay_adapters.mqtt.simulator import SESSION_S, check_cancelled, check_lost
-from flexrelay_sdk.config import AdapterConfig
+from flexrelay_adapters.mqtt.devices import DeviceBroker, check_cancelled
 from flexrelay_sdk.simulation import DeviceSimulator, Plan, SimulatorStats
 from flexrelay_sdk.vocabulary import LIMIT_POWER, SET_POWER, SWITCH
 
@@ -30,19 +28,13 @@ _QUEUE: Final = 16
 _SOC: Final = "soc_permille"
 
 
-class LorawanSimulatorConfig(AdapterConfig):
+class LorawanSimulatorConfig(DeviceBroker):
     """The broker on which the network server writes, and as which one."""
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 1883
-    protocol: Literal["5", "3.1.1"] = "5"
-    username: str | None = None
-    password: SecretStr | None = None
     client_id: Annotated[str, Field(min_length=1, max_length=128)] = "simulated-network-server"
     server: Literal["chirpstack", "things_stack"] = "chirpstack"
     application: Annotated[str, Field(pattern=r"^[^/+#\x00]{1,200}$")] = "simulated"
     """ChirpStack: the application's id. The Things Stack: `application@tenant`."""
-    backoff_s: Annotated[float, Field(gt=0, le=60)] = 1.0
 
 
 def eui_of(seed: str, name: str) -> str:
@@ -52,17 +44,7 @@ def eui_of(seed: str, name: str) -> str:
 
 def adapter_section() -> dict[str, Any]:
     """Ports and commands of an adapter that understands these devices."""
-    fields = {
-        "imported": {"offset": 0, "length": 4},
-        "exported": {"offset": 4, "length": 4},
-        "power": {"offset": 8, "length": 3, "type": "int"},
-    }
-    registers = {
-        "import_j": {"pointer": "/imported", "unit": "Wh"},
-        "export_j": {"pointer": "/exported", "unit": "Wh"},
-        "power_w": {"pointer": "/power", "unit": "W"},
-    }
-    charge = {"charge": {"offset": 11, "length": 2}}
+    charge = {"charge": {"offset": LENGTH, "length": 2}}
     soc = {_SOC: {"pointer": "/charge", "unit": "permille"}}
 
     def down(prefix: str, *parameters: tuple[str, int]) -> dict[str, Any]:
@@ -77,11 +59,11 @@ def adapter_section() -> dict[str, Any]:
 
     return {
         "ports": [
-            {"f_ports": [_PORT], "binary": {"fields": fields, "length": 11}, "registers": registers},
+            {"f_ports": [_PORT], "binary": {"fields": FIELDS, "length": LENGTH}, "registers": REGISTERS},
             {
                 "f_ports": [_PORT_WITH_CHARGE],
-                "binary": {"fields": {**fields, **charge}, "length": 13},
-                "registers": {**registers, **soc},
+                "binary": {"fields": {**FIELDS, **charge}, "length": LENGTH + 2},
+                "registers": {**REGISTERS, **soc},
             },
         ],
         "commands": {
@@ -115,9 +97,7 @@ class Radio:
     def uplink(self, now_ms: int) -> tuple[int, bytes]:
         """(Port, payload): energies in whole Wh, the power in W, where there is a store its charge in permille."""
         registers = self.simulator.sample(now_ms).registers
-        power_w = max(-(2**23), min(2**23 - 1, registers["power_w"]))
-        data = b"".join((registers[name] // 3600 % 2**32).to_bytes(4, "big") for name in ("import_j", "export_j"))
-        data += power_w.to_bytes(3, "big", signed=True)
+        data = uplink(registers)
         self.f_cnt += 1
         if _SOC not in registers:
             return _PORT, data
@@ -171,29 +151,17 @@ class LorawanSimulator:
 
     async def run(self) -> None:
         """Until cancelled. Raises ConnectionError when the broker turns the network server away."""
-        while True:
-            lost = await asyncio.create_task(self._connected())
-            check_cancelled()
-            if lost is not None:
-                check_lost(lost, f"{self._config.host}:{self._config.port}", self._config.client_id)
-            self.stats.reconnects += 1
-            await asyncio.sleep(self._config.backoff_s)
+        await self._config.hold(self._config.client_id, self._connected, self.stats)
 
-    async def _connected(self) -> BaseException | None:
-        """One connection until it is lost; why."""
-        lost: BaseException | None = None
-        try:
-            async with self._client() as client:
-                check_cancelled()
-                await client.subscribe(self._server.downlinks, qos=1)
-                check_cancelled()
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._listen(client), name="downlinks")
-                    for number, radio in enumerate(self._radios):
-                        group.create_task(self._live(number, radio, client), name=f"device {radio.simulator.name}")
-        except* aiomqtt.MqttError as errors:
-            lost = errors
-        return lost
+    async def _connected(self) -> None:
+        async with self._config.client(self._config.client_id) as client:
+            check_cancelled()
+            await client.subscribe(self._server.downlinks, qos=1)
+            check_cancelled()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._listen(client), name="downlinks")
+                for number, radio in enumerate(self._radios):
+                    group.create_task(self._live(number, radio, client), name=f"device {radio.simulator.name}")
 
     async def _live(self, number: int, radio: Radio, client: aiomqtt.Client) -> None:
         await self._flush(radio, client)
@@ -246,21 +214,3 @@ class LorawanSimulator:
                     log.warning("%s: its queue is full; the oldest downlink goes", name)
                     radio.downlinks.popleft()
                 radio.downlinks.append(downlink)
-
-    def _client(self) -> aiomqtt.Client:
-        config = self._config
-        session: dict[str, Any] = {"clean_session": False}
-        if config.protocol == "5":
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho has none here
-            properties.SessionExpiryInterval = SESSION_S
-            session = {"clean_start": False, "properties": properties}
-        return aiomqtt.Client(
-            config.host,
-            config.port,
-            identifier=config.client_id,
-            username=config.username,
-            password=config.password.get_secret_value() if config.password is not None else None,
-            protocol=aiomqtt.ProtocolVersion.V5 if config.protocol == "5" else aiomqtt.ProtocolVersion.V311,
-            timeout=30,
-            **session,
-        )

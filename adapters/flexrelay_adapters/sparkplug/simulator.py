@@ -4,17 +4,17 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
 import aiomqtt
 from google.protobuf.message import DecodeError
-from pydantic import Field, SecretStr
 
-from flexrelay_adapters.mqtt.simulator import check_cancelled, check_lost
+from flexrelay_adapters._simulated import live_all
+from flexrelay_adapters.mqtt.devices import DeviceBroker, check_cancelled
 from flexrelay_adapters.sparkplug.config import Identifier
 from flexrelay_adapters.sparkplug.sparkplug_b_pb2 import Payload
-from flexrelay_sdk.config import AdapterConfig
 from flexrelay_sdk.simulation import DeviceSimulator, Plan, SimulatorStats
 from flexrelay_sdk.vocabulary import COMMANDS, REGISTERS, WINDOW
 
@@ -37,16 +37,10 @@ _NAMES: Final = {alias: name for name, alias in _ALIASES.items()}
 _REBIRTH: Final = "Node Control/Rebirth"
 
 
-class SparkplugSimulatorConfig(AdapterConfig):
+class SparkplugSimulatorConfig(DeviceBroker):
     """Where the edge nodes send, each under its device's name (`{device}` in `username` and `password`)."""
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)] = 1883
-    protocol: Literal["5", "3.1.1"] = "5"
-    username: str | None = None
-    password: SecretStr | None = None
     group: Identifier = "flexrelay"
-    backoff_s: Annotated[float, Field(gt=0, le=60)] = 1.0
 
 
 def adapter_section() -> dict[str, Any]:
@@ -138,38 +132,25 @@ class SparkplugSimulator:
 
     async def run(self) -> None:
         """Until cancelled. Raises ConnectionError when the broker turns a node away."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for number, node in enumerate(self._nodes):
-                    group.create_task(self._live(number, node), name=f"node {node.simulator.name}")
-        except* ConnectionError as errors:
-            raise ConnectionError(str(errors.exceptions[0])) from None
+        await live_all(
+            (
+                f"node {node.simulator.name}",
+                self._config.hold(node.simulator.name, partial(self._connected, number, node), self.stats),
+            )
+            for number, node in enumerate(self._nodes)
+        )
 
-    async def _live(self, number: int, node: _Node) -> None:
-        while True:
-            lost = await asyncio.create_task(self._connected(number, node))
+    async def _connected(self, number: int, node: _Node) -> None:
+        will = aiomqtt.Will(node.topic("NDEATH"), node.death(), qos=1)
+        async with self._config.client(node.simulator.name, kept=False, will=will) as client:
             check_cancelled()
-            if lost is not None:
-                check_lost(lost, f"{self._config.host}:{self._config.port}", node.simulator.name)
-            self.stats.reconnects += 1
-            await asyncio.sleep(self._config.backoff_s)
-
-    async def _connected(self, number: int, node: _Node) -> BaseException | None:
-        """One connection until it is lost; why."""
-        lost: BaseException | None = None
-        try:
-            async with self._client(node) as client:
-                check_cancelled()
-                await client.subscribe(node.topic("NCMD"), qos=1)
-                check_cancelled()
-                await client.publish(node.topic("NBIRTH"), node.birth(self._plan.wall()))
-                check_cancelled()
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._measure(number, node, client))
-                    group.create_task(self._obey(node, client))
-        except* aiomqtt.MqttError as errors:
-            lost = errors
-        return lost
+            await client.subscribe(node.topic("NCMD"), qos=1)
+            check_cancelled()
+            await client.publish(node.topic("NBIRTH"), node.birth(self._plan.wall()))
+            check_cancelled()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._measure(number, node, client))
+                group.create_task(self._obey(node, client))
 
     async def _measure(self, number: int, node: _Node, client: aiomqtt.Client) -> None:
         async with aclosing(self._plan.due(number, len(self._nodes))) as instants:
@@ -203,20 +184,3 @@ class SparkplugSimulator:
                 await client.publish(node.topic("NDATA"), answer)
                 check_cancelled()
                 self.stats.commands += 1
-
-    def _client(self, node: _Node) -> aiomqtt.Client:
-        config, name = self._config, node.simulator.name
-        password = config.password.get_secret_value() if config.password is not None else None
-        mqtt5 = config.protocol == "5"
-        session: dict[str, Any] = {"clean_start": True} if mqtt5 else {"clean_session": True}
-        return aiomqtt.Client(
-            config.host,
-            config.port,
-            identifier=name,
-            username=config.username.replace("{device}", name) if config.username is not None else None,
-            password=password.replace("{device}", name) if password is not None else None,
-            protocol=aiomqtt.ProtocolVersion.V5 if mqtt5 else aiomqtt.ProtocolVersion.V311,
-            will=aiomqtt.Will(node.topic("NDEATH"), node.death(), qos=1),
-            timeout=30,
-            **session,
-        )

@@ -11,17 +11,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import aiomqtt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
 from pydantic import Field, ValidationError
 
 from flexrelay.demo.accounts import TOPICS
 from flexrelay.demo.plants import BatteryPlant, Plant, SetPoint
-from flexrelay_adapters.mqtt.simulator import check_cancelled
+from flexrelay_adapters.mqtt.devices import check_cancelled, session
 from flexrelay_schemas.canonical import CanonicalError, canonical, parse
 from flexrelay_schemas.did import split_did
 from flexrelay_schemas.encoding import b64u
@@ -33,7 +31,6 @@ log = logging.getLogger(__name__)
 
 WINDOW = 8
 """Readings that a device has under way at once."""
-SESSION_S = 3600
 
 Fault = Literal["none", "refuses", "silent", "deaf"]
 """How a battery fails: it answers that it does not, it says it does and does not, or it never answers."""
@@ -258,19 +255,12 @@ class Fleet:
                 check_cancelled()
 
     def _client(self, device: Device) -> aiomqtt.Client:
-        session: dict[str, Any] = {"clean_session": False}
-        if self._mqtt5:
-            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho has none here
-            properties.SessionExpiryInterval = SESSION_S
-            session = {"clean_start": False, "properties": properties}
         return aiomqtt.Client(
             self._host,
             self._port,
             identifier=device.scid,
             username=device.scid,
             password=device.identity.password,
-            protocol=aiomqtt.ProtocolVersion.V5 if self._mqtt5 else aiomqtt.ProtocolVersion.V311,
-            timeout=30,
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-            **session,
+            **session("5" if self._mqtt5 else "3.1.1"),
         )

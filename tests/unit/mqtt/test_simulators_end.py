@@ -14,6 +14,7 @@ from support.simulated import PROFILE, T0
 import flexrelay_adapters.lorawan.simulator as lorawan
 import flexrelay_adapters.mqtt.simulator as mqtt
 import flexrelay_adapters.sparkplug.simulator as sparkplug
+from flexrelay_adapters.mqtt.devices import check_lost
 from flexrelay_sdk.simulation import Plan, Profile, ProtocolSimulator, make_devices
 
 
@@ -55,7 +56,7 @@ async def test_a_publish_without_a_connection_is_no_refusal() -> None:
     with pytest.raises(aiomqtt.MqttCodeError) as caught:
         await aiomqtt.Client("127.0.0.1").publish("readings", b"1", qos=1)
     assert caught.value.rc == 4
-    mqtt.check_lost(ExceptionGroup("lost", [caught.value]), "broker:1883", "meter-1")
+    check_lost(ExceptionGroup("lost", [caught.value]), "broker:1883", "meter-1")
 
 
 def test_a_refusal_beside_or_behind_another_error_is_named() -> None:
@@ -64,4 +65,4 @@ def test_a_refusal_beside_or_behind_another_error_is_named() -> None:
     behind.__cause__ = refusal
     for errors in ([refusal], [aiomqtt.MqttError("gone"), refusal], [behind]):
         with pytest.raises(ConnectionError, match="turns meter-1 away"):
-            mqtt.check_lost(ExceptionGroup("lost", errors), "broker:1883", "meter-1")
+            check_lost(ExceptionGroup("lost", errors), "broker:1883", "meter-1")
