@@ -9,15 +9,41 @@ import ssl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Annotated, Final, NamedTuple, Self
 
 import h11
+from pydantic import Field, SecretStr
+
+from flexrelay_sdk.config import AdapterConfig, below
 
 log = logging.getLogger(__name__)
 
 MAX_BODY: Final = 2**22
 _READ: Final = 2**16
 _LATER: Final = frozenset({408, 409, 429, 500, 502, 503, 504})
+
+
+class DeviceGateway(AdapterConfig):
+    """Where simulated devices push to."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)]
+    ca: Path | None = None
+    """Certificates (PEM) that the devices trust; without it there is no TLS."""
+    token: SecretStr
+    backoff_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+
+    def placed(self, folder: Path) -> Self:
+        """With `ca` as it is meant in a configuration of `folder`. Raises ValueError that begins with `ca`."""
+        ca = below(folder, self.ca)
+        if ca is not None and not ca.is_file():
+            raise ValueError(f"ca: there is no file {ca}")
+        return self.model_copy(update={"ca": ca})
+
+    def client(self, device: str = "") -> "HttpClient":
+        """A connection of its own. `device` goes where the token says `{device}`, if it is given."""
+        token = self.token.get_secret_value()
+        return HttpClient(self.host, self.port, token.replace("{device}", device) if device else token, self.ca)
 
 
 class Reply(NamedTuple):

@@ -3,36 +3,31 @@
 A batch that was not answered goes out again with the same Idempotency-Key, before anything else is measured.
 """
 
-import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from flexrelay_adapters._http_client import HttpClient
-from flexrelay_adapters._simulated import JsonDevice
-from flexrelay_sdk.config import AdapterConfig, below
-from flexrelay_sdk.simulation import DeviceSimulator, Plan, SimulatedIdentity, SimulatorStats
+from flexrelay_adapters._http_client import DeviceGateway, HttpClient
+from flexrelay_adapters._simulated import JsonDevice, json_devices, live_all
+from flexrelay_sdk.config import below
+from flexrelay_sdk.simulation import DeviceSimulator, Plan, SimulatorStats
 
 log = logging.getLogger(__name__)
 
 _WAIT_S: Final = 20
 
 
-class HttpSimulatorConfig(AdapterConfig):
+class HttpSimulatorConfig(DeviceGateway):
     """Where the devices push to. `{device}` in `token` is the device's name (with `identities`: the last part of its
     DID), so each has a token of its own."""
 
-    host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8443
-    ca: Path | None = None
-    """Certificates (PEM) that the devices trust; without it there is no TLS."""
-    token: SecretStr
     path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$")] = "/readings"
     commands: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$")] | None = "/commands"
     batch: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -40,27 +35,14 @@ class HttpSimulatorConfig(AdapterConfig):
     identities: Path | None = None
     """Folder with <name>.pem and <name>.json as `flexrelay device add` makes them: readings are signed. Without it
     they are plain JSON: `observed_at` (UTC ms), `seq` and the registers by name."""
-    backoff_s: Annotated[float, Field(gt=0, le=60)] = 1.0
 
 
 def make_simulator(
     section: Mapping[str, Any], folder: Path, devices: Sequence[DeviceSimulator], plan: Plan, seed: str
 ) -> "HttpSimulator":
     """See `flexrelay_sdk.simulation.SimulatorFactory`. `seed` is not used: tokens are the gateway's to give."""
-    config = HttpSimulatorConfig.from_section("http", section)
-    ca = below(folder, config.ca)
-    if ca is not None and not ca.is_file():
-        raise ValueError(f"ca: there is no file {ca}")
-    made = []
-    for device in devices:
-        identity = None
-        if config.identities is not None:
-            try:
-                identity = SimulatedIdentity.read(folder / config.identities, device.name)
-            except (OSError, ValueError) as error:
-                raise ValueError(f"identities: {error}") from None
-        made.append(JsonDevice(device, device.name if identity is None else identity.scid, identity))
-    return HttpSimulator(config.model_copy(update={"ca": ca}), made, plan)
+    config = HttpSimulatorConfig.from_section("http", section).placed(folder)
+    return HttpSimulator(config, json_devices(devices, below(folder, config.identities)), plan)
 
 
 class HttpSimulator:
@@ -74,19 +56,16 @@ class HttpSimulator:
 
     async def run(self) -> None:
         """Until cancelled. Raises ConnectionError when the gateway turns a device away."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for number, device in enumerate(self._devices):
-                    group.create_task(self._measure(number, device), name=f"device {device.simulator.name}")
-                    if self._config.commands is not None:
-                        group.create_task(
-                            self._obey(device, self._config.commands), name=f"commands of {device.simulator.name}"
-                        )
-        except* ConnectionError as errors:
-            raise ConnectionError(str(errors.exceptions[0])) from None
+        await live_all(self._lives())
+
+    def _lives(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
+        for number, device in enumerate(self._devices):
+            yield f"device {device.simulator.name}", self._measure(number, device)
+            if self._config.commands is not None:
+                yield f"commands of {device.simulator.name}", self._obey(device, self._config.commands)
 
     async def _measure(self, number: int, device: JsonDevice) -> None:
-        client = self._client(device)
+        client = self._config.client(device.credential)
         waiting: list[bytes] = []
         try:
             async with aclosing(self._plan.due(number, len(self._devices))) as instants:
@@ -112,7 +91,7 @@ class HttpSimulator:
         self.stats.confirmed += len(outcomes)
 
     async def _obey(self, device: JsonDevice, path: str) -> None:
-        client, backoff_s = self._client(device), self._config.backoff_s
+        client, backoff_s = self._config.client(device.credential), self._config.backoff_s
         try:
             while True:
                 reply = await client.insist(
@@ -131,11 +110,6 @@ class HttpSimulator:
 
     def _lost(self) -> None:
         self.stats.reconnects += 1
-
-    def _client(self, device: JsonDevice) -> HttpClient:
-        config = self._config
-        token = config.token.get_secret_value().replace("{device}", device.credential)
-        return HttpClient(config.host, config.port, token, config.ca)
 
 
 def _outcomes(body: bytes) -> list[dict[str, Any]]:

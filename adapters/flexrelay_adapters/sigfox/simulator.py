@@ -4,7 +4,6 @@ An uplink has 11 bytes, or 12 with a state of charge; a downlink 8. A downlink h
 same content.
 """
 
-import asyncio
 import hashlib
 import json
 import logging
@@ -13,10 +12,11 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from flexrelay_adapters._http_client import HttpClient, Reply
-from flexrelay_sdk.config import AdapterConfig, below
+from flexrelay_adapters._http_client import DeviceGateway, HttpClient, Reply
+from flexrelay_adapters._simulated import live_all
+from flexrelay_adapters._simulated_uplink import FIELDS, LENGTH, REGISTERS, uplink
 from flexrelay_sdk.simulation import DeviceSimulator, Plan, SimulatorStats
 from flexrelay_sdk.vocabulary import LIMIT_POWER, SET_POWER, SWITCH
 
@@ -27,20 +27,15 @@ _ACKED, _REFUSED = (0, "Acked"), (2, "The device does not do it")
 _SOC: Final = "soc_permille"
 
 
-class SigfoxSimulatorConfig(AdapterConfig):
+class SigfoxSimulatorConfig(DeviceGateway):
     """Where the backend's callbacks go."""
 
-    host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8445
-    ca: Path | None = None
-    """Certificates (PEM) that the backend trusts; without it there is no TLS."""
-    token: SecretStr
     path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$")] = "/sigfox"
     state_of_charge: bool = False
     """Whether uplinks carry one: then all devices must have one. One device type of the backend has one layout."""
     asks_every: Annotated[int, Field(ge=1, le=1000)] = 4
     """A device listens for a downlink after every n-th uplink."""
-    backoff_s: Annotated[float, Field(gt=0, le=60)] = 1.0
 
 
 def device_id(seed: str, number: int) -> str:
@@ -51,25 +46,14 @@ def device_id(seed: str, number: int) -> str:
 
 def adapter_section(*, state_of_charge: bool = False) -> dict[str, Any]:
     """Payload, mapping and commands of an adapter that understands these devices."""
-    fields = {
-        "imported": {"offset": 0, "length": 4},
-        "exported": {"offset": 4, "length": 4},
-        "power": {"offset": 8, "length": 3, "type": "int"},
-    }
-    registers = {
-        "import_j": {"pointer": "/imported", "unit": "Wh"},
-        "export_j": {"pointer": "/exported", "unit": "Wh"},
-        "power_w": {"pointer": "/power", "unit": "W"},
-    }
-    if state_of_charge:
-        fields["charge"] = {"offset": 11, "length": 1}
-        registers[_SOC] = {"pointer": "/charge", "unit": "%"}
+    charge = {"charge": {"offset": LENGTH, "length": 1}} if state_of_charge else {}
+    soc = {_SOC: {"pointer": "/charge", "unit": "%"}} if state_of_charge else {}
     until = {"offset": 4, "length": 4, "scale": 3}
     limit = {name: {"offset": at, "length": 1, "type": "int", "scale": 2}
              for name, at in (("min_power_w", 1), ("max_power_w", 2))}  # fmt: skip
     return {
-        "payload": {"fields": fields, "length": 12 if state_of_charge else 11},
-        "mapping": {"registers": registers},
+        "payload": {"fields": {**FIELDS, **charge}, "length": LENGTH + len(charge)},
+        "mapping": {"registers": {**REGISTERS, **soc}},
         "commands": {
             SET_POWER: {
                 "prefix": "01",
@@ -85,17 +69,14 @@ def make_simulator(
     section: Mapping[str, Any], folder: Path, devices: Sequence[DeviceSimulator], plan: Plan, seed: str
 ) -> "SigfoxSimulator":
     """See `flexrelay_sdk.simulation.SimulatorFactory`."""
-    config = SigfoxSimulatorConfig.from_section("sigfox", section)
-    ca = below(folder, config.ca)
-    if ca is not None and not ca.is_file():
-        raise ValueError(f"ca: there is no file {ca}")
+    config = SigfoxSimulatorConfig.from_section("sigfox", section).placed(folder)
     if config.state_of_charge:
         without = next((device.name for device in devices if _SOC not in device.model.registers()), None)
         if without is not None:
             raise ValueError(f"state_of_charge: {without} has none; simulate the kinds of one layout at a time")
     if plan.interval_s < 1:
         raise ValueError("a Sigfox callback tells whole seconds: let devices measure every second at the most")
-    return SigfoxSimulator(config.model_copy(update={"ca": ca}), devices, plan, seed)
+    return SigfoxSimulator(config, devices, plan, seed)
 
 
 class SigfoxDevice:
@@ -111,10 +92,8 @@ class SigfoxDevice:
         """Energies in whole Wh, the power in W, the charge in whole %."""
         registers = self.simulator.sample(now_ms).registers
         self.seq = (self.seq + 1) % _SEQUENCE
-        power_w = max(-(2**23), min(2**23 - 1, registers["power_w"]))
-        data = b"".join((registers[name] // 3600 % 2**32).to_bytes(4, "big") for name in ("import_j", "export_j"))
-        data += power_w.to_bytes(3, "big", signed=True)
-        return data + bytes([registers[_SOC] // 10]) if self._state_of_charge else data
+        charge = bytes([registers[_SOC] // 10]) if self._state_of_charge else b""
+        return uplink(registers) + charge
 
     def downlink(self, data: bytes, now_ms: int) -> bool | None:
         """Act on it (`now_ms`: the device's time, market time); None: the device says nothing."""
@@ -151,16 +130,14 @@ class SigfoxSimulator:
 
     async def run(self) -> None:
         """Until cancelled. Raises ConnectionError when the gateway turns the backend away."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                for number, device in enumerate(self._devices):
-                    group.create_task(self._live(number, device), name=f"device {device.simulator.name}")
-        except* ConnectionError as errors:
-            raise ConnectionError(str(errors.exceptions[0])) from None
+        await live_all(
+            (f"device {device.simulator.name}", self._live(number, device))
+            for number, device in enumerate(self._devices)
+        )
 
     async def _live(self, number: int, device: SigfoxDevice) -> None:
         config = self._config
-        client = HttpClient(config.host, config.port, config.token.get_secret_value(), config.ca)
+        client = config.client()
         count = 0
         try:
             async with aclosing(self._plan.due(number, len(self._devices))) as instants:
