@@ -101,13 +101,18 @@ class Discoverer(Protocol):
 
 @runtime_checkable
 class Backfiller(Protocol):
-    """Optional: the device or server keeps a history that can be read after an outage."""
+    """Optional: the device or server keeps a history that can be read after an outage.
+
+    The gateway asks for what is missing between a device's newest reading before an outage and its first one after, and
+    for what an operator wants.
+    """
 
     async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
         """Put what was observed in [from_ms, until_ms) (UTC ms) into the sink, oldest first; of all devices when none
         is named. Returns the number of frames put. What is known already is put again: the gateway knows duplicates.
 
-        Raises ConnectionError when the source cannot be read, SinkUnavailable as the sink does.
+        Raises ConnectionError when the source cannot be read, SinkUnavailable as the sink does, ValueError when it is
+        configured to read no history.
         """
         ...
 

@@ -25,9 +25,12 @@ from flexrelay.devices import (
     DISCOVERED,
     ENROLMENTS,
     FACTS,
+    GAPS,
     Discovered,
     Enrolments,
     Facts,
+    GapFilling,
+    Gaps,
     keep_discovering,
     keep_learning,
     learn,
@@ -63,8 +66,11 @@ from flexrelay_sdk.clock import wall_ms
 log = logging.getLogger(__name__)
 
 DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
 RETRY_S = 1.0
 """Before a consumer of the journal that could not store tries again."""
+COMPONENTS = (OUTBOX, PROJECTIONS, ENROLMENTS, TWIN, WINDOWS, DISPATCH, DISCOVERED, FACTS, GAPS)
+"""Of a gateway's store."""
 CALENDAR_S = 5.0
 """How long adapters wait for the calendar at most; without it no reading is noted as late."""
 
@@ -193,7 +199,9 @@ async def open_gateway(
         bounds = LetterBounds(total=limits.dead_letters, total_bytes=limits.dead_letter_bytes)
         journal = await stack.enter_async_context(SqliteJournal(home / "journal.db", bounds))
         store = await stack.enter_async_context(
-            Store(home / "store.db", (OUTBOX, PROJECTIONS, ENROLMENTS, TWIN, WINDOWS, DISPATCH, DISCOVERED, FACTS))
+            Store(
+                home / "store.db", (OUTBOX, PROJECTIONS, ENROLMENTS, TWIN, WINDOWS, DISPATCH, DISCOVERED, FACTS, GAPS)
+            )
         )
         registry = Registry(network, org)
         devices = await Enrolments.open(store, org, registry)
@@ -267,6 +275,8 @@ async def open_gateway(
             await adapter.run(ingest)
 
         stack.push_async_callback(ingest.close)
+        gaps = GapFilling(Gaps(store, org), devices, checks, ingest, journal, market_now, _reach_ms(limits))
+        await gaps.note(adapters)
         await days.known(0 if away else CALENDAR_S)  # what has waited in the broker is late by the calendar
         unknown = away and projections.block < 0
         if unknown:
@@ -278,7 +288,17 @@ async def open_gateway(
         discovering = keep_discovering(discovered, adapters, wall_ms)
         learning = keep_learning(facts, adapters, wall_ms)
         await stack.enter_async_context(
-            _running([activations.run(), openings.run(), watching.run(), upkeep, discovering, learning])
+            _running(
+                [
+                    activations.run(),
+                    openings.run(),
+                    watching.run(),
+                    upkeep,
+                    discovering,
+                    learning,
+                    gaps.keep(adapters),
+                ]
+            )
         )
         yield gateway
 
@@ -430,6 +450,11 @@ async def _running(works: Iterable[Coroutine[Any, Any, None]]) -> AsyncIterator[
                 task.cancel()
     if failure is not None:
         raise failure
+
+
+def _reach_ms(config: IngestConfig) -> int:
+    """How far back gaps are filled: never so far that it would be refused as stale when it arrives."""
+    return min(config.fill_gaps_days * DAY_MS, config.stale_after_days * DAY_MS - HOUR_MS)
 
 
 def _limits(config: IngestConfig) -> Limits:

@@ -65,6 +65,9 @@ class IngestConfig(_Section):
     the evidence, and nothing asks the ledger whether a settlement is final: so it must be longer than the time from a
     reading to the end of its settlement's last dispute. It must also be longer than `stale_after_days`, or a reading
     that comes again would not be known as a duplicate.
+
+    `fill_gaps_days`: how far back a gap that an outage has left is read from the history of the other side, where an
+    adapter can; 0 leaves gaps alone.
     """
 
     max_frame_bytes: Annotated[int, Field(ge=256, le=16_777_216)] = 65_536
@@ -75,6 +78,7 @@ class IngestConfig(_Section):
     dead_letters: Annotated[int, Field(ge=1)] = 100_000
     dead_letter_bytes: Annotated[int, Field(ge=65_536)] = 256 * 1024 * 1024
     retention_days: Annotated[int, Field(ge=1)] = 400
+    fill_gaps_days: Annotated[int, Field(ge=0, le=366)] = 7
 
     @model_validator(mode="after")
     def _kept_long_enough(self) -> Self:

@@ -449,6 +449,8 @@ class OpcuaAdapter:
 
     async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
         """See `flexrelay_sdk.Backfiller`. Raises ConnectionLost (a ConnectionError) while there is no connection."""
+        if not self.config.history:
+            raise ValueError(f"history of {self.name} is false: nothing is read from the server's history")
         connection = self._connection
         if connection is None:
             raise ConnectionLost(f"{self.config.url}: not connected")

@@ -12,6 +12,7 @@ from flexrelay.cli.folder import Folder, Org, on_site
 from flexrelay.cli.instant import iso, parse_instant
 from flexrelay.cli.onboard import onboard_
 from flexrelay.cli.output import Json, out, show, table
+from flexrelay.cli.servicing import backfill, clock
 from flexrelay.commissioning import Device, NewDevice, declare_exchange, enrol_device, list_devices, revoke_device
 from flexrelay.commissioning.condition import condition_of
 from flexrelay.commissioning.devices import claimed_create, describe, find_device
@@ -23,6 +24,8 @@ app.command("onboard")(onboard_)
 app.command("discovered")(discovered)
 app.command("approve")(approve)
 app.command("dismiss")(dismiss)
+app.command("backfill")(backfill)
+app.command("clock")(clock)
 app.command("csr")(csr)
 app.command("certificate")(certificate)
 app.command("claim-code")(claim_code)

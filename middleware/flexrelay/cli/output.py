@@ -27,6 +27,7 @@ from flexrelay.market.desk import IntentExpired
 from flexrelay.store import MigrationError, StoreUnavailable
 from flexrelay.windows import Erased, NoProof, Tampered
 from flexrelay_contracts.refusal import Refused
+from flexrelay_sdk import SinkUnavailable
 
 CHECK_FAILED = 1
 BAD_INPUT = 2
@@ -99,5 +100,5 @@ _CODES: Final[tuple[tuple[tuple[type[Exception], ...], int], ...]] = (
     ((ConfigError, Misconfigured, CommissioningError, NoCustody), BAD_INPUT),
     ((LedgerError, JournalUnavailable, StoreUnavailable, MigrationError), UNAVAILABLE),
     ((WalletError, KeyFileError, IntentExpired, NoProof), UNAVAILABLE),
-    ((OSError,), UNAVAILABLE),
+    ((OSError, SinkUnavailable), UNAVAILABLE),
 )

@@ -3,6 +3,7 @@
 What nobody told is None.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -11,9 +12,11 @@ from flexrelay.devices import DeviceRecord
 from flexrelay.dispatch.records import CommandRecord, read_commands
 from flexrelay.journal.port import DeadLetter
 from flexrelay_schemas.quality import Notice
+from flexrelay_sdk import Frame
 
 _LETTERS: Final = 20
 _PAGE: Final = 1000
+_WRONG_TIME: Final = ("future", "stale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ class Condition:
     """`protocols`: those of its newest reading and of its bindings. `last_seen`: when its newest frame came, wall-clock
     UTC ms. `quality`: provenance and notices of the newest reading. `battery_permille`: its newest state of charge,
     else that of the battery it lives on. `manufacturer`, `model`, `serial`, `firmware`: its own word, through its
-    adapter. `newest_dead_letters` are the last 20 of `dead_letters`."""
+    adapter. `clock_offset_ms`: device − gateway by the newest reading, when that was refused as future or stale.
+    `newest_dead_letters` are the last 20 of `dead_letters`."""
 
     protocols: tuple[str, ...] | None
     last_seen: int | None
@@ -51,6 +55,7 @@ class Condition:
     model: str | None
     serial: str | None
     firmware: str | None
+    clock_offset_ms: int | None
     pending_commands: tuple[PendingCommand, ...]
     dead_letters: int
     newest_dead_letters: tuple[Letter, ...]
@@ -87,6 +92,7 @@ async def condition_of(gateway: Gateway, record: DeviceRecord) -> Condition:
         model=facts.model or None,
         serial=facts.serial or None,
         firmware=facts.firmware or None,
+        clock_offset_ms=_clock_offset(gateway, letters, 0 if entry is None else entry.received_at),
         pending_commands=tuple(
             PendingCommand(
                 each.command.command_id,
@@ -104,6 +110,17 @@ async def condition_of(gateway: Gateway, record: DeviceRecord) -> Condition:
             for letter in letters[-_LETTERS:]
         ),
     )
+
+
+def _clock_offset(gateway: Gateway, letters: Sequence[DeadLetter], seen_at: int) -> int | None:
+    """None when a reading was taken since, at `seen_at` (wall-clock UTC ms)."""
+    for letter in reversed(letters):
+        codec = gateway.codec_for(letter) if letter.reason in _WRONG_TIME else None
+        if codec is not None and letter.received_at > seen_at:
+            frame = Frame(letter.protocol, letter.credential, letter.payload, letter.received_at, letter.channel)
+            told = [each.observed_at for each in codec.decode(frame).measurements]
+            return max(told) - gateway.clock.market(letter.received_at)
+    return None
 
 
 async def _letters(gateway: Gateway, did: str) -> list[DeadLetter]:

@@ -12,11 +12,10 @@ from flexrelay.commissioning.claims import SignedCreate, claim_code, read_code, 
 from flexrelay.commissioning.devicekeys import proven_operation
 from flexrelay.commissioning.errors import CommissioningError
 from flexrelay.commissioning.identities import registered
-from flexrelay.devices import DeviceRecord
+from flexrelay.devices import DeviceRecord, channels
 from flexrelay.twin.energy import Exchange
 from flexrelay_schemas.did import Create, split_did
 from flexrelay_schemas.entities.mapping import DEVICE_KINDS
-from flexrelay_sdk import Adapter
 
 FOLDER: Final = "devices"
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -239,11 +238,3 @@ def _topics(gateway: Gateway, record: DeviceRecord) -> tuple[str, ...]:
         for adapter in gateway.adapters.values()
         for channel in channels(adapter, bound.get(adapter.protocol, scid))
     )
-
-
-def channels(adapter: Adapter, credential: str) -> Sequence[str]:
-    """Where a device with this credential sends its readings; none where the protocol has no such credentials."""
-    try:
-        return adapter.channels_for(credential)
-    except ValueError:
-        return ()

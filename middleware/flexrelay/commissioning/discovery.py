@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from flexrelay.app import Site
 from flexrelay.commissioning.actors import gateway_of
-from flexrelay.commissioning.devices import Enrolled, NewDevice, channels, enrol_device
+from flexrelay.commissioning.devices import Enrolled, NewDevice, enrol_device
 from flexrelay.commissioning.errors import CommissioningError
-from flexrelay.devices import Found
+from flexrelay.devices import Found, channels
 
 
 @dataclass(frozen=True, slots=True)

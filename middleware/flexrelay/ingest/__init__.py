@@ -3,7 +3,7 @@
 from flexrelay.ingest.deadletters import Redriven, redrive
 from flexrelay.ingest.native import NativeCodec, decode_signed
 from flexrelay.ingest.pipeline import Ingest, Limits
-from flexrelay.ingest.registers import History, NoHistory, RegisterChecks
+from flexrelay.ingest.registers import History, HistoryUnavailable, NoHistory, RegisterChecks
 from flexrelay.ingest.registry import Device, DeviceStatus, Enrolment, Registry, partition_of
 from flexrelay.ingest.tail import Point
 from flexrelay.ingest.verification import EntryInvalid, verify_entry
@@ -14,6 +14,7 @@ __all__ = [
     "Enrolment",
     "EntryInvalid",
     "History",
+    "HistoryUnavailable",
     "Ingest",
     "Limits",
     "NativeCodec",

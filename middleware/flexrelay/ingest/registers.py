@@ -161,6 +161,21 @@ class RegisterChecks:
             return _NOTICED[notice] if notice else _PLAIN
         return self._out_of_order(did, state, Point(observed_at, seq, packed))
 
+    def newest(self, did: str) -> int | None:
+        """The instant of the device's newest reading; None before its first. Raises HistoryUnavailable."""
+        points = self._state(did).points
+        return points[-1].observed_at if points else None
+
+    def following(self, did: str, instant: int) -> int | None:
+        """The instant of the device's first reading at or after this one. Raises HistoryUnavailable."""
+        state = self._state(did)
+        points = state.points
+        if not points or points[-1].observed_at < instant:
+            return None
+        if state.evicted and instant < state.solid:
+            points = self._neighbourhood(did, state, instant)
+        return points[bisect_left(points, instant, key=_instant)].observed_at
+
     def mark(self) -> int:
         """A point in the batch to go back to with `roll_back`."""
         return len(self._added)

@@ -1,0 +1,222 @@
+"""Stretches in which readings may be missing: from a device's newest reading before an outage to its first one after.
+
+When the gateway starts, and whenever an adapter that reads histories loses its connection, a gap is noted for each of
+its devices that has told something before. Once the adapter is connected again the gap's end is found, it is read, and
+forgotten. The notes are on disk: a gateway that is killed in the middle goes on with them.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from flexrelay.devices.bindings import credentials_at
+from flexrelay.devices.enrolments import DeviceRecord, Enrolments
+from flexrelay.devices.history import HistoryRefused, Stretch, fill
+from flexrelay.ingest import HistoryUnavailable, Ingest, RegisterChecks
+from flexrelay.journal.port import Journal, JournalUnavailable
+from flexrelay.store import Component, Migration, Store, StoreUnavailable
+from flexrelay_sdk import Adapter, Backfiller, SinkUnavailable
+
+log = logging.getLogger(__name__)
+
+GAPS: Final = Component(
+    "gaps",
+    (
+        Migration(
+            1,
+            "stretches in which readings may be missing",
+            (
+                """CREATE TABLE reading_gap (
+                    tenant TEXT NOT NULL, adapter TEXT NOT NULL, did TEXT NOT NULL, from_ms INTEGER NOT NULL,
+                    until_ms INTEGER, tries INTEGER NOT NULL DEFAULT 0,
+                    PRIMARY KEY (tenant, adapter, did, from_ms)) STRICT, WITHOUT ROWID""",
+            ),
+        ),
+    ),
+)
+MOST: Final = 100_000
+"""Gaps noted at a gateway; beyond it no more are."""
+TRIES: Final = 5
+"""A gap that could not be read so often while the adapter was connected is given up."""
+SETTLE_S: Final = 5.0
+"""After the adapter is connected: what it catches up by itself, and the newest values, come first."""
+RETRY_S: Final = 60.0
+PATIENCE_S: Final = 600.0
+"""What reading one gap may take."""
+_LOOK_S: Final = 1.0
+_NOTE: Final = (
+    "INSERT INTO reading_gap (tenant, adapter, did, from_ms) VALUES (?, ?, ?, ?) "
+    "ON CONFLICT (tenant, adapter, did, from_ms) DO UPDATE SET until_ms = NULL"
+)
+_WHERE: Final = "WHERE tenant = ? AND adapter = ? AND did = ? AND from_ms = ?"
+_BOUND: Final = f"UPDATE reading_gap SET until_ms = ? {_WHERE}"  # noqa: S608 - constants
+_FAILED: Final = f"UPDATE reading_gap SET tries = tries + 1 {_WHERE}"  # noqa: S608 - constants
+_FORGET: Final = f"DELETE FROM reading_gap {_WHERE}"  # noqa: S608 - constants
+
+
+class Gap(NamedTuple):
+    """[from_ms, until_ms) of market time; `until_ms` is None before the first try. `tries` have failed."""
+
+    did: str
+    from_ms: int
+    until_ms: int | None
+    tries: int
+
+
+class Gaps:
+    """One tenant's, in a store with the component GAPS."""
+
+    def __init__(self, store: Store, tenant: str) -> None:
+        self._store = store
+        self._tenant = tenant
+
+    async def note(self, adapter: str, begins: Mapping[str, int]) -> None:
+        """A gap of each device (DID) begins at this instant; one that is noted already is open again: nothing has come
+        since."""
+        rows = [(self._tenant, adapter, did, begin) for did, begin in begins.items()]
+
+        def write(connection: sqlite3.Connection) -> None:
+            count = "SELECT count(*) FROM reading_gap WHERE tenant = ?"
+            room = MOST - int(connection.execute(count, (self._tenant,)).fetchone()[0])
+            connection.executemany(_NOTE, rows[: max(room, 0)])
+
+        if rows:
+            await self._store.write(write)
+
+    async def of(self, adapter: str) -> list[Gap]:
+        """By device and instant."""
+        query = "SELECT did, from_ms, until_ms, tries FROM reading_gap WHERE tenant = ? AND adapter = ? ORDER BY 1, 2"
+        values = (self._tenant, adapter)
+        rows = await self._store.read(lambda connection: connection.execute(query, values).fetchall())
+        return [Gap(*row) for row in rows]
+
+    async def bound(self, adapter: str, gap: Gap, until_ms: int) -> None:
+        """Keep its end: readings that fill it in would move it."""
+        await self._change(_BOUND, adapter, gap, until_ms)
+
+    async def failed(self, adapter: str, gap: Gap) -> None:
+        await self._change(_FAILED, adapter, gap)
+
+    async def forget(self, adapter: str, gap: Gap) -> None:
+        await self._change(_FORGET, adapter, gap)
+
+    async def forget_all(self, adapter: str) -> None:
+        values = (self._tenant, adapter)
+        statement = "DELETE FROM reading_gap WHERE tenant = ? AND adapter = ?"
+        await self._store.write(lambda connection: connection.execute(statement, values).rowcount)
+
+    async def _change(self, statement: str, adapter: str, gap: Gap, *values: int) -> None:
+        all_ = (*values, self._tenant, adapter, gap.did, gap.from_ms)
+        await self._store.write(lambda connection: connection.execute(statement, all_).rowcount)
+
+
+@dataclass(frozen=True)
+class GapFilling:
+    """Notes and fills the gaps of a gateway's devices. What is older than `reach_ms` is not read any more."""
+
+    gaps: Gaps
+    devices: Enrolments
+    checks: RegisterChecks
+    ingest: Ingest
+    journal: Journal
+    market_now: Callable[[], int]
+    reach_ms: int
+
+    async def note(self, adapters: Mapping[str, Adapter]) -> None:
+        """Before the adapters of these names take anything (again)."""
+        for name, adapter in adapters.items():
+            if isinstance(adapter, Backfiller) and self.reach_ms:
+                try:
+                    await self.gaps.note(name, {did: newest + 1 for did, newest in self._newest(adapter)})
+                except (StoreUnavailable, HistoryUnavailable) as error:
+                    log.warning("%s: gaps in the readings cannot be noted now: %s", name, error)
+
+    async def keep(self, adapters: Mapping[str, Adapter]) -> None:
+        """For ever, while the adapters run."""
+        if self.reach_ms:
+            async with asyncio.TaskGroup() as group:
+                for name, adapter in adapters.items():
+                    if isinstance(adapter, Backfiller):
+                        group.create_task(self._watch(name, adapter), name=f"gaps of {name}")
+
+    async def _watch(self, name: str, adapter: Any) -> None:
+        while True:
+            await _while(lambda: not adapter.connected)
+            await asyncio.sleep(SETTLE_S)
+            while adapter.connected:
+                left = await self._fill(name, adapter)
+                await _while(lambda: adapter.connected, RETRY_S if left else None)
+            await self.note({name: adapter})
+
+    async def _fill(self, name: str, adapter: Any) -> bool:
+        """Whether something is left for later."""
+        try:
+            try:
+                for gap in await self.gaps.of(name):
+                    if not adapter.connected:
+                        return True
+                    await self._fill_one(name, adapter, gap)
+            except HistoryRefused as why:
+                log.info("%s: gaps in the readings stay: %s", name, why)
+                await self.gaps.forget_all(name)
+            return bool(await self.gaps.of(name))
+        except (StoreUnavailable, HistoryUnavailable, JournalUnavailable, SinkUnavailable) as error:
+            log.warning("%s: gaps in the readings cannot be filled now: %s", name, error)
+            return True
+
+    async def _fill_one(self, name: str, adapter: Any, gap: Gap) -> None:
+        now = self.market_now()
+        until = gap.until_ms
+        if until is None:
+            following = self.checks.following(gap.did, gap.from_ms)
+            until = now if following is None else min(following, now)
+            await self.gaps.bound(name, gap, until)
+        begin = max(gap.from_ms, now - self.reach_ms)
+        record = self.devices.get(gap.did)
+        named = () if record is None or not self._taken(record) else credentials_at(adapter, record)
+        if begin < until and named and gap.tries < TRIES:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    done = await fill(adapter, self.ingest, self.journal, Stretch(begin, until, named))
+            except (ConnectionError, TimeoutError) as error:
+                log.info("%s: the history of %s cannot be read: %s", name, gap.did, error or "it took too long")
+                if adapter.connected:  # else it is no fault of the gap's
+                    await self.gaps.failed(name, gap)
+                return
+            except (HistoryRefused, StoreUnavailable, HistoryUnavailable, JournalUnavailable, SinkUnavailable):
+                raise
+            except Exception:  # somebody else's code, in the outermost loop of a side matter
+                log.exception("%s: the history of %s cannot be read", name, gap.did)
+                await self.gaps.failed(name, gap)
+                return
+            else:
+                if done.stored or done.refused:
+                    log.info("%s: a gap of %s from %s until %s is read: %s", name, gap.did, begin, until, done)
+        elif gap.tries >= TRIES:
+            log.warning("%s: a gap of %s from %s until %s is given up", name, gap.did, gap.from_ms, until)
+        await self.gaps.forget(name, gap)
+
+    def _newest(self, adapter: Any) -> Iterator[tuple[str, int]]:
+        """(DID, instant of the newest reading) of the adapter's devices."""
+        for record in self.devices:
+            if self._taken(record) and credentials_at(adapter, record):
+                newest = self.checks.newest(record.did)
+                if newest is not None:
+                    yield record.did, newest
+
+    def _taken(self, record: DeviceRecord) -> bool:
+        device = self.ingest.registry.device(record.did)
+        return device is not None and device.refusal is None
+
+
+async def _while(condition: Callable[[], bool], most_s: float | None = None) -> None:
+    """Until the condition is over, or so many seconds have passed."""
+    try:
+        async with asyncio.timeout(most_s):
+            while condition():  # noqa: ASYNC110 - an adapter tells by a property alone
+                await asyncio.sleep(_LOOK_S)
+    except TimeoutError:
+        return
