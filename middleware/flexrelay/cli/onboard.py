@@ -1,5 +1,6 @@
 """`flexrelay device onboard`: many devices from a table."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,8 @@ from flexrelay.commissioning.onboarding import (
 )
 
 _SHOWN = 50
+_SAY_S = 10.0
+"""Between two lines of progress where no bar can be drawn."""
 
 
 def onboard_(
@@ -34,7 +37,7 @@ def onboard_(
     lwm2m_uri: Annotated[str, typer.Option(metavar="URI", help="Where bootstrapped LwM2M devices register.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row and tell; do nothing.")] = False,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What was done, one entry a device: .csv or .json.")
+        Path | None, typer.Option(metavar="FILE", help="What was done, or is wrong, one entry a device: .csv or .json.")
     ] = None,
     group: Annotated[int, typer.Option(min=1, max=2000, help="Devices under way at once.")] = GROUP,
     json_: Json = False,
@@ -45,12 +48,20 @@ def onboard_(
     async def work(site: Site) -> tuple[OnboardingPlan, OnboardingReport | None]:
         plan = await plan_onboarding(site, source)
         if dry_run or plan.problems:
+            if report is not None:
+                plan.write(report)
             return plan, None
         with bar() as shown:
             task = shown.add_task("onboarding", total=len(plan.wanted))
+            next_line = time.monotonic() + _SAY_S
 
             def tell(done: int, failed: int, total: int) -> None:
-                shown.update(task, completed=done, description=f"onboarding {done:,} of {total:,}, {failed:,} failed")
+                nonlocal next_line
+                text = f"onboarding {done:,} of {total:,}, {failed:,} failed"
+                shown.update(task, completed=done, description=text)
+                if not err.is_terminal and time.monotonic() >= next_line:
+                    err.print(text, markup=False)
+                    next_line = time.monotonic() + _SAY_S
 
             done = await onboard(site, plan, group=group, progress=tell)
         if report is not None:
@@ -61,7 +72,10 @@ def onboard_(
     if done is None:
         show(plan.to_json(), json_, lambda: _planned(plan))
         if plan.problems:
-            err.print(f"flexrelay: {len(plan.problems):,} problems; nothing was done", style="bold red", markup=False)
+            told = f"; each in {report}" if report is not None else ""
+            err.print(
+                f"flexrelay: {len(plan.problems):,} problems; nothing was done{told}", style="bold red", markup=False
+            )
             raise typer.Exit(BAD_INPUT)
         return
     show(done.to_json(), json_, lambda: _told(done, report))

@@ -1,5 +1,6 @@
 """`flexrelay device onboard` and its neighbours as a person calls them."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -15,12 +16,16 @@ def test_dry_run_then_bad_rows_then_all(tmp_path: Path) -> None:
     answer("actor", "add", folder, "--org", "agg", "--label", "owner")
     call = ("device", "onboard", folder, path, "--org", "agg", "--controller", "owner")
     path.write_text("name,kind\nm1,meter\nm2,toaster\n")
-    refused = flexrelay(*call, "--json")
+    refused = flexrelay(*call, "--json", "--report", tmp_path / "bad.csv")
     assert refused.exit_code == 2 and "nothing was done" in refused.stderr
     (problem,) = json.loads(refused.stdout)["problems"]
     assert (problem["line"], problem["column"]) == (3, "kind")
+    first, second = csv.DictReader((tmp_path / "bad.csv").read_text().splitlines())
+    assert (first["line"], first["name"], first["step"], first["message"]) == ("2", "m1", "new", "")
+    assert (second["line"], second["column"]) == ("3", "kind") and "'toaster'" in second["message"]
     path.write_text("name,kind\nm1,meter\nm2,pv\n")
-    plan = answer(*call, "--dry-run")
+    plan = answer(*call, "--dry-run", "--report", tmp_path / "plan.json")
+    assert json.loads((tmp_path / "plan.json").read_text()) == plan
     assert (plan["new"], plan["problems"], answer("device", "list", folder)) == (2, [], [])
     done = answer(*call, "--report", report)
     assert (done["onboarded"], done["failed"]) == (2, 0) and json.loads(report.read_text()) == done

@@ -40,6 +40,7 @@ LWM2M = """
 type = "lwm2m"
 bootstrap_file = "secrets/boot.json"
 [gateways.adapters.field.coaps]
+port = 0
 psk_file = "secrets/lwm2m.psk"
 """
 
@@ -213,6 +214,7 @@ async def test_bad_rows_of_every_kind_and_nothing_is_done(tmp_path: Path) -> Non
             ({"protocol": "lwm2m", "credential": "#7"}, "credential", "does not begin with #"),
             ({"protocol": "lwm2m", "credential": "q", "bootstrap": "q"}, "bootstrap", "must be another identity"),
             ({"protocol": "lwm2m", "bootstrap": "b", "bootstrap_key": "zz"}, "bootstrap_key", "hexadecimal"),
+            ({"protocol": "lwm2m", "bootstrap": "udp:1.2.3.4"}, "bootstrap", "does not begin with udp:"),
             ({"bootstrap": "b"}, "bootstrap", "is for LwM2M devices"),
             ({"key": "nothing.pem"}, "key", "No such file"),
             ({"key": "bad.pem"}, "key", "is not an unencrypted private key"),
@@ -231,9 +233,9 @@ async def test_bad_rows_of_every_kind_and_nothing_is_done(tmp_path: Path) -> Non
         for line, (change, column, said) in enumerate(cases, 2):
             found = by_line.get(line, [])
             assert any(at == column and said in message for at, message in found), (line, change, found)
-        assert ("name", "name at agg 'same' stands in line 25 already") in by_line[26]
-        assert by_line[28][0][0] == "key" and "line 27" in by_line[28][0][1]
-        assert {25, 27, 29} & set(by_line) == set(), "the first of two, and the good one"
+        assert ("name", "name at agg 'same' stands in line 26 already") in by_line[27]
+        assert by_line[29][0][0] == "key" and "line 28" in by_line[29][0][1]
+        assert {26, 28, 30} & set(by_line) == set(), "the first of two, and the good one"
         assert [wanted.name for wanted in plan.wanted] == ["same", "k1", "fine"]
         with pytest.raises(CommissioningError, match="problems, nothing is done"):
             await onboard(opened, plan)
@@ -243,6 +245,37 @@ async def test_bad_rows_of_every_kind_and_nothing_is_done(tmp_path: Path) -> Non
         assert "needs --lwm2m-uri" in problem.message
         with pytest.raises(CommissioningError, match="has no devices"):
             await planned(opened, table(tmp_path / "none.csv", [{"name": "", "kind": ""}]))
+
+
+async def test_no_device_gets_the_key_of_another(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    await founded(folder, LWM2M)
+    toml = folder / "flexrelay.toml"  # the other organisation has such devices too
+    toml.write_text(toml.read_text().replace('folder = "dso"\n', f'folder = "dso"\n{LWM2M}', 1))
+
+    def device(name: str, credential: str, bootstrap: str = "", **more: str) -> dict[str, str]:
+        given = {"name": name, "kind": "meter", "protocol": "lwm2m", "unsigned": "yes"}
+        return {**given, "credential": credential, "bootstrap": bootstrap, **more}
+
+    async with site(folder, ORGS) as opened:
+        rows = [device("m1", "a"), device("m2", "b", "a"), device("m3", "a", receivers="dso"), device("m4", "c", "d")]
+        plan = await planned(opened, table(tmp_path / "one.csv", rows), lwm2m_uri=URI)
+        told = {(problem.line, problem.column, problem.message) for problem in plan.problems}
+        taken = "pre-shared key of 'a' stands in line 2 already"
+        assert told == {(3, "bootstrap", taken), (4, "credential", taken)}
+        good = table(tmp_path / "good.csv", [rows[0], rows[3]])
+        assert (await onboard(opened, await planned(opened, good, lwm2m_uri=URI))).count(Ended.ONBOARDED) == 2
+        later = [device("n1", "d"), device("n2", "x", "a"), device("n3", "y", "c")]
+        plan = await planned(opened, table(tmp_path / "later.csv", later), lwm2m_uri=URI)
+        said = "\n".join(map(str, plan.problems))
+        assert "line 2, credential: 'd' is a bootstrap identity already" in said
+        assert "line 3, bootstrap: 'a' is a device's credential already" in said
+        assert "line 4, bootstrap: 'c' is a device's credential already" in said
+        elsewhere = table(tmp_path / "elsewhere.csv", [device("n4", "a", receivers="dso")])
+        (problem,) = (await planned(opened, elsewhere)).problems
+        assert problem.column == "credential" and "lwm2m:a is bound to did:" in problem.message
+        with pytest.raises(CommissioningError, match="--lwm2m-uri"):
+            await planned(opened, good, lwm2m_uri=f"coaps://{'g' * 200}:5684")
 
 
 async def test_claimed_devices_keep_their_keys(tmp_path: Path) -> None:

@@ -37,9 +37,21 @@ def test_what_is_written_the_adapter_reads(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_damaged_is_named(tmp_path: Path) -> None:
+    (tmp_path / "boot.json").write_text('{"b": 7}')
+    with pytest.raises(CommissioningError, match=r"boot\.json is not .*no object of objects"):
+        KeyBook([Places((), (tmp_path / "boot.json",))])
     (tmp_path / "boot.json").write_text("[")
     with pytest.raises(CommissioningError, match=r"boot\.json is not a file of bootstrap accounts"):
         KeyBook([Places((), (tmp_path / "boot.json",))])
+
+
+def test_keys_as_people_write_them(tmp_path: Path) -> None:
+    keys, boot = tmp_path / "keys.psk", tmp_path / "boot.json"
+    keys.write_text("m:00 11 22 33 44 55 66 77\n")
+    places = Places((keys,), (boot,))
+    KeyBook([places]).write([(Account("m", bootstrap="b", bootstrap_key="AA BB CC DD EE FF 00 11"), places)], URI)
+    assert bytes.fromhex(read_accounts(boot)["b"].key) == KeyFile(keys).find("m") == bytes.fromhex("0011223344556677")
+    assert KeyFile(keys).find("b") == bytes.fromhex("aabbccddeeff0011")
 
 
 @pytest.mark.parametrize("text", ["", "xyz", "00", "00" * 65])

@@ -27,6 +27,7 @@ from flexrelay_schemas.keys import multikey
 
 _PROTOCOL: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _URI: Final = re.compile(r"coaps://[^\s/]+(:\d+)?/?")
+_MOST_URI: Final = 200
 _YES: Final = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False, "": False}
 _MOST_PROBLEMS: Final = 10_000
 
@@ -67,14 +68,14 @@ class _Check:
     problems: list[Problem] = field(default_factory=list)
     notes: dict[str, None] = field(default_factory=dict)
     _controllers: dict[tuple[str, str], tuple[str, str]] = field(default_factory=dict)
-    _taken: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    _taken: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @classmethod
     async def of(cls, site: Site, source: Source) -> "_Check":
         gateway = next(iter(site.gateways.values()))
         network = await gateway.ledger.evaluate("network.show", {})
         operations = read_operations(source.operations) if source.operations is not None else {}
-        if source.lwm2m_uri and not _URI.fullmatch(source.lwm2m_uri):
+        if source.lwm2m_uri and (not _URI.fullmatch(source.lwm2m_uri) or len(source.lwm2m_uri) > _MOST_URI):
             raise CommissioningError(f"--lwm2m-uri {source.lwm2m_uri}: write e.g. coaps://gateway.example:5684")
         places = places_of(site.folder, load(site.folder))
         spoken = {adapter.protocol for each in site.gateways.values() for adapter in each.adapters.values()}
@@ -182,6 +183,10 @@ class _Check:
         for column, name in (("credential", identity), ("bootstrap", bootstrap)):
             if (wrong := presharedkeys.unfit(name)) and name:
                 self._say(row, column, wrong)
+            if name:  # whoever knows the key of an identity is that device
+                self._once(row, column, "pre-shared key of", name)
+        if self.book.account(identity) is not None:
+            self._say(row, "credential", f"{identity!r} is a bootstrap identity already")
         if bootstrap_key and not bootstrap:
             self._say(row, "bootstrap_key", "is the key of which bootstrap identity?")
         elif bootstrap_key and (wrong := presharedkeys.unfit_key(bootstrap_key)):
@@ -202,7 +207,12 @@ class _Check:
             self._say(row, "bootstrap", "must be another identity than the credential")
         elif account is not None and account.get("identity") != identity:
             self._say(row, "bootstrap", f"{bootstrap!r} has an account of {account.get('identity')!r} already")
-        self._once(row, "bootstrap", "bootstrap", bootstrap)
+        elif self._is_device(bootstrap):
+            self._say(row, "bootstrap", f"{bootstrap!r} is a device's credential already, with that device's key")
+
+    def _is_device(self, identity: str) -> bool:
+        bound = (gateway.registry.identify(presharedkeys.PROTOCOL, identity) for gateway in self.site.gateways.values())
+        return self.book.gives(identity) or any(device is not None for device in bound)
 
     def _claimed(self, row: Row, controller: str) -> SignedCreate | None:
         if not row["claim"]:
@@ -266,11 +276,12 @@ class _Check:
             self._say(row, "name", f"{did} is {device.status.value}: give the device another name")
         record = DeviceRecord(did, wanted.name, wanted.kind, wanted.credentials, wanted.receivers, wanted.unsigned)
         enrolled = 0
-        for gateway in here:
+        for gateway in here if wanted.account is None else self.site.gateways.values():  # a key is known by identity
             for protocol, credential in wanted.credentials:
                 bound = gateway.registry.identify(protocol, credential)
                 if bound is not None and bound.did != did:
                     self._say(row, "credential", f"{protocol}:{credential} is bound to {bound.did} at {gateway.org}")
+        for gateway in here:
             before = gateway.devices.get(did) if did else None
             if before is not None and before != record:
                 self._differs(row, gateway.org, before, record)
@@ -308,7 +319,7 @@ class _Check:
                 self._say(row, column, f"{org} has enrolled it with {held!r}; flexrelay device add changes that")
 
     def _once(self, row: Row, column: str, what: str, value: str) -> None:
-        line = self._taken.setdefault((column, what, value), row.line)
+        line = self._taken.setdefault((what, value), row.line)
         if line != row.line:
             self._say(row, column, f"{what} {value!r} stands in line {line} already")
 

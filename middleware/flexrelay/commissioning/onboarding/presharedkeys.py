@@ -68,6 +68,10 @@ class KeyBook:
     def account(self, bootstrap: str) -> Mapping[str, Any] | None:
         return next((accounts[bootstrap] for accounts in self._accounts.values() if bootstrap in accounts), None)
 
+    def gives(self, identity: str) -> bool:
+        """Whether it is what a bootstrap account gives its device."""
+        return any(given.get("identity") == identity for held in self._accounts.values() for given in held.values())
+
     def write(self, wanted: Iterable[tuple[Account, Places]], uri: str) -> None:
         """Add what misses, in one write a file. Raises KeyFileError."""
         lines: dict[Path, dict[str, str]] = {}
@@ -85,7 +89,7 @@ class KeyBook:
                 lines.setdefault(path, {}).update(new)
             for path in places.accounts if account.bootstrap else ():
                 if account.bootstrap not in self._accounts[path]:
-                    told = {"uri": uri, "mode": "psk", "identity": account.identity, "key": key}
+                    told = {"uri": uri, "mode": "psk", "identity": account.identity, "key": "".join(key.split())}
                     self._accounts[path][account.bootstrap] = accounts.setdefault(path, {})[account.bootstrap] = told
         for path, new in lines.items():
             if new:
@@ -98,7 +102,8 @@ def unfit(identity: str) -> str:
     """Why it can be no PSK identity; empty when it can."""
     if len(identity.encode()) > MAX_IDENTITY:
         return f"a PSK identity has at most {MAX_IDENTITY} bytes"
-    return "a PSK identity does not begin with #" if identity.startswith("#") else ""
+    begins = next((each for each in ("#", "udp:") if identity.startswith(each)), "")
+    return f"a PSK identity does not begin with {begins}" if begins else ""
 
 
 def unfit_key(text: str) -> str:
@@ -135,6 +140,6 @@ def _read_accounts(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text() or "{}") if path.exists() else {}
     except (OSError, ValueError) as error:
         raise CommissioningError(f"{path} is not a file of bootstrap accounts: {error}") from None
-    if not isinstance(found, dict):
-        raise CommissioningError(f"{path} is not a file of bootstrap accounts: no object")
+    if not isinstance(found, dict) or not all(isinstance(account, dict) for account in found.values()):
+        raise CommissioningError(f"{path} is not a file of bootstrap accounts: no object of objects")
     return found

@@ -1,8 +1,9 @@
-"""What an onboarding did: one line a device, as JSON or CSV."""
+"""What an onboarding did, or would do: one line a device, as JSON or CSV."""
 
 import csv
 import io
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -75,17 +76,24 @@ class OnboardingReport:
         }
 
     def write(self, path: Path) -> None:
-        """CSV for `.csv`, else JSON; there in full or not at all. Raises CommissioningError, KeyFileError."""
-        if path.is_dir():
-            raise CommissioningError(f"{path} is a folder: name a file for the report")
-        text = self._csv() if path.suffix == ".csv" else json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n"
-        write_private(path, text.encode(), replace=True)
+        """See `write_report`."""
+        write_report(path, self.to_json(), _COLUMNS, (device.to_json() for device in self.devices))
 
-    def _csv(self) -> str:
+
+def write_report(
+    path: Path, document: Mapping[str, Any], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """The rows as CSV for `.csv`, else the document as JSON; there in full or not at all. Raises CommissioningError,
+    KeyFileError."""
+    if path.is_dir():
+        raise CommissioningError(f"{path} is a folder: name a file for the report")
+    if path.suffix != ".csv":
+        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    else:
         told = io.StringIO()
         writer = csv.writer(told)
-        writer.writerow(_COLUMNS)
-        for device in self.devices:
-            values = device.to_json()
-            writer.writerow(" ".join(v) if isinstance(v := values[name], list) else v for name in _COLUMNS)
-        return told.getvalue()
+        writer.writerow(columns)
+        for values in rows:
+            writer.writerow(" ".join(v) if isinstance(v := values.get(name, ""), list) else v for name in columns)
+        text = told.getvalue()
+    write_private(path, text.encode(), replace=True)

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from flexrelay.commissioning.claims import SignedCreate
 from flexrelay.commissioning.onboarding.presharedkeys import Account
 from flexrelay.commissioning.onboarding.problem import Problem
+from flexrelay.commissioning.onboarding.report import write_report
+
+_COLUMNS: Final = ("line", "org", "name", "step", "makes", "column", "message")
 
 
 class Step(Enum):
@@ -89,3 +92,9 @@ class OnboardingPlan:
             "notes": list(self.notes),
             "devices": [wanted.to_json() for wanted in self.wanted],
         }
+
+    def write(self, path: Path) -> None:
+        """What would be done and every problem, by line. See `write_report`."""
+        entries: list[Wanted | Problem] = [*self.wanted, *self.problems]
+        rows = (entry.to_json() for entry in sorted(entries, key=lambda entry: entry.line))
+        write_report(path, self.to_json(), _COLUMNS, rows)
