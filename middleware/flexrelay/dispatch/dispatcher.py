@@ -17,6 +17,7 @@ from typing import Any, Final, Self
 from flexrelay.dispatch.ending import SENT_LAST, Endings
 from flexrelay.dispatch.plan import DispatchOrder, Planned
 from flexrelay.dispatch.records import WATCH, CommandRecord, CommandStep, add_step, read_commands, read_steps
+from flexrelay.dispatch.underway import Underway
 from flexrelay.store import Store, StoreUnavailable
 from flexrelay_schemas.canonical import digest
 from flexrelay_sdk import Command, CommandEnder, CommandState, CommandTarget, CommandUpdate
@@ -47,11 +48,8 @@ class Dispatcher:
         self._tenant = tenant
         self._target = target
         self._clock = clock
-        self._in_flight = in_flight
         self._retry_s = retry_s
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._over: set[str] = set()
-        """Came to an end while it was read what is due: what was read of them is not true any more."""
+        self._underway = Underway(in_flight)
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -141,7 +139,7 @@ class Dispatcher:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._group is not None
-        for task in [*self._tasks, *self._running.values()]:
+        for task in [*self._tasks, *self._underway.tasks.values()]:
             task.cancel()
         # the body's own exception goes on as it is; a cancellation is the group's to sort out
         mine = (kind, value, trace) if kind is asyncio.CancelledError else (None, None, None)
@@ -151,12 +149,11 @@ class Dispatcher:
         assert self._group is not None
         while True:
             self._changed.clear()
-            self._over.clear()
+            self._underway.look()
             for record in await self._due():
-                name = record.command.command_id
-                waits = name in self._running or name in self._over
-                if not waits and len(self._running) < self._in_flight:
-                    self._running[name] = self._group.create_task(self._send(record), name=f"command-{name}")
+                one = record.command.command_id
+                if self._underway.has_room_for(one):
+                    self._underway.begin(self._group, one, self._send(record), f"command-{one}")
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await self._changed.wait()
@@ -193,8 +190,7 @@ class Dispatcher:
             logger.exception("command %s of order %s failed; again soon", command.command_id, command.correlation_id)
             await asyncio.sleep(self._retry_s)
         finally:
-            del self._running[command.command_id]
-            self._over.add(command.command_id)
+            self._underway.over(command.command_id)
             self._changed.set()
             ended, self._ended = self._ended, asyncio.Event()
             ended.set()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Final
 
 from flexrelay.dispatch.records import read_commands
+from flexrelay.dispatch.underway import Underway
 from flexrelay.store import Store, StoreUnavailable
 from flexrelay_sdk import Command, CommandEnder
 
@@ -52,9 +53,7 @@ class Endings:
         self._target = target
         self._clock = clock
         self._retry_s = retry_s
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._over: set[str] = set()
-        """Came to an end while it was read what is due: what was read of them is not true any more."""
+        self._underway = Underway(IN_FLIGHT)
         self._failed: dict[str, tuple[int, float]] = {}
         """Command → (failures, when it is tried again, the loop's clock)."""
 
@@ -62,12 +61,11 @@ class Endings:
         async with asyncio.TaskGroup() as group:
             while True:
                 now = asyncio.get_running_loop().time()
-                self._over.clear()
+                self._underway.look()
                 for command in sorted(await self._due(), key=self._next_try):
-                    name = command.command_id
-                    waits = name in self._running or name in self._over or self._next_try(command) > now
-                    if not waits and len(self._running) < IN_FLIGHT:
-                        self._running[name] = group.create_task(self._end(command), name=f"end of command-{name}")
+                    one = command.command_id
+                    if self._next_try(command) <= now and self._underway.has_room_for(one):
+                        self._underway.begin(group, one, self._end(command), f"end of command-{one}")
                 await asyncio.sleep(POLL_S)
 
     def _next_try(self, command: Command) -> float:
@@ -106,8 +104,7 @@ class Endings:
             logger.exception("%s of %s cannot be ended now", command.name, command.credential)
             await self._again(command, repr(error))
         finally:
-            del self._running[command.command_id]
-            self._over.add(command.command_id)
+            self._underway.over(command.command_id)
 
     async def _is_held(self, command: Command) -> bool:
         """Whether a newer command of the same name was sent to the device, which will be ended itself."""

@@ -176,7 +176,7 @@ async def test_what_was_due_before_it_was_done_is_not_done_twice(
             reads += 1
             if reads == 2:
                 looked.set()
-                await asyncio.wait(list(self._running.values()))
+                await asyncio.wait(list(self._underway.tasks.values()))
                 over.set()
         return rows
 
