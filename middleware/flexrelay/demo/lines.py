@@ -12,9 +12,9 @@ from typing import Final, Protocol, Self
 
 from flexrelay.app import Site
 from flexrelay.demo.barrier import PATIENCE_S, StoryStuck
-from flexrelay.demo.unsigned import UnsignedDevice
+from flexrelay.demo.unsigned import Park, UnsignedDevice
 from flexrelay_sdk import Adapter
-from flexrelay_sdk.simulation import DeviceSimulator, Plan
+from flexrelay_sdk.simulation import Plan
 
 LIBRARIES: Final = {"cbor2": "lwm2m", "OpenSSL": "lwm2m", "asyncua": "opcua"}
 """What the protocols need beyond the base, and the extra that brings it."""
@@ -67,11 +67,7 @@ class Line(Protocol):
     async def close(self) -> None: ...
 
 
-Maker = Callable[[str, Sequence[UnsignedDevice], Sequence[DeviceSimulator], Plan, Path, str], Line]
-"""Makes a line of organisation, devices, their simulators, plan, data folder and seed."""
-
-
-def _makers() -> Mapping[str, Maker]:
+def _makers() -> Mapping[str, Callable[[Park], Line]]:
     """By protocol; their libraries are extras."""
     from flexrelay.demo.lwm2m import Lwm2mLine
     from flexrelay.demo.opcua import OpcuaLine
@@ -97,7 +93,7 @@ class UnsignedFleet:
         for org, protocol in sorted({(device.org, device.protocol) for device in devices}):
             those = [device for device in devices if (device.org, device.protocol) == (org, protocol)]
             simulators = [device.simulator(isp_seconds) for device in those]
-            self._lines[org, protocol] = makers[protocol](org, those, simulators, self._plan, folder, seed)
+            self._lines[org, protocol] = makers[protocol](Park(org, those, simulators, self._plan, folder, seed))
 
     async def __aenter__(self) -> Self:
         try:

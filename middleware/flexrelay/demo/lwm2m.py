@@ -2,34 +2,19 @@
 they measure (objects 3421, 3411) and take set points (3310 with 3308)."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-from flexrelay.demo.unsigned import UnsignedDevice
+from flexrelay.demo.unsigned import Park, UnsignedDevice
 from flexrelay_adapters.lwm2m import Lwm2mAdapter
 from flexrelay_adapters.lwm2m.simulator import make_simulator, psk_of
 from flexrelay_sdk import Adapter
-from flexrelay_sdk.simulation import DeviceSimulator, Plan
 
 
 class Lwm2mLine:
     """See `flexrelay.demo.lines.Line`."""
 
-    def __init__(
-        self,
-        org: str,
-        devices: Sequence[UnsignedDevice],
-        simulators: Sequence[DeviceSimulator],
-        plan: Plan,
-        folder: Path,
-        seed: str,
-    ) -> None:
-        self._org = org
-        self._devices = devices
-        self._simulators = simulators
-        self._plan = plan
-        self._folder = folder
-        self._seed = seed
+    def __init__(self, park: Park) -> None:
+        self._park = park
 
     def credential(self, device: UnsignedDevice) -> str:
         """The identity of its key."""
@@ -37,15 +22,16 @@ class Lwm2mLine:
 
     async def prepare(self) -> str:
         """The devices' keys in a file that only its owner reads. The server takes a free port at every start."""
-        keys = Path("secrets") / f"lwm2m-{self._org}.psk"
-        lines = [f"{device.name}:{psk_of(self._seed, device.name).hex()}\n" for device in self._devices]
-        with os.fdopen(os.open(self._folder / keys, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        park = self._park
+        keys = Path("secrets") / f"lwm2m-{park.org}.psk"
+        lines = [f"{device.name}:{psk_of(park.seed, device.name).hex()}\n" for device in park.devices]
+        with os.fdopen(os.open(park.folder / keys, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.writelines(lines)
-        rated_w = max(device.plant.rated_w for device in self._devices)
+        rated_w = max(device.plant.rated_w for device in park.devices)
         return f"""
 [gateways.adapters.lwm2m]
 type = "lwm2m"
-state = "{self._org}/lwm2m.db"
+state = "{park.org}/lwm2m.db"
 observe = []
 commands = {{ via = "set_point", rated_w = {rated_w} }}
 
@@ -57,8 +43,8 @@ psk_file = "{keys}"
 
     async def run(self, adapter: Adapter) -> None:
         assert isinstance(adapter, Lwm2mAdapter)
-        section = {"port": adapter.coaps_port, "psk": True}
-        await make_simulator(section, self._folder, self._simulators, self._plan, self._seed).run()
+        section, park = {"port": adapter.coaps_port, "psk": True}, self._park
+        await make_simulator(section, park.folder, park.simulators, park.plan, park.seed).run()
 
     async def close(self) -> None:
         pass

@@ -4,16 +4,14 @@ method set_power. Their aggregator's gateway is the client; both show certificat
 import asyncio
 import json
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from flexrelay.demo.broker import free_port
-from flexrelay.demo.unsigned import UnsignedDevice
+from flexrelay.demo.unsigned import Park, UnsignedDevice
 from flexrelay_adapters.opcua.simulator import NAMESPACE, OpcuaSimulator, SimulatorSection, device_sections
 from flexrelay_adapters.opcua.trust import TrustList
 from flexrelay_sdk import Adapter
-from flexrelay_sdk.simulation import DeviceSimulator, Plan
 
 TRIES: Final = 5
 """A free port may be taken in the moment before it is bound."""
@@ -22,19 +20,8 @@ TRIES: Final = 5
 class OpcuaLine:
     """See `flexrelay.demo.lines.Line`."""
 
-    def __init__(
-        self,
-        org: str,
-        devices: Sequence[UnsignedDevice],
-        simulators: Sequence[DeviceSimulator],
-        plan: Plan,
-        folder: Path,
-        seed: str,
-    ) -> None:
-        self._org = org
-        self._simulators = simulators
-        self._plan = plan
-        self._folder = folder
+    def __init__(self, park: Park) -> None:
+        self._park = park
         self._server: asyncio.Task[None] | None = None
 
     def credential(self, device: UnsignedDevice) -> str:
@@ -43,7 +30,7 @@ class OpcuaLine:
 
     async def prepare(self) -> str:
         """Certificates on both sides, exchanged as by hand; then the server. Raises OSError."""
-        uri = f"urn:flexrelay:demo:{self._org}"
+        uri = f"urn:flexrelay:demo:{self._park.org}"
         await asyncio.to_thread(self._exchange, uri)
         url = await self._start()
         return f"""
@@ -52,13 +39,13 @@ type = "opcua"
 url = "{url}"
 server = "{NAMESPACE}"
 application_uri = "{uri}"
-pki = "{self._org}/pki"
-state = "{self._org}/opcua"
+pki = "{self._park.org}/pki"
+state = "{self._park.org}/opcua"
 publishing_ms = 100.0
 sampling_ms = 0.0
 queue = 2000
 timeout_s = 60.0
-devices = {_inline(device_sections(self._simulators))}
+devices = {_inline(device_sections(self._park.simulators))}
 """
 
     async def run(self, adapter: Adapter) -> None:
@@ -72,20 +59,20 @@ devices = {_inline(device_sections(self._simulators))}
 
     @property
     def _pki(self) -> Path:
-        return self._folder / f"opcua-server-{self._org}"
+        return self._park.folder / f"opcua-server-{self._park.org}"
 
     def _exchange(self, uri: str) -> None:
         host = socket.gethostname()
         own = TrustList(self._pki).make_own(NAMESPACE, host)
-        gateway = TrustList(self._folder / self._org / "pki")
+        gateway = TrustList(self._park.folder / self._park.org / "pki")
         gateway.make_own(uri, host)
         gateway.add(own.certificate.read_bytes())
 
     async def _start(self) -> str:
         for attempt in range(1, TRIES + 1):
             url = f"opc.tcp://127.0.0.1:{free_port()}/batteries"
-            simulator = OpcuaSimulator(SimulatorSection(url=url, pki=self._pki), self._simulators, self._plan)
-            self._server = asyncio.create_task(simulator.run(), name=f"OPC UA server of {self._org}'s batteries")
+            simulator = OpcuaSimulator(SimulatorSection(url=url, pki=self._pki), self._park.simulators, self._park.plan)
+            self._server = asyncio.create_task(simulator.run(), name=f"OPC UA server of {self._park.org}'s batteries")
             started = asyncio.create_task(simulator.started.wait())
             await asyncio.wait({self._server, started}, return_when=asyncio.FIRST_COMPLETED)
             started.cancel()

@@ -5,12 +5,13 @@ These protocols carry no device's signature, so nothing is settled from what com
 and the battery's meter, which signs, measures the same plant over MQTT (docs/decisions/demo-input.md).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 from flexrelay.demo.plants import BatteryPlant, SetPoint
-from flexrelay_sdk.simulation import DeviceSimulator, Model
+from flexrelay_sdk.simulation import DeviceSimulator, Model, Plan
 from flexrelay_sdk.vocabulary import SET_POWER
 
 
@@ -67,3 +68,16 @@ class UnsignedDevice:
     def simulator(self, isp_seconds: int) -> DeviceSimulator:
         """What the protocol's simulator is given."""
         return DeviceSimulator(self.name, PlantModel(self.start_ms, plant=self.plant, isp_ms=isp_seconds * 1000))
+
+
+@dataclass(frozen=True)
+class Park:
+    """One organisation's devices on one protocol. `folder` is the data folder; keys are made of `seed`."""
+
+    org: str
+    devices: Sequence[UnsignedDevice]
+    simulators: Sequence[DeviceSimulator]
+    """In the order of the devices."""
+    plan: Plan
+    folder: Path
+    seed: str
