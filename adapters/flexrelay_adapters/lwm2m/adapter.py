@@ -43,8 +43,8 @@ NAMEPLATE_AGAIN_S = 3_600.0
 
 
 class Lwm2mAdapter:
-    """`Adapter`, `CommandTarget`, `Discoverer`, `TimeSetter` and `FactTeller`: an LwM2M server. `clock` is wall-clock
-    UTC seconds."""
+    """`Adapter`, `CommandTarget`, `CommandEnder`, `Discoverer`, `TimeSetter` and `FactTeller`: an LwM2M server. `clock`
+    is wall-clock UTC seconds."""
 
     def __init__(self, config: Lwm2mConfig, *, clock: Callable[[], float] = time.time) -> None:
         self.name = config.name
@@ -381,6 +381,15 @@ class Lwm2mAdapter:
         if self._commander is None:
             raise ValueError(f"{self.name} commands nothing; set `commands`")
         await self._commander.execute(command, on_update)
+
+    def must_end(self, command: Command) -> bool:
+        """See `flexrelay_sdk.CommandEnder`."""
+        return self._commander is not None and self._commander.must_end(command)
+
+    async def end(self, command: Command, before: Command | None = None) -> None:
+        """See `flexrelay_sdk.CommandEnder`."""
+        if self._commander is not None and self.must_end(command):
+            await self._commander.end(command, before)
 
     async def sync_time(self, credential: str) -> ClockState:
         """See `TimeSetter`: resource Current Time of the device object."""

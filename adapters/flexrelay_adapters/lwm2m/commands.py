@@ -1,21 +1,23 @@
 """Commands to devices: written to their control objects, confirmed by reading back, sent when the device is awake.
 
-What is written is data (`plan`), so it can be looked at without a device. Writing it twice does no more than writing it
-once, so a command that a restart has interrupted is simply written again.
+What is written is data (`orders`), so it can be looked at without a device. Writing it twice does no more than writing
+it once, so a command that a restart has interrupted is simply written again. What has no end in the device is ended by
+`Commander.end`, which the gateway calls after `expires_at`: it has kept on disk that the command was sent.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 from flexrelay_adapters.lwm2m.coap.codes import METHOD_NOT_ALLOWED, SENML_CBOR, TLV
 from flexrelay_adapters.lwm2m.coap.layer import NoAnswer
 from flexrelay_adapters.lwm2m.config import CommandConfig
-from flexrelay_adapters.lwm2m.formats import FormatError, Value, path_text
+from flexrelay_adapters.lwm2m.formats import FormatError, Record, Value, path_text
 from flexrelay_adapters.lwm2m.formats.tlv import integer
 from flexrelay_adapters.lwm2m.operations import Operations, Refused
+from flexrelay_adapters.lwm2m.orders import RELEASED, Unfit, Writing, begins_s, must_end, plan
 from flexrelay_adapters.lwm2m.registration import Registration, Registrations
 from flexrelay_sdk import Command, CommandState, CommandUpdate
 
@@ -23,74 +25,6 @@ OnUpdate = Callable[[CommandUpdate], Awaitable[None]]
 
 AGAIN_S: Final = 5.0
 """Between two tries to reach a device that does not answer."""
-
-
-class Unfit(ValueError):
-    """The command cannot be said in the device's objects."""
-
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """Values below an object instance, and what they amount to (`values` of the command's last update). With the path
-    "/" the values are of several objects, each by its whole path."""
-
-    path: str
-    values: Mapping[str, Value]
-    effect: Mapping[str, int]
-
-
-def plan(command: Command, config: CommandConfig) -> Writing:
-    """What a command writes. Raises Unfit.
-
-    `set_power` takes `power_w` (positive = withdrawal) and optionally `from_ms`, `until_ms`: 3310 load control, 3312
-    power control, or 3310 with the set point 3308. `set_low_battery` takes `soc_permille` and `clear_battery_shutdown`
-    nothing: 3411.
-    """
-    parameters = command.parameters
-    match command.name:
-        case "set_power" if config.via == "set_point":
-            power_w = _power(parameters, -config.rated_w, config.rated_w, "a set point")
-            event: dict[str, Value] = {
-                f"/3310/{config.instance}/{resource}": value for resource, value in _event(command).items()
-            }
-            return Writing("/", {**event, f"/3308/{config.instance}/5900": float(power_w)}, {"power_w": power_w})
-        case "set_power":
-            percent = _percent(parameters, config.rated_w)
-            effect = {"power_w": percent * config.rated_w // 100}
-            if config.via == "power_control":
-                path = f"/3312/{config.instance}"
-                return Writing(path, {"5850": percent > 0, "5851": percent}, effect)
-            return Writing(f"/3310/{config.instance}", {**_event(command), "5827": percent}, effect)
-        case "set_low_battery":
-            permille = parameters.get("soc_permille", -1)
-            if not 0 <= permille <= 1000:
-                raise Unfit("soc_permille must be 0 to 1000")
-            return Writing(f"/3411/{config.instance}", {"5": permille // 10}, {"soc_permille": permille // 10 * 10})
-        case "clear_battery_shutdown":
-            return Writing(f"/3411/{config.instance}", {"7": False}, {})
-    raise Unfit(f"no object of LwM2M does {command.name[:60]!r}")
-
-
-def _event(command: Command) -> dict[str, Value]:
-    """Event identifier, start and duration of a load control event."""
-    from_ms = command.parameters.get("from_ms", 0)
-    until_ms = command.parameters.get("until_ms", command.expires_at)
-    minutes = max(1, (until_ms - from_ms) // 60_000) if from_ms else 1
-    return {"5823": command.command_id, "5824": from_ms // 1000, "5825": minutes}
-
-
-def _power(parameters: Mapping[str, int], least_w: int, most_w: int, what: str) -> int:
-    power_w = parameters.get("power_w")
-    if power_w is None:
-        raise Unfit("power_w is missing")
-    if not least_w <= power_w <= most_w:
-        raise Unfit(f"{power_w} W: {what} can say {least_w} to {most_w} W (rated_w) of withdrawal")
-    return power_w
-
-
-def _percent(parameters: Mapping[str, int], rated_w: int) -> int:
-    power_w = _power(parameters, 0, rated_w, "load control")
-    return (power_w * 100 + rated_w // 2) // rated_w
 
 
 class Commander:
@@ -118,16 +52,52 @@ class Commander:
         if command.command_id in self._running:
             raise ValueError(f"command {command.command_id} is under way")
         self._running.add(command.command_id)
-        credential = command.credential
-        turn = self._turns.setdefault(credential, asyncio.Lock())
-        self._users[credential] += 1
         try:
-            await self._execute(command, on_update, turn)
+            with self._turn(command.credential) as turn:
+                await self._execute(command, on_update, turn)
         finally:
             self._running.discard(command.command_id)
+
+    def must_end(self, command: Command) -> bool:
+        return must_end(command, self._config)
+
+    async def end(self, command: Command, before: Command | None) -> None:
+        """See `flexrelay_sdk.CommandEnder`; waits for the device. What holds another value than the command wrote is
+        left alone: somebody else has decided since."""
+        left = plan(command, self._config)
+        then = plan(before, self._config).values if before is not None else RELEASED
+        registration = await self._reachable(command.credential)
+        with self._turn(command.credential) as turn:
+            async with turn:
+                peer = registration.peer
+                if peer is None or not self._registrations.reachable(registration, self._clock()):
+                    raise ConnectionError(f"{command.credential} sleeps")
+                content_format = TLV if registration.version == "1.0" else SENML_CBOR
+                try:
+                    held = _values(await self._operations.read(peer, left.path, content_format))
+                    back = {name: then[name] for name, value in left.values.items() if _same(value, held.get(name))}
+                    if back:
+                        await self._operations.write(peer, left.path, back, content_format)
+                except NoAnswer as error:
+                    raise ConnectionError(str(error)) from None
+                except Refused as error:
+                    if error.code >> 5 == 5:  # a fault of the device, of now
+                        raise ConnectionError(f"{command.credential} puts it off: {error}") from None
+                    raise ValueError(f"the device refuses it: {error}") from None
+                except FormatError as error:
+                    raise ValueError(f"the device answers what cannot be read: {error}") from None
+
+    @contextmanager
+    def _turn(self, credential: str) -> Iterator[asyncio.Lock]:
+        """The device's lock, which is forgotten with its last user."""
+        self._users[credential] += 1
+        try:
+            yield self._turns.setdefault(credential, asyncio.Lock())
+        finally:
             self._users[credential] -= 1
             if not self._users[credential]:
-                del self._users[credential], self._turns[credential]
+                del self._users[credential]
+                self._turns.pop(credential, None)
 
     async def _execute(self, command: Command, on_update: OnUpdate, turn: asyncio.Lock) -> None:
         async def tell(state: CommandState, detail: str = "", values: Mapping[str, int] | None = None) -> None:
@@ -140,6 +110,7 @@ class Commander:
         except Unfit as error:
             await tell(CommandState.FAILED, str(error))
             return
+        await asyncio.sleep(max(0.0, begins_s(command, self._config) - self._clock()))
         said = False
 
         async def on_sent() -> None:
@@ -157,6 +128,8 @@ class Commander:
                             if not self._registrations.reachable(registration, self._clock()):
                                 continue  # it fell asleep while another command had its turn
                             peer, awake_until = registration.peer, registration.awake_until
+                            if self.must_end(command):  # on disk before it goes out: it is ended whatever happens
+                                await on_sent()
                             detail = await self._write(registration, writing, on_sent)
                     except NoAnswer:
                         if registration.peer is not peer or (
@@ -217,16 +190,17 @@ class Commander:
                     records = await self._operations.read(peer, writing.path, content_format)
             except Refused as error:
                 return f"accepted; it cannot be read back: {error}"[:200]
-            has = {
-                path_text(record.path) if several else str(record.path[2]): record.value
-                for record in records
-                if len(record.path) == 3
-            }
+            has = {path_text(record.path): record.value for record in records} if several else _values(records)
             for name, value in writing.values.items():
                 if not _same(value, has.get(name)):
                     place = name if several else f"{writing.path}/{name}"
                     raise Refused(0x45, f"{place} reads back as {has.get(name)!r}, not {value!r}"[:200])
         return ""
+
+
+def _values(records: Sequence[Record]) -> dict[str, Value]:
+    """Values of an object instance's resources, by their numbers."""
+    return {str(record.path[2]): record.value for record in records if len(record.path) == 3}
 
 
 def _same(written: Value, read: Value) -> bool:

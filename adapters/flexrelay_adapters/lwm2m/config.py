@@ -111,7 +111,8 @@ class CommandConfig(Section):
     """How `set_power` reaches a device.
 
     `load_control` writes object 3310: event (the command's id), start, duration, and the power as a percentage of
-    `rated_w`. `power_control` writes object 3312: on or off and the dimmer in percent, at the moment of the command.
+    `rated_w`. `power_control` writes object 3312: on or off and the dimmer in percent, when the command's window
+    begins, and on and 100 % when it is over; it takes `switch`, too.
     `set_point` writes event, start and duration of object 3310 and the power in W as the set point of object 3308
     (positive = withdrawal, negative = feed-in), all in one Write-Composite: for devices that do both directions.
     """
@@ -120,6 +121,9 @@ class CommandConfig(Section):
     rated_w: Annotated[int, Field(ge=1, le=10**9)]
     """The power that 100 % stands for; of a set point the greatest in either direction."""
     instance: Annotated[int, Field(ge=0, le=65_534)] = 0
+    lead_s: Annotated[float, Field(ge=0, le=7 * 86_400)] | None = None
+    """How long before its window a command may be written; None: as soon as it is known, which a device that keeps one
+    event at a time does not bear."""
     confirm: bool = True
     """Read back what was written before the command counts as done."""
 

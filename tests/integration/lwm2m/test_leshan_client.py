@@ -287,6 +287,7 @@ async def test_commands_in_queue_mode(serve: Serve, sink: RecordingSink) -> None
     [
         ("power_control", "set_power", {"power_w": 3300}, ["/3312/0/5850 true", "/3312/0/5851 33"], {"power_w": 3300}),
         ("power_control", "set_power", {"power_w": 0}, ["/3312/0/5850 false", "/3312/0/5851 0"], {"power_w": 0}),
+        ("power_control", "switch", {"on": 0}, ["/3312/0/5850 false"], {"on": 0}),
         ("load_control", "set_low_battery", {"soc_permille": 250}, ["/3411/0/5 25"], {"soc_permille": 250}),
         ("load_control", "clear_battery_shutdown", {}, ["/3411/0/7 false"], {}),
     ],
@@ -305,11 +306,17 @@ async def test_commands_are_read_back(
             told.append(update)
 
         expires_at = int(time.time() * 1000) + 60_000
-        await adapter.execute(Command("c", "did:x", "udp:127.0.0.21", name, parameters, expires_at, "order"), on_update)
+        command = Command("c", "did:x", "udp:127.0.0.21", name, parameters, expires_at, "order")
+        await adapter.execute(command, on_update)
         assert [update.state for update in told] == [CommandState.QUEUED, CommandState.SENT, CommandState.ACKED], told
         assert told[-1].values == effect and told[-1].detail == ""  # it was read back
         for line in written:
             assert f"written {line}" in device.told
+        assert adapter.must_end(command) == (via == "power_control")
+        if adapter.must_end(command):
+            await adapter.end(command)
+            released = {"written /3312/0/5850 true"} | ({"written /3312/0/5851 100"} if name == "set_power" else set())
+            await until(lambda: released <= set(device.told), 60, "its end")
 
 
 async def test_goes_on_after_a_restart_of_the_server(serve: Serve, sink: RecordingSink) -> None:

@@ -14,12 +14,12 @@ import flexrelay_adapters.lwm2m
 from flexrelay_adapters.lwm2m import Lwm2mConfig, make_adapter
 from flexrelay_adapters.lwm2m.bootstrap import read_accounts
 from flexrelay_adapters.lwm2m.coap.peer import Peer
-from flexrelay_adapters.lwm2m.commands import Unfit, plan
 from flexrelay_adapters.lwm2m.config import CommandConfig
 from flexrelay_adapters.lwm2m.dtls.keys import KeyFile, parse_keys
 from flexrelay_adapters.lwm2m.firewall import Firewall
 from flexrelay_adapters.lwm2m.formats import FormatError
 from flexrelay_adapters.lwm2m.links import links_text, parse_links
+from flexrelay_adapters.lwm2m.orders import Unfit, begins_s, must_end, plan
 from flexrelay_adapters.lwm2m.registration import BadRegistration, Parameters, Registrations
 from flexrelay_adapters.lwm2m.store import RegistrationStore
 from flexrelay_sdk import Command
@@ -161,6 +161,8 @@ def test_what_commands_write() -> None:
     assert written.values == {"5823": "cmd-1", "5824": 1_700_000_000, "5825": 15, "5827": 42}
     dimmed = plan(command("set_power", power_w=0), CommandConfig(rated_w=10_000, via="power_control", instance=2))
     assert (dimmed.path, dimmed.values) == ("/3312/2", {"5850": False, "5851": 0})
+    switched = plan(command("switch", on=0), CommandConfig(rated_w=10_000, via="power_control"))
+    assert (switched.path, switched.values) == ("/3312/0", {"5850": False})
     assert plan(command("set_low_battery", soc_permille=150), config).values == {"5": 15}
     assert plan(command("clear_battery_shutdown"), config).values == {"7": False}
     both_ways = CommandConfig(rated_w=10_000, via="set_point", instance=1)
@@ -178,10 +180,25 @@ def test_what_commands_write() -> None:
         command("set_power", power_w=-1),
         command("set_power", power_w=10_001),
         command("set_low_battery", soc_permille=1001),
+        command("switch", on=0),
         command("fly"),
     ):
         with pytest.raises(Unfit):
             plan(bad, config)
+    with pytest.raises(Unfit, match="on is 1 or 0"):
+        plan(command("switch", on=2), CommandConfig(rated_w=10_000, via="power_control"))
+
+
+def test_when_commands_are_written_and_which_have_an_end() -> None:
+    load = CommandConfig(rated_w=10_000)
+    soon = CommandConfig(rated_w=10_000, lead_s=60)
+    relay = CommandConfig(rated_w=10_000, via="power_control", lead_s=60)
+    # market time lags behind the wall's: the window begins 900 s before the command expires
+    tomorrow = command("set_power", power_w=1, from_ms=1_600_000_000_000, until_ms=1_600_000_900_000)
+    assert [begins_s(tomorrow, each) for each in (load, soon, relay)] == [0.0, 1_699_999_040.0, 1_699_999_100.0]
+    assert begins_s(command("set_power", power_w=1), relay) == 0.0, "no window"
+    assert [must_end(tomorrow, each) for each in (load, soon, relay)] == [False, False, True]
+    assert must_end(command("switch", on=0), relay) and not must_end(command("set_low_battery", soc_permille=1), relay)
 
 
 def test_bootstrap_accounts(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""Commands to a device in queue mode, one at a time: what is sent when it sleeps, wakes, and sleeps again."""
+"""Commands to a device, one at a time: what is sent when it sleeps, wakes, sleeps again; what is ended."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from flexrelay_adapters.lwm2m.coap.layer import NoAnswer
 from flexrelay_adapters.lwm2m.coap.peer import Peer
 from flexrelay_adapters.lwm2m.commands import Commander
 from flexrelay_adapters.lwm2m.config import CommandConfig
+from flexrelay_adapters.lwm2m.formats import Record
+from flexrelay_adapters.lwm2m.operations import Refused
 from flexrelay_adapters.lwm2m.registration import Parameters, Registrations
 from flexrelay_sdk import Command, CommandState
 from flexrelay_sdk.testkit import Life, until
@@ -75,3 +78,79 @@ async def test_a_device_that_fell_asleep_is_not_asked_by_the_next_command() -> N
             await until(lambda n=n: len(operations.asked) == n + 1, 60, "a try of each")  # type: ignore[misc]  # a lambda's default
             operations.asked[n].set_result(None)
     assert [life.states[-1] for life in lives] == [CommandState.ACKED] * 2
+
+
+class Relay:
+    """`Operations` of a device with object 3312; `broken` is raised instead."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {"5850": True, "5851": 100}
+        self.broken: Exception | None = None
+
+    async def write(
+        self,
+        peer: Peer,
+        path: str,
+        values: Mapping[str, Any],
+        content_format: int,
+        *,
+        sent: Callable[[], None] = lambda: None,
+    ) -> None:
+        if self.broken is not None:
+            raise self.broken
+        sent()
+        self.values.update(values)
+
+    async def read(self, peer: Peer, path: str, content_format: int) -> list[Record]:
+        if self.broken is not None:
+            raise self.broken
+        return [Record((3312, 0, int(name)), value) for name, value in self.values.items()]
+
+
+async def test_what_object_3312_was_told_is_ended_unless_somebody_decided_since() -> None:
+    relay, registrations = Relay(), Registrations(10, 60.0)
+    peer = Peer(("127.0.0.1", 1), "c", False, lambda data: None)
+    device = registrations.register(peer, Parameters("e", version="1.1"), ((3312, 0),), time.time())
+    config = CommandConfig(rated_w=1_000, via="power_control")
+    commander = Commander(config, relay, registrations, time.time)  # type: ignore[arg-type]  # has what is used
+    half, older = command("half"), replace(command("older"), parameters={"power_w": 0})
+    life = Life()
+    await commander.execute(half, life)
+    assert life.states == [CommandState.QUEUED, CommandState.SENT, CommandState.ACKED]
+    assert relay.values == {"5850": True, "5851": 50} and commander.must_end(half)
+    await commander.end(half, older)
+    assert relay.values == {"5850": False, "5851": 0}, "the older one rules again"
+    await commander.end(older, None)
+    assert relay.values == {"5850": True, "5851": 100}
+    await commander.execute(half, Life())
+    relay.values["5851"] = 20  # at the device itself
+    await commander.end(half, None)
+    assert relay.values == {"5850": True, "5851": 20}
+    for broken, raised in (
+        (NoAnswer("asleep"), ConnectionError),
+        (Refused(0xA3, "busy"), ConnectionError),
+        (Refused(0x84, "no such object"), ValueError),
+    ):
+        relay.broken = broken
+        with pytest.raises(raised):
+            await commander.end(half, None)
+    registrations.remove(device)
+    waiting = asyncio.create_task(commander.end(half, None))
+    await until(lambda: "c" in registrations._waiters, 60, "it to wait for the device")
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert not commander._turns and not commander._users
+
+
+async def test_object_3312_is_written_when_the_window_begins() -> None:
+    relay, registrations = Relay(), Registrations(10, 60.0)
+    peer = Peer(("127.0.0.1", 1), "c", False, lambda data: None)
+    registrations.register(peer, Parameters("e", version="1.1"), ((3312, 0),), time.time())
+    config = CommandConfig(rated_w=1_000, via="power_control")
+    commander = Commander(config, relay, registrations, time.time)  # type: ignore[arg-type]  # has what is used
+    begins_ms = time.time_ns() // 1_000_000 + 700
+    window = {"power_w": 0, "from_ms": begins_ms, "until_ms": begins_ms + 60_000}
+    life = Life()
+    await commander.execute(replace(command("w"), parameters=window, expires_at=begins_ms + 60_000), life)
+    (sent,) = [update for update in life.updates if update.state is CommandState.SENT]
+    assert sent.at >= begins_ms - 100 and relay.values == {"5850": False, "5851": 0}
