@@ -6,14 +6,9 @@ The devices: an edge node of sparkplug-client on Mosquitto, an LwM2M device, Sun
 from __future__ import annotations
 
 import asyncio
-import json
-import signal
 import socket
-import sqlite3
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +16,7 @@ import pytest
 from support.modbus_server import ModbusServer
 from support.mosquitto import mosquitto
 from support.pilot import answer
+from support.run_program import rows, running, until
 from support.site import publish_today, site
 from support.sparkplug_edge import ACCOUNTS, GROUP, HOST, HOST_SECRET, NODE, Edge, need_sparkplug_client
 from support.sunspec import inverter, meter
@@ -34,7 +30,6 @@ from flexrelay_adapters.lwm2m.formats import Record
 pytestmark = [pytest.mark.timeout(600), pytest.mark.mosquitto]
 
 LWM2M_HOST = "127.0.79.1"
-WAIT_S = 120.0
 IMPATIENT = Timing(ack_timeout_s=1.0, max_retransmit=1)
 """So that it finds the gateway soon after a restart."""
 ADAPTERS = """
@@ -78,51 +73,6 @@ def free_udp_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-@asynccontextmanager
-async def running(folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`flexrelay run`, up; ended as a person ends it."""
-    with (folder / "run.log").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", "from flexrelay.cli.main import main; main()",
-            "run", str(folder), "--http-port", "0", "--json",
-            stdout=asyncio.subprocess.PIPE, stderr=log,
-        )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        async with asyncio.timeout(WAIT_S):
-            line = await process.stdout.readline()
-        assert line, (folder / "run.log").read_text()[-3000:]
-        assert json.loads(line)["organisations"] == ["dso"]
-        yield process
-        assert process.returncode is None, (folder / "run.log").read_text()[-3000:]
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)
-            try:
-                async with asyncio.timeout(WAIT_S):
-                    await process.wait()
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-                raise
-
-
-def rows(folder: Path, query: str) -> set[str]:
-    """The first column, as another process sees it."""
-    with closing(sqlite3.connect(f"file:{folder / 'dso' / 'store.db'}?mode=ro", uri=True)) as connection:
-        try:
-            return {str(row[0]) for row in connection.execute(query)}
-        except sqlite3.OperationalError:
-            return set()
-
-
-async def until(condition: Callable[[], bool], what: str, log: Path) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come within {WAIT_S:g} s; {log.read_text()[-3000:]}"
-        await asyncio.sleep(0.1)
 
 
 async def live(device: DeviceClient, stop: asyncio.Event) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from flexrelay.commissioning import onboarding
 from flexrelay.config import IngestConfig
-from flexrelay.devices import discovered
+from flexrelay.devices import discovered, gaps
 from flexrelay.dispatch import dispatcher, ending
 from flexrelay.ingest import Limits, registers
 from flexrelay.journal import LetterBounds, consumer, decoded
@@ -77,6 +77,8 @@ BOUNDS: dict[str, list[int | str]] = {
     "windows closed in one commit": [windows.CLOSE_AT_ONCE],
     "devices of an onboarding under way": [onboarding.GROUP],
     "discovered credentials that wait for approval": [discovered.MOST],
+    "gaps in readings that wait to be filled": [gaps.MOST, gaps.TRIES, f"{gaps.PATIENCE_S:g} s"],
+    "how far back a gap is filled": [f"{INGEST.fill_gaps_days} days"],
     "secrets of the vault in memory": [vault._CACHED],
     "open entries of the outbox": [outbox.CAPACITY],
     "intents under way": [relay.RelayOptions().in_flight],
