@@ -50,6 +50,18 @@ def date_at(ctx: ContractContext, market_ms: int) -> CalendarDay:
     raise Refused("calendar", f"market time {market_ms} is not in the calendar", "date")
 
 
+def dates_of(ctx: ContractContext, market_ms: int) -> list[str]:
+    """The published dates that an instant belongs to: two at midnight, which ends one day and begins the next."""
+    found: list[str] = []
+    for instant in (market_ms - 1, market_ms):
+        try:
+            date_ = date_at(ctx, instant).date
+        except Refused:
+            continue
+        found += [] if date_ in found else [date_]
+    return found
+
+
 def today(ctx: ContractContext) -> CalendarDay:
     """The published day of the transaction's market time. Refused('calendar')."""
     return date_at(ctx, market_time(ctx))

@@ -1,23 +1,28 @@
 """Evidence: roots that gateways anchor, and the check that a reading stood under one of them.
 
 One anchor holds the root over many windows of one organisation. It is written once; the moment of its transaction, in
-market time, says whether it was there in time. `included` checks a reading's two paths and its signature.
+market time, says whether it was there in time. `included` checks a reading's two paths, that it was not anchored before
+it was observed, its signature, and of a reading that its device did not sign, that the gateway whose word it is was
+entrusted with the device: that it held, when the anchor came, the grant of the device's controller, or of the system
+operator of the connection that the device was behind.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from flexrelay_contracts import didlog
+from flexrelay_contracts import didlog, masterdata
+from flexrelay_contracts.calendar import dates_of
 from flexrelay_contracts.clock import network_record, now
 from flexrelay_contracts.context import ContractContext
-from flexrelay_contracts.gateways import OrgName
+from flexrelay_contracts.gateways import OrgName, held_grant, only_entrusted_attest
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.rules import merkle
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
 from flexrelay_contracts.state import Record, announce, key, load, need, save, scan
-from flexrelay_schemas.did import Hash
+from flexrelay_schemas.did import Did, Hash
 from flexrelay_schemas.encoding import b64u_decode
 from flexrelay_schemas.evidence import AnchorId, InclusionProof, Path, Window
 from flexrelay_schemas.intent import WallMs
@@ -25,6 +30,7 @@ from flexrelay_schemas.keys import verify
 from flexrelay_schemas.model import Model
 from flexrelay_schemas.quality import Provenance
 from flexrelay_schemas.reading import (
+    FUTURE_TOLERANCE_MS,
     AnchoredAttestation,
     Attestation,
     Attested,
@@ -63,6 +69,16 @@ class Check(Model):
     before: WallMs = 0
 
 
+class Attester(Model):
+    """Whose word a reading under an anchor is: `gateway`'s, or that of the gateway that anchored it (empty)."""
+
+    org: OrgName
+    anchor_id: AnchorId
+    device: Did
+    observed_at: WallMs
+    gateway: Did | Literal[""] = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Included:
     """A reading whose evidence holds. `signer` is the device's DID, or the gateway's that attested it."""
@@ -93,10 +109,9 @@ class Included:
 
 
 def included(ctx: ContractContext, proof: InclusionProof) -> Included:
-    """The reading that the proof shows. Raises Refused('not_anchored' | 'inclusion' | 'malformed' | 'signature' |
-    'key_not_valid_then')."""
-    name = key("anchor", proof.org, proof.anchor_id)
-    anchor = need(ctx, name, "not_anchored", f"{proof.org} has no anchor {proof.anchor_id}", "anchor_id")
+    """The reading that the proof shows. Raises Refused('not_anchored' | 'inclusion' | 'malformed' |
+    'anchored_too_early' | 'signature' | 'key_not_valid_then' | 'not_entrusted')."""
+    anchor = _anchor_of(ctx, proof.org, proof.anchor_id)
     payload = _decode(proof.payload, "payload")
     leaf = merkle.leaf_hash(_decode(proof.salt, "salt"), payload)
     _check_path(leaf, proof.in_window, proof.window.leaves, proof.window.root, "in_window")
@@ -108,6 +123,7 @@ def included(ctx: ContractContext, proof: InclusionProof) -> Included:
     network = network_record(ctx)["network"]
     if reading.network != network:
         raise Refused("malformed", f"the reading is from network {reading.network}, this is {network}", "payload")
+    _check_time(reading.observed_at, anchor)
     match document:
         case SignedReading():
             signer, provenance = reading.did, Provenance.METER_SIGNED
@@ -118,6 +134,8 @@ def included(ctx: ContractContext, proof: InclusionProof) -> Included:
             _check_signature(ctx, document.attestation, signer, signature, anchor["market_ms"])
         case AnchoredAttestation():  # the ledger took the anchor only with that gateway's signature over its root
             signer, provenance = anchor["gateway"], Provenance.GATEWAY_ATTESTED
+    if provenance is Provenance.GATEWAY_ATTESTED:
+        _check_entrusted(ctx, signer, reading.did, reading.observed_at, anchor)
     return Included(reading, provenance, signer, proof.window, proof.org, anchor)
 
 
@@ -149,6 +167,10 @@ def _anchor(ctx: ContractContext, caller: Caller, args: Anchor) -> Result:
     save(ctx, name, record)
     announce(ctx, "evidence.anchored", {"org": caller.org, "anchor_id": args.anchor_id, "root": args.root})
     return {"org": caller.org, "anchor_id": args.anchor_id, "market_ms": at.market_ms}
+
+
+def _anchor_of(ctx: ContractContext, org: str, anchor_id: str) -> Record:
+    return need(ctx, key("anchor", org, anchor_id), "not_anchored", f"{org} has no anchor {anchor_id}", "anchor_id")
 
 
 def _decode(text: str, field: str) -> bytes:
@@ -183,6 +205,29 @@ def _check_attester(ctx: ContractContext, gateway: str, org: str) -> None:
         raise Refused("malformed", f"{gateway} is not a gateway of {org}", "payload.attestation.gateway")
 
 
+def _check_time(observed_at: int, anchor: Record) -> None:
+    """Nobody knows a reading before its time; a device's clock may be as far ahead as a gateway lets it."""
+    latest = anchor["market_ms"] + FUTURE_TOLERANCE_MS
+    if observed_at > latest:
+        message = f"observed at {observed_at}, but anchored at {anchor['market_ms']} already (market time)"
+        raise Refused("anchored_too_early", message, "payload.observed_at")
+
+
+def _check_entrusted(ctx: ContractContext, gateway: str, device: str, observed_at: int, anchor: Record) -> None:
+    if not only_entrusted_attest(network_record(ctx)):
+        return
+    if not any(held_grant(ctx, gateway, actor, anchor["wall_ms"]) for actor in _entrusting(ctx, device, observed_at)):
+        message = f"when it was anchored, {gateway} held no grant of the controller or the system operator of {device}"
+        raise Refused("not_entrusted", message, "org")
+
+
+def _entrusting(ctx: ContractContext, device: str, observed_at: int) -> Iterator[str]:
+    """Who may entrust a gateway with the device's readings of an instant."""
+    yield didlog.did_record(ctx, device, "window.device")["controller"]
+    for date in dates_of(ctx, observed_at):
+        yield from masterdata.operators_of(ctx, device, date)
+
+
 def _check_signature(
     ctx: ContractContext, reading: Reading | Attestation, signer: str, signature: bytes, last_ms: int
 ) -> None:
@@ -202,7 +247,7 @@ def _check_signature(
 
 
 def _show(ctx: ContractContext, args: Show) -> Record:
-    return need(ctx, key("anchor", args.org, args.anchor_id), "not_anchored", "there is no such anchor", "anchor_id")
+    return _anchor_of(ctx, args.org, args.anchor_id)
 
 
 def _list(ctx: ContractContext, args: ByOrg) -> list[Record]:
@@ -225,9 +270,22 @@ def _check(ctx: ContractContext, args: Check) -> Record:
     }
 
 
+def _attester(ctx: ContractContext, args: Attester) -> Record:
+    """{gateway, counts, code, message}: whether that gateway's word for the device counts under the anchor, or why not.
+    The ledger is told of no reading's value."""
+    anchor = _anchor_of(ctx, args.org, args.anchor_id)
+    gateway = args.gateway or anchor["gateway"]
+    try:
+        _check_entrusted(ctx, gateway, args.device, args.observed_at, anchor)
+    except Refused as refused:
+        return {"gateway": gateway, "counts": False, "code": refused.code, "message": refused.message}
+    return {"gateway": gateway, "counts": True, "code": "", "message": ""}
+
+
 TRANSACTIONS: tuple[Transaction[Any], ...] = (Transaction("evidence.anchor", Anchor, _anchor),)
 QUERIES: tuple[Query[Any], ...] = (
     Query("evidence.show", Show, _show),
     Query("evidence.list", ByOrg, _list),
     Query("evidence.check", Check, _check),
+    Query("evidence.attester", Attester, _attester),
 )

@@ -120,6 +120,16 @@ def receivers_at(ctx: ContractContext, device: str, date: str) -> list[str]:
     return [] if found is None else list(found["orgs"])
 
 
+def operators_of(ctx: ContractContext, device: str, date: str) -> list[str]:
+    """The system operator of the connection that a meter or device is behind on a date; empty: behind none."""
+    result = []
+    for (_, connection), _ in scan(ctx, "device_behind", device):
+        place = at(ctx, "connection", connection, date) if _behind(ctx, connection, device, date) else None
+        if place is not None:
+            result.append(place["dso"])
+    return result
+
+
 def connections_at(ctx: ContractContext, congestion_point: str, date: str) -> list[Record]:
     """The connections that hang on a congestion point on a date, ordered by name."""
     result = []

@@ -36,7 +36,9 @@ class Proven(Model):
 
 
 class Bootstrap(Model):
-    """`tx_time_guard_ms`: how far a transaction's timestamp may be from the ledger's own clock."""
+    """`tx_time_guard_ms`: how far a transaction's timestamp may be from the ledger's own clock. `entrusted_attesters`:
+    a gateway's word for a reading is evidence only from gateways that were entrusted with the device.
+    """
 
     network: NetworkId
     simulation: bool
@@ -46,6 +48,7 @@ class Bootstrap(Model):
     gateways: Annotated[Items[GatewayEntry], Field(min_length=1, max_length=256)]
     collections: dict[str, Items[OrgName]] = Field(default_factory=dict)
     tx_time_guard_ms: Annotated[int, Field(ge=1000, le=3_600_000)] = 30_000
+    entrusted_attesters: bool = False
 
 
 class StatePage(Model):
@@ -68,6 +71,8 @@ def _bootstrap(ctx: ContractContext, caller: Caller, args: Bootstrap) -> Result:
         "tx_time_guard_ms": args.tx_time_guard_ms,
         "created_ms": ctx.tx_time,
     }
+    if args.entrusted_attesters:  # networks from before there was this rule have no such member
+        record["entrusted_attesters"] = True
     at = Now(ctx.tx_time, market_of(record, ctx.tx_time))
     save(ctx, key("network"), record)
     created = didlog.create(ctx, operator, args.operator.proof, at, ctx.creator.org)

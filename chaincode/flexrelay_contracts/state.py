@@ -61,10 +61,15 @@ def save(ctx: ContractContext, record_key: str, record: Mapping[str, Any]) -> No
     ctx.put(record_key, canonical({**record, "v": 1}))
 
 
-def scan(ctx: ContractContext, kind: str, *attributes: str) -> Iterator[tuple[tuple[str, ...], Record]]:
-    """All records under a key prefix in key order: (attributes after the version, record). Phantom-protected."""
+def scan(
+    ctx: ContractContext, kind: str, *attributes: str, first: str = ""
+) -> Iterator[tuple[tuple[str, ...], Record]]:
+    """All records under a key prefix in key order: (attributes after the version, record). Phantom-protected.
+
+    `first`: begin with the records whose next attribute is this or comes after it.
+    """
     start, end = prefix_range(kind, VERSION, *attributes)
-    for record_key, data in ctx.range(start, end):
+    for record_key, data in ctx.range(key(kind, *attributes, first) if first else start, end):
         yield split_key(record_key)[2:], _decode(record_key, data)
 
 

@@ -21,6 +21,9 @@ CUMULATIVE: Final = frozenset({"import_j", "export_j"})
 REGISTERS: Final = CUMULATIVE | {"power_w", "reactive_var", "voltage_mv", "current_ma", "soc_permille"}
 """All register names; power and reactive power are signed, positive = withdrawal."""
 
+FUTURE_TOLERANCE_MS: Final = 60_000
+"""How far a device's clock may be ahead of the market clock (market time)."""
+
 RegisterValue = Annotated[int, Field(ge=-MAX_INTEGER, le=MAX_INTEGER)]
 
 

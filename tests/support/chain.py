@@ -102,6 +102,7 @@ class Chain:
                     "identity": key_identifier(Signer(self.gateway).public_key),
                 }
             ],
+            "entrusted_attesters": True,
         }
         prepared = await connection.prepare(Call(self.intent("network.bootstrap", arguments)))
         await connection.submit(prepared.envelope)

@@ -93,6 +93,7 @@ class Network:
                 for org, party in self.gateways.items()
             ],
             "collections": {"disputes": sorted(self.gateways)},
+            "entrusted_attesters": True,
         }
 
     # -- time

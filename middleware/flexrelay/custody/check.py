@@ -1,4 +1,8 @@
-"""What a custody record proves by itself: hashes, signature, Merkle paths, and that its links speak of one thing."""
+"""What a custody record proves by itself: hashes, signature, Merkle paths, and that its links speak of one thing.
+
+Whether the gateway that attests a reading was entrusted with the device stands in no record: the ledger tells
+(`Custody.verify`).
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,6 +14,7 @@ from flexrelay_schemas.encoding import b64u_decode
 from flexrelay_schemas.intent import SignedIntent
 from flexrelay_schemas.keys import verify
 from flexrelay_schemas.reading import (
+    FUTURE_TOLERANCE_MS,
     AnchoredAttestation,
     Attestation,
     Attested,
@@ -57,6 +62,8 @@ def check_record(record: CustodyRecord) -> Iterator[Check]:
         yield _check("inclusion", False, str(error))
     else:
         yield _check("inclusion", True, "salted leaf, window and anchor give the anchored root")
+    early = content.observed_at > record.anchor.market_ms + FUTURE_TOLERANCE_MS
+    yield _check("observed", not early, "the reading was observed before it was anchored")
     named = (record.proof.org, record.proof.anchor_id) == (record.anchor.org, record.anchor.anchor_id)
     yield _check("anchor", named and record.proof.window.device == reading.did, "proof, anchor and window fit together")
     yield from _market_checks(record)

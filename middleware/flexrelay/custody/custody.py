@@ -36,6 +36,7 @@ from flexrelay_schemas.encoding import b64u, b64u_decode
 from flexrelay_schemas.evidence import InclusionProof
 from flexrelay_schemas.intent import SignedIntent
 from flexrelay_schemas.intervals import CalendarDay
+from flexrelay_schemas.reading import Attestation, Reading
 
 
 class NoCustody(LookupError):
@@ -137,6 +138,7 @@ class Custody:
         if record.proof is not None and record.anchor is not None:
             checks.append(await self._check_signature(record.proof, record.anchor))
             checks.append(await self._check_time(record.anchor))
+            checks += await self._check_attester(record.proof)
             intent = {"org": record.anchor.org, "anchor_id": record.anchor.anchor_id, "root": record.anchor.root}
             checks.append(await self._check_block("anchor", record.anchor.block, "evidence.anchored", intent))
         if record.order is not None:
@@ -337,6 +339,22 @@ class Custody:
             return Check("anchor time", False, f"the ledger does not know the anchor: {error!r}")
         same = all(told[name] == getattr(anchor, name) for name in ("root", "windows", "market_ms"))
         return Check("anchor time", same, f"the ledger holds the anchor since {told['market_ms']} (market time)")
+
+    async def _check_attester(self, proof: InclusionProof) -> list[Check]:
+        """What a dispute would ask about a reading that its device did not sign: was the gateway whose word it is
+        entrusted with the device? The ledger is told of no value."""
+        try:
+            content = content_of(b64u_decode(proof.payload))
+            if isinstance(content, Reading):
+                return []
+            anchor = {"org": proof.org, "anchor_id": proof.anchor_id}
+            args = {**anchor, "device": content.did, "observed_at": content.observed_at}
+            args |= {"gateway": content.gateway} if isinstance(content, Attestation) else {}
+            told = await self._ledger.evaluate("evidence.attester", args)
+        except (ValueError, Refused, LedgerError) as error:
+            return [Check("attester", False, f"whether its gateway's word counts is not known: {error!r}")]
+        good = f"{told['gateway']} may attest readings of {content.did}"
+        return [Check("attester", told["counts"], good if told["counts"] else told["message"])]
 
     async def _key(self, did: str, version: int) -> str:
         """The Multikey of a version on the ledger. Raises ValueError, Refused, LedgerError."""

@@ -165,8 +165,9 @@ def new_devices(grid: Grid, start_ms: int) -> list[NewDevice]:
     """All devices of the demo."""
     made = plants(grid, start_ms)
     batteries = [plant for _, plant, _ in made.values() if isinstance(plant, BatteryPlant)]
+    installed = {name: (org, "aggregator") for org, names in FLEETS.items() for name in names}
     result = [
-        NewDevice(name, kind, plant, orgs, (DSO, "dso") if kind != "battery" else (org_of(name[8:]), "aggregator"))
+        NewDevice(name, kind, plant, orgs, installed.get(name.partition("-")[2], (DSO, "dso")))
         for name, (kind, plant, orgs) in made.items()
     ]
     transformer = TransformerPlant(grid, batteries)

@@ -24,6 +24,7 @@ from flexrelay.journal.segment import MAX_MEASUREMENTS, encode_measurement
 from flexrelay_schemas.keys import verify
 from flexrelay_schemas.measurement import Measurement
 from flexrelay_schemas.quality import Notice, Provenance
+from flexrelay_schemas.reading import FUTURE_TOLERANCE_MS
 from flexrelay_sdk import Codec, Decoded, DecodeError, DeviceProof, Frame, Outcome, Receipt, SinkUnavailable
 
 _LOG = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Limits:
     batch_frames: int = 4_000
     batch_bytes: int = 32 * 1024 * 1024
     batch_ms: int = 50
-    future_ms: int = 60_000
+    future_ms: int = FUTURE_TOLERANCE_MS
     stale_ms: int = 30 * 86_400_000
 
 

@@ -71,7 +71,8 @@ class Prover:
 def check_proof(proof: InclusionProof, root: str, windows: int) -> bytes:
     """The evidence bytes, when the proof leads to the anchor's `root` (hex) over `windows` windows. Raises BadProof.
 
-    Needs nothing but the anchor's record; whose signature the evidence bears is for the caller to check.
+    Needs nothing but the anchor's record; whose signature the evidence bears is for the caller to check, and whether
+    the reading counts (when it was observed, who may attest it) for the ledger: `evidence.check`.
     """
     try:
         payload, salt = b64u_decode(proof.payload), b64u_decode(proof.salt)

@@ -22,6 +22,7 @@ from support.contracts import NETWORK, Party, sign
 from support.readings import signed_payload
 
 from flexrelay.custody import Audit, Check, Custody, CustodyRecord, NoCustody
+from flexrelay.custody.check import check_record
 from flexrelay.dispatch import DISPATCH, Delivery, DispatchOrder
 from flexrelay.ingest.registry import partition_of
 from flexrelay.journal import SqliteJournal
@@ -43,7 +44,7 @@ from flexrelay_schemas.intervals import CalendarDay
 from flexrelay_schemas.measurement import Measurement
 from flexrelay_schemas.model import Model
 from flexrelay_schemas.quality import Provenance
-from flexrelay_schemas.reading import Attestation, SignedAttestation
+from flexrelay_schemas.reading import FUTURE_TOLERANCE_MS, Attestation, SignedAttestation
 
 
 class Told(Model):
@@ -225,6 +226,28 @@ async def test_a_reading_that_the_gateway_attested(tmp_path: Path) -> None:
         assert {"frame", "journal"} <= {check.link for check in failed(await made.custody.verify(forged))}
 
 
+async def test_a_gateways_word_for_a_device_that_was_not_entrusted_to_it(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        await made.do(made.chain.intent("gateways.withdraw", {"gateway": made.chain.gateway.did}))
+        await made.anchor()
+        signed, attested = await made.custody.by_position(1), await made.custody.by_position(7)
+        assert failed(await made.custody.verify(signed)) == []
+        (wrong,) = failed(await made.custody.verify(attested))
+        assert wrong.link == "attester" and made.chain.gateway.did in wrong.detail
+
+
+async def test_a_reading_that_was_anchored_before_its_time(tmp_path: Path) -> None:
+    async with rig(tmp_path) as made:
+        await made.anchor()
+        record = await made.custody.by_position(1)
+        assert record.anchor is not None
+        latest = record.reading.observed_at - FUTURE_TOLERANCE_MS
+        for market_ms, wrong in ((latest, []), (latest - 1, ["observed"])):
+            anchor = record.anchor.model_copy(update={"market_ms": market_ms})
+            checks = check_record(record.model_copy(update={"anchor": anchor}))
+            assert [check.link for check in failed(list(checks))] == wrong
+
+
 async def test_before_the_anchor_the_record_ends_early_and_says_so(tmp_path: Path) -> None:
     async with rig(tmp_path) as made:
         record = await made.custody.by_position(1)
@@ -291,7 +314,7 @@ async def test_an_anchor_is_of_the_organisation_that_the_ledger_names(tmp_path: 
         for place in ("proof", "anchor"):
             document = _set(document, (place, "org"), "other")
         checks = await made.custody.verify(CustodyRecord.model_validate_json(json.dumps(document)))
-        assert {check.link for check in failed(checks)} == {"anchor block", "anchor time"}
+        assert {check.link for check in failed(checks)} == {"anchor block", "anchor time", "attester"}
 
 
 def _set(document: dict[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:

@@ -121,6 +121,11 @@ def check(net: Network, proof: InclusionProof, before: int = 0) -> Any:
     return net.ask("evidence.check", proof=proof.model_dump(mode="json"), before=before)
 
 
+def entrust(net: Network, device: Party, org: str) -> None:
+    """The device's controller grants the organisation's gateway."""
+    net.call(net.parties[device.operation.controller], "gateways.grant", gateway=net.gateways[org].did)
+
+
 def proof_of(net: Network, device: Party, payload: bytes, org: str = "dso") -> InclusionProof:
     found: list[InclusionProof] = Story(net, org).anchor([(device.did, [payload])])
     return found[0]
@@ -183,6 +188,7 @@ class TestIncluded:
 
     def test_a_gateway_attested_reading(self, net: Network, meter: Party) -> None:
         gateway = net.gateways["agg-b"]
+        entrust(net, meter, "agg-b")
         shown = check(net, proof_of(net, meter, attested(meter, gateway, net.market_ms), "agg-b"))
         assert shown["provenance"] == Provenance.GATEWAY_ATTESTED
         assert shown["signer"] == gateway.did
@@ -199,6 +205,7 @@ class TestIncluded:
         self, net: Network, meter: Party
     ) -> None:
         payload = stated(meter, net.market_ms, 4711)
+        entrust(net, meter, "agg-b")
         for org in ("agg-b", "dso"):
             shown = check(net, proof_of(net, meter, payload, org))
             assert (shown["provenance"], shown["signer"]) == (Provenance.GATEWAY_ATTESTED, net.gateways[org].did)
@@ -364,6 +371,7 @@ class TestIncluded:
         observed = net.market_ms
         net.ledger.now += 60_000
         net.rotate(gateway)
+        entrust(net, meter, "agg-b")
         late = attested(meter, gateway, observed)
         assert check(net, proof_of(net, meter, late, "agg-b"))["observed_at"] == observed
 

@@ -73,7 +73,7 @@ stories = st.fixed_dictionaries(
         "swap": st.booleans(),
         "energy": st.lists(energies, min_size=12, max_size=12),
         "later": st.none() | energies,
-        "dispute": st.sampled_from(["", "wins", "loses", "unresolved"]),
+        "dispute": st.sampled_from(["", "wins", "loses", "entrusted", "stranger", "unresolved"]),
     }
 )
 
@@ -95,7 +95,14 @@ def play(market: Market, story: dict[str, Any]) -> list[dict[str, Any]]:
     for order in orders:
         connection = "a1" if order["aggregator"] == market.agg_a.did else "b1"
         market.net.to(max(market.net.market_ms, market.day.end))
-        proofs[connection] = market.meter_proofs("agg-a", connection, 49, market.energy[connection, 49] + 3_600)
+        own, other = ("agg-a", "agg-b") if connection == "a1" else ("agg-b", "agg-a")
+        word = {
+            "entrusted": (own, 2),
+            "stranger": (other, 2),
+        }  # an attested reading counts from its meter's people only
+        org, attested = word.get(story["dispute"], ("agg-a", 0))
+        energy = market.energy[connection, 49] + 3_600
+        proofs[connection] = market.meter_proofs(org, connection, 49, energy, attested=attested)
     market.net.to(market.net.market_ms + 1000)
     for index, order in enumerate(orders):
         settle(market, story, order, proofs, f"d{index}")
@@ -107,14 +114,15 @@ def settle(market: Market, story: dict[str, Any], order: dict[str, Any], proofs:
     aggregator, connection = (market.agg_a, "a1") if ours else (market.agg_b, "b1")
     name = market.propose(order)
     if story["dispute"]:
-        claimed = market.energy[connection, 49] + (3_600 if story["dispute"] == "wins" else 7_200)
+        proven = story["dispute"] in ("wins", "entrusted")
+        claimed = market.energy[connection, 49] + (7_200 if story["dispute"] in ("loses", "unresolved") else 3_600)
         market.open(aggregator, name, 49, connection, claimed, dispute)
         check_money(market)
-        if story["dispute"] == "wins":
+        if proven or story["dispute"] == "stranger":
             market.show(aggregator, proofs[connection], dispute)
         market.net.to(market.net.market_ms + 172_800_000)
         verdict = market.resolve(market.dso, dispute)["verdict"]
-        assert verdict == ("challenger" if story["dispute"] == "wins" else "unresolved")
+        assert verdict == ("challenger" if proven else "unresolved")
         check_money(market)
     before = rounding(market)
     market.net.call(aggregator, "settlement.accept", settlement=name)
