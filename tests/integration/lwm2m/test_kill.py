@@ -8,17 +8,17 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from support.any_gateway import KilledGateway
+from support.kills import LONGEST_S, PATIENCE_S
 from support.load import JournalChecker
-from support.lwm2m_devices import Device
+from support.lwm2m_devices import Device, address
 
 DEVICES = 40
 CI_KILLS, SOAK_KILLS = 5, 120
-TESTS = Path(__file__).parents[2]
 
 
 def free_port() -> int:
@@ -27,31 +27,23 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def gateway(folder: Path, port: int) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "support.lwm2m_gateway", str(folder), str(port), str(DEVICES), cwd=TESTS
-    )
-
-
 async def campaign(folder: Path, kills: int, chance: random.Random) -> None:
     port = free_port()
     devices = [Device(number, port) for number in range(DEVICES)]
     lives = [asyncio.create_task(device.live(0.01)) for device in devices]
-    checker = JournalChecker(folder / "journal.db")
+    section = {"coap": {"port": port}, "observe": [], "state": "registrations.db"}
+    gateway = KilledGateway(folder, "lwm2m", section, [f"udp:{address(number)}" for number in range(DEVICES)])
+    checker = JournalChecker(gateway.journal)
     acknowledged: Counter[bytes] = Counter()
     try:
         for _ in range(kills):
-            process = await gateway(folder, port)
             before = sum(len(device.acknowledged) for device in devices)
-            try:
-                async with asyncio.timeout(30):
+            async with gateway.running():
+                async with asyncio.timeout(PATIENCE_S):
                     while sum(len(device.acknowledged) for device in devices) < before + DEVICES:
-                        assert process.returncode is None, "the gateway ended by itself"
+                        gateway.check()
                         await asyncio.sleep(0.01)
-                await asyncio.sleep(chance.uniform(0, 0.5))
-            finally:
-                process.kill()
-                await process.wait()
+                await asyncio.sleep(chance.uniform(0, LONGEST_S))
             await asyncio.sleep(0.1)  # what it has sent before arrives
             acknowledged = Counter(payload for device in devices for payload in device.acknowledged)
             await checker.check(acknowledged)

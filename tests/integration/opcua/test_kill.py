@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from support.any_gateway import KilledGateway
 from support.opcua_rig import secured, server_options
 from support.opcua_server import NodeServer, node_server, now_ms
 
 from flexrelay.journal import SqliteJournal
+from flexrelay_adapters.opcua import OpcuaConfig
 from flexrelay_sdk.testkit import until
 
 pytestmark = pytest.mark.timeout(1800)
-TESTS = Path(__file__).parents[2]
-
-
-async def start(folder: Path, section: dict[str, object]) -> asyncio.subprocess.Process:
-    with (folder / "gateway.log").open("ab") as log:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "support.opcua_gateway",
-            str(folder),
-            json.dumps(section),
-            cwd=TESTS,
-            stdout=log,
-            stderr=log,
-        )
 
 
 async def stored(folder: Path) -> list[int]:
@@ -57,7 +42,9 @@ async def campaign(folder: Path, kills: int, seed: int) -> None:
     async with node_server(folder / "server", **server_options(), history=False, historyFile="") as server:
         section = secured(server, folder, keys=("power",), queue=5000)
         stop = asyncio.Event()
-        gateway = await start(folder, section)
+        config = OpcuaConfig.from_section("site", section)
+        gateway = KilledGateway(folder, "opcua", section, [config.credential(name) for name in config.devices])
+        await gateway.start()
         try:
             while not server.acknowledged:  # only what the subscription has seen comes again
                 await server.set("meter.power", 10**6, time_ms=now_ms() - 10**7 + int(time.monotonic()))
@@ -67,19 +54,17 @@ async def campaign(folder: Path, kills: int, seed: int) -> None:
                 seen = len(server.acknowledged)
                 await until(lambda n=seen: len(server.acknowledged) > n, 60, "an acknowledgement")
                 await asyncio.sleep(chance.random())
-                gateway.kill()
-                await gateway.wait()
+                await gateway.kill()
                 await asyncio.sleep(0.2)  # what is on its way arrives
                 acknowledged = {int(value) for value in server.acknowledged}
                 assert acknowledged <= set(await stored(folder)), f"seed {seed}: acknowledged, but not in the journal"
-                gateway = await start(folder, section)
+                await gateway.start()
             stop.set()
             count = await loading
             await until(lambda: count - 1 in server.acknowledged, 60, "the last acknowledgement")
         finally:
             stop.set()
-            gateway.kill()
-            await gateway.wait()
+            await gateway.kill()
         found = [number for number in await stored(folder) if number != 10**6]
         print(f"{kills} kills, seed {seed}: {count:,} readings, {len(found):,} in the journal")
         missing = sorted(set(range(count)) - set(found))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import aiomqtt
 import pytest
+from support.any_gateway import KilledGateway
 from support.chance import told_seed
 from support.mosquitto import mosquitto
 from support.mqtt_proxy import AckRecorder
@@ -36,7 +36,6 @@ from flexrelay_adapters.opcua_pubsub.topics import Topics
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.timeout(1800)]
 
-TESTS = Path(__file__).parents[2]
 ACCOUNTS = (
     Account("gw", "gw", read=("opcua/json/#",)),
     Account("load", "load", write=("opcua/json/#",)),
@@ -58,31 +57,8 @@ def section(port: int) -> dict[str, object]:
     }
 
 
-class Gateway:
-    """Processes of the gateway, one after the other, on one journal."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self._folder = folder
-        self._port = port
-        self._process: asyncio.subprocess.Process | None = None
-
-    async def start(self) -> None:
-        names = [f"plc1/{number}" for number in range(WRITERS)]
-        with (self._folder / "gateway.log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "support.pubsub_gateway", str(self._folder),
-                json.dumps(section(self._port)), json.dumps(names),
-                cwd=TESTS, stdout=log, stderr=log,
-            )  # fmt: skip
-
-    async def kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
-
-
 @asynccontextmanager
-async def site(folder: Path) -> AsyncIterator[tuple[Mosquitto, AckRecorder, Gateway]]:
+async def site(folder: Path) -> AsyncIterator[tuple[Mosquitto, AckRecorder, KilledGateway]]:
     """A broker that keeps the gateway's session, whether it is there or not."""
     async with mosquitto(folder / "broker", ACCOUNTS) as broker:
         recorder = AckRecorder(broker.port)
@@ -92,12 +68,9 @@ async def site(folder: Path) -> AsyncIterator[tuple[Mosquitto, AckRecorder, Gate
             await session.subscribe(Topics(config).filters)
             await session.close()
             await recorder.settled()
-            gateway = Gateway(folder, recorder.port)
-            await gateway.start()
-            try:
+            writers = [f"plc1/{number}" for number in range(WRITERS)]
+            async with KilledGateway(folder, "opcua_pubsub", section(recorder.port), writers).running() as gateway:
                 yield broker, recorder, gateway
-            finally:
-                await gateway.kill()
 
 
 async def acknowledged(recorder: AckRecorder, payloads: Iterable[bytes]) -> None:
