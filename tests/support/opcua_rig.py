@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from flexrelay_adapters.opcua import OpcuaAdapter, OpcuaConfig, TrustList
 from flexrelay_adapters.opcua.trust import self_signed
+from flexrelay_sdk import DeviceFacts
+from flexrelay_sdk.facts import cleaned
 from flexrelay_sdk.port import Adapter
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 from support.opcua_server import NAMESPACE, NodeServer, free_port, need_node_opcua, now_ms, section
@@ -132,6 +134,9 @@ class NodeOpcuaRig(Rig):
     async def send(self, number: int) -> None:
         await self.server.set("meter.power", number)
 
+    async def send_at(self, number: int, at_ms: int) -> None:
+        await self.server.set("meter.power", number, time_ms=at_ms)
+
     async def repeat(self, number: int) -> None:
         """A server repeats a value when it is asked for the subscription again."""
         await self.server.tell("cut")
@@ -182,6 +187,12 @@ class NodeOpcuaRig(Rig):
     async def keep(self, readings: Mapping[int, int]) -> None:
         for number, at in readings.items():
             await self.server.set("meter.power", number, time_ms=at)
+
+    async def introduce(self, facts: DeviceFacts) -> DeviceFacts:
+        """The nameplate at the device's object."""
+        names = ("Manufacturer", "Model", "SerialNumber", "SoftwareRevision")
+        await self.server.tell("introduce", device="meter", properties=dict(zip(names, facts, strict=False)))
+        return cleaned(facts._replace(battery_permille=None))
 
     async def behave(self, behaviour: Behaviour) -> None:
         await self.server.tell("behave", behaviour=behaviour)

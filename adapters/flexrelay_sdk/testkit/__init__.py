@@ -1,8 +1,8 @@
 """The test kit of adapters: contract tests to subclass, a recording sink, rigs, captured frames. Needs pytest.
 
 `AdapterContract` is what an adapter must pass, against a `Rig`, its real counterpart; `CodecContract` what its codec
-must, on captured frames; `DiscoveryContract`, `BackfillContract` and `TimeContract` are those of the optional
-abilities. `flexrelay_sdk.testkit.plugin` is the pytest plugin.
+must, on captured frames; `DiscoveryContract`, `BackfillContract`, `TimeContract` and `FactContract` are those of the
+optional abilities. `flexrelay_sdk.testkit.plugin` is the pytest plugin.
 """
 
 import pytest
@@ -10,7 +10,17 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"{__name__}.{module}"
-        for module in ("_backfill", "_commands", "_discovery", "_lifecycle", "_readings", "_time", "codecs", "frames")
+        for module in (
+            "_backfill",
+            "_commands",
+            "_discovery",
+            "_facts",
+            "_lifecycle",
+            "_readings",
+            "_time",
+            "codecs",
+            "frames",
+        )
     )
 )
 
@@ -20,6 +30,7 @@ from flexrelay_sdk.testkit.contract import (  # noqa: E402  # after the registra
     AdapterContract,
     BackfillContract,
     DiscoveryContract,
+    FactContract,
     Life,
     TimeContract,
     keeps,
@@ -38,6 +49,7 @@ __all__ = [
     "CodecContract",
     "DeviceSimulator",
     "DiscoveryContract",
+    "FactContract",
     "FrameCase",
     "Life",
     "Promise",

@@ -9,18 +9,19 @@ promise is left out with a reason; the quality scale counts what is promised.
 
 An adapter with an optional ability keeps its contract too:
 
-    class TestAcme(AdapterContract, DiscoveryContract, BackfillContract, TimeContract): ...
+    class TestAcme(AdapterContract, DiscoveryContract, BackfillContract, TimeContract, FactContract): ...
 """
 
 from flexrelay_sdk.testkit._backfill import BackfillContract
 from flexrelay_sdk.testkit._base import keeps
 from flexrelay_sdk.testkit._commands import CommandTests, Life
 from flexrelay_sdk.testkit._discovery import DiscoveryContract
+from flexrelay_sdk.testkit._facts import FactContract
 from flexrelay_sdk.testkit._lifecycle import LifecycleTests
 from flexrelay_sdk.testkit._readings import ReadingTests
 from flexrelay_sdk.testkit._time import TimeContract
 
-__all__ = ["AdapterContract", "BackfillContract", "DiscoveryContract", "Life", "TimeContract", "keeps"]
+__all__ = ["AdapterContract", "BackfillContract", "DiscoveryContract", "FactContract", "Life", "TimeContract", "keeps"]
 
 
 class AdapterContract(LifecycleTests, ReadingTests, CommandTests):

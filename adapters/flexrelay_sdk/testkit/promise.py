@@ -36,3 +36,5 @@ class Promise(Enum):
     """What the other side kept comes whole, in order, at its instants, and nothing else. (`BackfillContract`)"""
     TIME_SYNC = "time_sync"
     """A device's clock is told and set, or it is said why not. (`TimeContract`)"""
+    FACTS = "facts"
+    """What a device says of itself is told, fit to be shown, and disturbs no reading. (`FactContract`)"""

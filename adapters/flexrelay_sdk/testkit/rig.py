@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Literal
 
+from flexrelay_sdk.facts import DeviceFacts
 from flexrelay_sdk.port import Adapter
 
 Behaviour = Literal["obey", "refuse", "silent"]
@@ -117,6 +118,13 @@ class Rig(ABC):
     async def keep(self, readings: Mapping[int, int]) -> None:
         """Put readings (number → instant, UTC ms, ascending) of the device into the history of the other side."""
         raise NotImplementedError(f"{type(self).__name__}.keep")
+
+    # FACTS
+    async def introduce(self, facts: DeviceFacts) -> DeviceFacts:
+        """From now on the device says this of itself, as and when its protocol has it do so: at its registration, when
+        it is asked, beside its readings. Called before an adapter runs. Returns what an adapter must tell then: what
+        the protocol carries of it, fit to be shown (`flexrelay_sdk.facts.cleaned`)."""
+        raise NotImplementedError(f"{type(self).__name__}.introduce")
 
     # TIME_SYNC
     async def set_clock(self, ahead_ms: int) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from flexrelay_acme_hub import AcmeHubAdapter, make_adapter
 
+from flexrelay_sdk import DeviceFacts
+from flexrelay_sdk.facts import cleaned
 from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 
@@ -39,6 +41,7 @@ class HubRig(Rig):
         self._devices = {self.credential}
         self._history: list[tuple[int, bytes]] = []
         self._ahead_ms = 0
+        self._about = b""
 
     @classmethod
     @asynccontextmanager
@@ -142,6 +145,13 @@ class HubRig(Rig):
     async def keep(self, readings: Mapping[int, int]) -> None:
         self._history += [(at, b'{"p": %d, "t": %d}' % (number, at)) for number, at in readings.items()]
 
+    async def introduce(self, facts: DeviceFacts) -> DeviceFacts:
+        percent = None if facts.battery_permille is None else facts.battery_permille // 10
+        texts = {"maker": facts.manufacturer, "model": facts.model, "serial": facts.serial, "firmware": facts.firmware}
+        about = json.dumps({**texts, "battery": percent})
+        self._about = f"ABOUT {self.credential} {about}\n".encode()
+        return cleaned(facts)
+
     async def set_clock(self, ahead_ms: int) -> None:
         self._ahead_ms = ahead_ms
 
@@ -172,6 +182,7 @@ class HubRig(Rig):
                     await writer.drain()
                 writer.write(b"END\n")
                 return
+            writer.write(self._about)
             for line in sorted(self._kept):
                 writer.write(self._line(line))
             self._writers.add(writer)

@@ -7,12 +7,12 @@ from flexrelay_acme_hub import make_adapter
 
 from flexrelay_sdk import Ability, abilities
 from flexrelay_sdk.quality import installed_adapters, violations
-from flexrelay_sdk.testkit import AdapterContract, BackfillContract, DiscoveryContract, Rig, TimeContract
+from flexrelay_sdk.testkit import AdapterContract, BackfillContract, DiscoveryContract, FactContract, Rig, TimeContract
 
 from .hub import HubRig
 
 
-class TestAcmeHub(AdapterContract, DiscoveryContract, BackfillContract, TimeContract):
+class TestAcmeHub(AdapterContract, DiscoveryContract, BackfillContract, TimeContract, FactContract):
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
         return HubRig.open()
 
@@ -24,4 +24,4 @@ def test_it_is_what_its_quality_toml_says() -> None:
 def test_a_gateway_finds_it() -> None:
     (found,) = [adapter for adapter in installed_adapters() if adapter.name == "acme_hub"]
     assert found.problem == "" and found.distribution == "flexrelay-acme-hub"
-    assert found.abilities == abilities(make_adapter) == set(Ability) - {Ability.FACTS}
+    assert found.abilities == abilities(make_adapter) == set(Ability)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import logging
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
@@ -24,6 +26,7 @@ from flexrelay_sdk import (
     CommandState,
     CommandUpdate,
     Decoded,
+    DeviceFacts,
     Frame,
     Sink,
     SinkUnavailable,
@@ -32,6 +35,7 @@ from flexrelay_sdk.testkit import (
     AdapterContract,
     BackfillContract,
     DiscoveryContract,
+    FactContract,
     Promise,
     RecordingSink,
     Rig,
@@ -350,6 +354,44 @@ def wrong(hub: ModuleType, fault: str) -> type[Any]:
                 return ClockState(*await super().sync_time(credential))
             return ClockState(None, False)
 
+    class TellsNoFacts(right):
+        def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
+            return ()
+
+    class TellsFactsWhileItRuns(right):
+        def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
+            return list(super().facts()) if self.connected else ()
+
+    class TellsFactsTwice(right):
+        def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
+            return 2 * list(super().facts())
+
+    class TellsFactsOnce(right):
+        def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
+            told, self._facts = self._facts, {}
+            return list(told.items())
+
+    class InventsFacts(right):
+        def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
+            return [("meter-1", DeviceFacts("Acme"))]
+
+    class TellsFactsAsTheyCome(right):
+        def _learn(self, rest: str) -> None:
+            device, _, text = rest.partition(" ")
+            self._facts[device] = DeviceFacts(*list(json.loads(text).values())[:4])
+
+    class MakesReadingsOfFacts(right):
+        async def _take(self, link: Any, lines: Sequence[bytes], sink: Sink) -> None:
+            for line in lines:
+                if line.startswith(b"ABOUT"):
+                    await sink.put([Frame(self.protocol, "meter-1", line, 1, f"{self.endpoint}/meter-1")], self._codec)
+            await super()._take(link, lines, sink)
+
+    class AsksWhenItIsAsked(right):
+        def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
+            time.sleep(2.5)
+            return list(super().facts())
+
     found: type[Any] = locals()[fault]
     return found
 
@@ -398,13 +440,21 @@ FAULTS = [
     ("SetsWhateverTheDeviceSays", "test_a_clock_that_cannot_be_set_is_told"),
     ("SetsSleepingClocks", "test_a_clock_out_of_reach_is_an_error"),
     ("SetsStrangersClocks", "test_a_clock_out_of_reach_is_an_error"),
+    ("TellsNoFacts", "test_what_a_device_says_of_itself_is_told_and_disturbs_no_reading"),
+    ("TellsFactsWhileItRuns", "test_what_a_device_says_of_itself_is_told_and_disturbs_no_reading"),
+    ("TellsFactsTwice", "test_what_a_device_says_of_itself_is_told_and_disturbs_no_reading"),
+    ("TellsFactsOnce", "test_what_a_device_says_of_itself_is_told_and_disturbs_no_reading"),
+    ("InventsFacts", "test_what_a_device_says_of_itself_is_told_and_disturbs_no_reading"),
+    ("AsksWhenItIsAsked", "test_what_a_device_says_of_itself_is_told_and_disturbs_no_reading"),
+    ("TellsFactsAsTheyCome", "test_what_is_not_fit_to_be_shown_is_made_so"),
+    ("MakesReadingsOfFacts", "test_what_a_device_says_of_itself_is_told_and_disturbs_no_reading"),
 ]
 
 
 NOTICED = (AssertionError, TimeoutError, ExceptionGroup, asyncio.CancelledError, pytest.fail.Exception)
 
 
-class Whole(AdapterContract, DiscoveryContract, BackfillContract, TimeContract):
+class Whole(AdapterContract, DiscoveryContract, BackfillContract, TimeContract, FactContract):
     """The contract of an adapter with every ability."""
 
 
@@ -424,7 +474,7 @@ def test_a_fault_is_noticed(hub: ModuleType, tmp_path: Path, fault: str, test: s
                 yield rig
 
     class Contract(Whole):
-        patience_s = 1.0 if fault.startswith("Finds") else 3.0
+        patience_s = 1.0 if fault.startswith(("Finds", "TellsFacts", "TellsNoFacts")) else 3.0
 
         def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
             opened: AbstractAsyncContextManager[Rig] = FaultyRig.open()
@@ -437,7 +487,7 @@ def test_a_fault_is_noticed(hub: ModuleType, tmp_path: Path, fault: str, test: s
 def test_every_test_of_the_optional_abilities_has_a_fault_that_it_notices() -> None:
     tests = {
         name
-        for contract in (DiscoveryContract, BackfillContract, TimeContract)
+        for contract in (DiscoveryContract, BackfillContract, TimeContract, FactContract)
         for name in vars(contract)
         if name.startswith("test_")
     }
@@ -456,4 +506,5 @@ def test_what_is_left_out_has_a_reason_and_no_test() -> None:
     assert Reasoned.test_a_refusal_is_told is None
     assert Promise.COMMANDS not in Reasoned.kept() and Promise.SLEEP in Reasoned.kept()
     assert Whole.kept() == frozenset(Promise)
-    assert AdapterContract.kept() == frozenset(Promise) - {Promise.DISCOVERY, Promise.BACKFILL, Promise.TIME_SYNC}
+    optional = {Promise.DISCOVERY, Promise.BACKFILL, Promise.TIME_SYNC, Promise.FACTS}
+    assert AdapterContract.kept() == frozenset(Promise) - optional

@@ -53,16 +53,18 @@ async function main() {
   const own = space.getOwnNamespace();
   const history = wanted.historyFile;
   const values = {};
+  const objects = {};
+  const describe = (where, properties) => {
+    for (const [browseName, value] of Object.entries(properties)) {
+      const dataType = ["Manufacturer", "Model"].includes(browseName) ? "LocalizedText" : "String";
+      own.addVariable({ propertyOf: where, browseName, dataType, value: { dataType, value: dataType === "String" ? value : opcua.coerceLocalizedText(value) } });
+    }
+  };
   for (const [device, names] of Object.entries(wanted.devices)) {
     const object = own.addObject({ organizedBy: space.rootFolder.objects, browseName: device, nodeId: `s=${device}` });
+    objects[device] = object;
     const plate = (wanted.nameplates || {})[device];
-    if (plate) {
-      const where = plate.group ? own.addObject({ componentOf: object, browseName: "Identification" }) : object;
-      for (const [browseName, value] of Object.entries(plate.properties)) {
-        const dataType = ["Manufacturer", "Model"].includes(browseName) ? "LocalizedText" : "String";
-        own.addVariable({ propertyOf: where, browseName, dataType, value: { dataType, value: dataType === "String" ? value : opcua.coerceLocalizedText(value) } });
-      }
-    }
+    if (plate) describe(plate.group ? own.addObject({ componentOf: object, browseName: "Identification" }) : object, plate.properties);
     for (const name of names) {
       const key = `${device}.${name}`;
       const how = {
@@ -151,6 +153,7 @@ async function main() {
     all: ({ name, from, time }) => {
       Object.keys(wanted.devices).forEach((device, n) => set(`${device}.${name}`, from + n, time));
     },
+    introduce: ({ device, properties }) => describe(objects[device], properties),
     behave: (order) => { behaviour = order.behaviour; },
     acts: () => ({ acts }),
     sessions: () => ({ sessions: server.currentSessionCount, subscriptions: server.currentSubscriptionCount }),

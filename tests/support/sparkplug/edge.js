@@ -20,7 +20,7 @@ const METRICS = [
   ["Control/Result", "String"],
   ["Padding", "String"],
 ];
-const PROPERTIES = {
+let properties = {
   "Properties/Hardware Make": "Acme",
   "Properties/Hardware Model": "Meter 3",
   "Properties/FW": "1.2.3",
@@ -55,7 +55,7 @@ function birth() {
       if (wanted.aliases) metric.alias = alias(name);
       return metric;
     });
-    for (const [name, value] of Object.entries(PROPERTIES)) metrics.push({ name, type: "String", value });
+    for (const [name, value] of Object.entries(properties)) metrics.push({ name, type: "String", value });
     client.publishDeviceBirth(device, { timestamp: Date.now(), metrics });
     born.add(device);
   }
@@ -145,6 +145,10 @@ const DO = {
   },
   skip({ count }) { // sequence numbers of messages that nobody gets
     for (let i = 0; i < count; i++) client.incrementSeqNum();
+    return {};
+  },
+  introduce({ properties: told }) { // with the next birth
+    properties = told;
     return {};
   },
   behave({ behaviour: told }) {

@@ -17,14 +17,18 @@ from flexrelay_sdk import (
     CommandUpdate,
     Decoded,
     DecodeError,
+    DeviceFacts,
     Frame,
     Sink,
     SinkUnavailable,
 )
+from flexrelay_sdk.facts import cleaned
 
 log = logging.getLogger(__name__)
 
 PROTOCOL = "acme_hub"
+_MOST = 1_000
+"""Devices behind a hub."""
 OnUpdate = Callable[[CommandUpdate], Awaitable[None]]
 
 
@@ -42,7 +46,7 @@ class _Checked:
 
 
 class AcmeHubAdapter:
-    """`Adapter`, `CommandTarget`, `Discoverer`, `Backfiller` and `TimeSetter` over one hub."""
+    """`Adapter`, `CommandTarget`, `Discoverer`, `Backfiller`, `TimeSetter` and `FactTeller` over one hub."""
 
     def __init__(self, config: AcmeHubConfig, codec: Codec) -> None:
         self.name = config.name
@@ -52,6 +56,7 @@ class AcmeHubAdapter:
         self._link: Link | None = None
         self._online = asyncio.Event()
         self._answers: dict[str, asyncio.Future[tuple[CommandState, str]]] = {}
+        self._facts: dict[str, DeviceFacts] = {}
 
     def validate(self) -> None:
         file = self._config.token_file
@@ -114,6 +119,8 @@ class AcmeHubAdapter:
                 frames.append(Frame(PROTOCOL, name, payload, now, f"{self.endpoint}/{name}"))
             elif word in (b"DONE", b"REFUSED"):
                 self._answer(word, rest.decode(errors="replace"))
+            elif word == b"ABOUT":
+                self._learn(rest.decode(errors="replace"))
         if frames:
             await sink.put(frames, self._codec)
             for stored in numbers:
@@ -169,6 +176,25 @@ class AcmeHubAdapter:
         waiting = self._answers.get(command_id)
         if waiting is not None and not waiting.done():
             waiting.set_result((CommandState.ACKED if word == b"DONE" else CommandState.FAILED, why))
+
+    # -- facts -------------------------------------------------------------------------------------------------------
+
+    def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
+        return list(self._facts.items())
+
+    def _learn(self, rest: str) -> None:
+        """`ABOUT device {"maker": …, "model": …, "serial": …, "firmware": …, "battery": percent}`; of the first devices
+        only, and what is wrong in it is left out: the device wrote it."""
+        device, _, text = rest.partition(" ")
+        try:
+            told = json.loads(text)
+        except ValueError:
+            return
+        if isinstance(told, dict) and (device in self._facts or len(self._facts) < _MOST):
+            battery = told.get("battery")
+            permille = battery * 10 if isinstance(battery, int) else None
+            texts = [told.get(name) for name in ("maker", "model", "serial", "firmware")]
+            self._facts[device] = cleaned(DeviceFacts(*texts, battery_permille=permille))
 
     # -- questions ---------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ import cbor2
 
 from flexrelay_adapters.lwm2m import make_adapter
 from flexrelay_adapters.lwm2m.device import DeviceClient, Security, Tree
-from flexrelay_sdk import Adapter, Decoded, DecodeError, Frame
+from flexrelay_sdk import Adapter, Decoded, DecodeError, DeviceFacts, Frame
+from flexrelay_sdk.facts import cleaned
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 
 HOST, NEIGHBOUR = "127.0.77.1", "127.0.77.4"
@@ -47,8 +48,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def reading(number: int, padding: int = 0) -> bytes:
-    pack: list[dict[int, Any]] = [{-3: BASE_S + number, 0: "/3305/0/5800", 2: number}]
+def reading(number: int, padding: int = 0, at_s: int | None = None) -> bytes:
+    at_s = BASE_S + number if at_s is None else at_s
+    pack: list[dict[int, Any]] = [{-3: at_s, 0: "/3305/0/5800", 2: number}]
     if padding:
         pack.append({0: "/3/0/0", 8: bytes(padding)})
     return cbor2.dumps(pack)
@@ -76,6 +78,23 @@ class LoadControl(aiocoap.resource.Resource):
     async def render_get(self, request: aiocoap.Message) -> aiocoap.Message:
         pack = [
             {0: f"/3310/0/{name}", (3 if isinstance(value, str) else 2): value} for name, value in self.values.items()
+        ]
+        return aiocoap.Message(code=aiocoap.CONTENT, payload=cbor2.dumps(pack), content_format=SENML)
+
+
+class Nameplate(aiocoap.resource.Resource):
+    """Instance 0 of the device object, as SenML; without anything to say it is not there."""
+
+    def __init__(self, rig: Lwm2mRig) -> None:
+        super().__init__()
+        self._rig = rig
+
+    async def render_get(self, request: aiocoap.Message) -> aiocoap.Message:
+        if not self._rig.about:
+            return aiocoap.Message(code=aiocoap.NOT_FOUND)
+        pack = [
+            {0: f"/3/0/{number}", (3 if isinstance(value, str) else 2): value}
+            for number, value in self._rig.about.items()
         ]
         return aiocoap.Message(code=aiocoap.CONTENT, payload=cbor2.dumps(pack), content_format=SENML)
 
@@ -120,11 +139,12 @@ class Lwm2mRig(Rig):
         self.asleep = False
         self._acts: dict[str, Act] = {}
         self._acknowledged: set[int] = set()
-        self._queue: asyncio.Queue[int] = asyncio.Queue()
+        self._queue: asyncio.Queue[tuple[int, bytes]] = asyncio.Queue()
         self._context: aiocoap.Context | None = None
         self._location = ""
         self._neighbour: DeviceClient | None = None
         self.ahead_ms = 0
+        self.about: dict[int, str | int] = {}
 
     @classmethod
     @asynccontextmanager
@@ -132,6 +152,7 @@ class Lwm2mRig(Rig):
         rig = cls(folder)
         site = aiocoap.resource.Site()
         site.add_resource(["3310", "0"], LoadControl(rig))
+        site.add_resource(["3", "0"], Nameplate(rig))
         site.add_resource(["3", "0", "13"], CurrentTime(rig))
         rig._context = await aiocoap.Context.create_server_context(
             site, bind=(f"::ffff:{HOST}", free_port()), transports=["udp6"]
@@ -163,12 +184,16 @@ class Lwm2mRig(Rig):
             "awake_s": 0.3,
             "ack_timeout_s": 0.4,
             "backoff_s": 0.05,
+            "refused_for_s": 0.2,
             **changes,
         }
         return make_adapter("field", section, self._folder, NoNative())
 
     async def send(self, number: int) -> None:
-        self._queue.put_nowait(number)
+        self._queue.put_nowait((number, reading(number)))
+
+    async def send_at(self, number: int, at_ms: int) -> None:
+        self._queue.put_nowait((number, reading(number, at_s=at_ms // 1000)))
 
     def acknowledged(self) -> set[int]:
         return set(self._acknowledged)
@@ -236,6 +261,11 @@ class Lwm2mRig(Rig):
         await self._neighbour.register()
         return f"udp:{NEIGHBOUR}"
 
+    async def introduce(self, facts: DeviceFacts) -> DeviceFacts:
+        texts = {0: facts.manufacturer, 1: facts.model, 2: facts.serial, 3: facts.firmware}
+        self.about = {**texts, 9: (facts.battery_permille or 0) // 10}
+        return cleaned(facts)
+
     async def set_clock(self, ahead_ms: int) -> None:
         self.ahead_ms = ahead_ms
 
@@ -259,19 +289,22 @@ class Lwm2mRig(Rig):
     async def _deliver(self) -> None:
         """One reading after the other (NSTART is 1), again until it is answered."""
         while True:
-            number = await self._queue.get()
+            number, payload = await self._queue.get()
             while True:
                 await self._registered()
                 try:
-                    answer = await self._ask(aiocoap.POST, "dp", reading(number), SENML)
+                    answer = await self._ask(aiocoap.POST, "dp", payload, SENML)
                 except aiocoap.error.Error:
                     await asyncio.sleep(0.1)
                     continue
                 if answer.code is aiocoap.CHANGED:
                     self._acknowledged.add(number)
                     break
+                if answer.code is aiocoap.BAD_REQUEST:
+                    break
                 if answer.code is aiocoap.NOT_FOUND:
                     self._location = ""
+                await asyncio.sleep(0.05)
 
     async def _stay_registered(self) -> None:
         while True:

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from flexrelay_adapters.lwm2m import make_adapter
 from flexrelay_sdk.quality import violations
-from flexrelay_sdk.testkit import AdapterContract, DiscoveryContract, Promise, Rig, TimeContract
+from flexrelay_sdk.testkit import AdapterContract, DiscoveryContract, FactContract, Promise, Rig, TimeContract
 
 from .rig import Lwm2mRig
 
 
-class TestLwm2m(AdapterContract, DiscoveryContract, TimeContract):
+class TestLwm2m(AdapterContract, DiscoveryContract, TimeContract, FactContract):
     is_server = True
     without: ClassVar = {Promise.RECONNECT: "devices connect to the adapter: there is no server that it could lose"}
 

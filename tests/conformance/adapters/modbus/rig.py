@@ -12,6 +12,8 @@ from support.modbus_server import ModbusServer
 from support.sunspec import inverter
 
 from flexrelay_adapters.modbus import ModbusAdapter, ModbusConfig
+from flexrelay_sdk import DeviceFacts
+from flexrelay_sdk.facts import cleaned
 from flexrelay_sdk.port import Adapter
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 
@@ -122,6 +124,11 @@ class PymodbusRig(Rig):
 
     async def appear(self) -> str:
         return f"{self.server.endpoint}/{NEIGHBOUR}"
+
+    async def introduce(self, facts: DeviceFacts) -> DeviceFacts:
+        """Its serial number alone, where one is configured to be read."""
+        await self.server.tell({"set": [1, SERIAL, text(facts.serial, 8)]})
+        return cleaned(DeviceFacts(serial=facts.serial))
 
     async def behave(self, behaviour: Behaviour) -> None:
         await self.server.tell({"behave": behaviour})

@@ -8,14 +8,14 @@ from typing import ClassVar
 
 from flexrelay_adapters.modbus import make_adapter
 from flexrelay_sdk.quality import violations
-from flexrelay_sdk.testkit import AdapterContract, DiscoveryContract, Promise, Rig
+from flexrelay_sdk.testkit import AdapterContract, DiscoveryContract, FactContract, Promise, Rig
 
 from .rig import PymodbusRig
 
 _NO_ACKNOWLEDGEMENT = "registers are only read: Modbus has no acknowledgement, and a device keeps nothing for later"
 
 
-class TestModbusAdapter(AdapterContract, DiscoveryContract):
+class TestModbusAdapter(AdapterContract, DiscoveryContract, FactContract):
     without: ClassVar = {
         Promise.ACKNOWLEDGEMENT: _NO_ACKNOWLEDGEMENT,
         Promise.REDELIVERY: _NO_ACKNOWLEDGEMENT,

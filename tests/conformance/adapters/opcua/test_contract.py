@@ -12,12 +12,12 @@ from support.opcua_rig import NodeOpcuaRig
 
 from flexrelay_adapters.opcua import make_adapter
 from flexrelay_sdk.quality import violations
-from flexrelay_sdk.testkit import AdapterContract, BackfillContract, DiscoveryContract, Promise, Rig
+from flexrelay_sdk.testkit import AdapterContract, BackfillContract, DiscoveryContract, FactContract, Promise, Rig
 
 pytestmark = pytest.mark.timeout(600)
 
 
-class TestOpcua(AdapterContract, DiscoveryContract, BackfillContract):
+class TestOpcua(AdapterContract, DiscoveryContract, BackfillContract, FactContract):
     without: ClassVar[Mapping[Promise, str]] = {
         Promise.SLEEP: "OPC UA servers do not sleep; a command waits for the connection, see test_commands"
     }

@@ -15,6 +15,8 @@ from support.sparkplug_edge import ACCOUNTS, GROUP, HOST, HOST_SECRET, NODE, Edg
 from flexrelay.demo.broker import Mosquitto
 from flexrelay_adapters.sparkplug import SparkplugAdapter, make_adapter
 from flexrelay_adapters.sparkplug.sparkplug_b_pb2 import Payload
+from flexrelay_sdk import DeviceFacts
+from flexrelay_sdk.facts import cleaned
 from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 
@@ -101,6 +103,10 @@ class SparkplugRig(Rig):
         await self._known()
         await self._edge.send(number)
 
+    async def send_at(self, number: int, at_ms: int) -> None:
+        await self._known()
+        await self._edge.send(number, at=at_ms)
+
     async def send_raw(self, payload: bytes) -> None:
         await self._known()
         await self._edge.raw(payload)
@@ -139,6 +145,17 @@ class SparkplugRig(Rig):
 
     async def appear(self) -> str:
         return f"{GROUP}/{NODE}/{NEIGHBOUR}"
+
+    async def introduce(self, facts: DeviceFacts) -> DeviceFacts:
+        """The specification's properties of a birth, and the serial number that is common beside them."""
+        properties = {
+            "Properties/Hardware Make": facts.manufacturer,
+            "Properties/Hardware Model": facts.model,
+            "Properties/FW": facts.firmware,
+            "Properties/Serial Number": facts.serial,
+        }
+        await self._edge.do("introduce", properties=properties)
+        return cleaned(facts._replace(battery_permille=None))
 
     async def behave(self, behaviour: Behaviour) -> None:
         await self._edge.do("behave", behaviour=behaviour)

@@ -9,7 +9,7 @@ import pytest
 
 from flexrelay_adapters.sparkplug import make_adapter
 from flexrelay_sdk.quality import violations
-from flexrelay_sdk.testkit import AdapterContract, DiscoveryContract, Promise, Rig
+from flexrelay_sdk.testkit import AdapterContract, DiscoveryContract, FactContract, Promise, Rig
 
 from .rig import SparkplugRig
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.mosquitto
 QOS_0 = "Sparkplug demands QoS 0 for births and data, which is not acknowledged; the host's STATE makes nodes hold back"
 
 
-class TestSparkplug(AdapterContract, DiscoveryContract):
+class TestSparkplug(AdapterContract, DiscoveryContract, FactContract):
     without = dict.fromkeys((Promise.ACKNOWLEDGEMENT, Promise.REDELIVERY, Promise.RESUME, Promise.CRASH), QOS_0)
 
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
