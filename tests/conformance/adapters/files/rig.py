@@ -39,7 +39,11 @@ class FilesRig(Rig):
     def adapter(self, **changes: Any) -> FilesAdapter:
         section: dict[str, Any] = {
             "folder": "drop",
-            "codec": {"kind": "json", "registers": {"power_w": {"pointer": "/p", "unit": "W"}}},
+            "codec": {
+                "kind": "json",
+                "registers": {"power_w": {"pointer": "/p", "unit": "W"}},
+                "observed_at": {"pointer": "/t", "form": "ms", "required": False},
+            },
             "poll_s": 0.05,
             "settle_s": 0.02,
             "backoff_s": 0.1,
@@ -50,6 +54,9 @@ class FilesRig(Rig):
 
     async def send(self, number: int) -> None:
         await self.send_raw(b'{"p": %d}' % number)
+
+    async def send_at(self, number: int, at_ms: int) -> None:
+        await self.send_raw(b'{"p": %d, "t": %d}' % (number, at_ms))
 
     async def send_raw(self, payload: bytes) -> None:
         name = f"{next(self._numbers):09}.json"

@@ -65,7 +65,11 @@ class HttpRig(Rig):
             "port": self._port,
             "tokens_file": "tokens",
             "max_body_bytes": 2**16,
-            "codec": {"kind": "json", "registers": {"power_w": {"pointer": "/p", "unit": "W"}}},
+            "codec": {
+                "kind": "json",
+                "registers": {"power_w": {"pointer": "/p", "unit": "W"}},
+                "observed_at": {"pointer": "/t", "form": "ms", "required": False},
+            },
             "commands": "/commands",
             "command_repeat_s": 0.3,
             **changes,
@@ -77,6 +81,9 @@ class HttpRig(Rig):
 
     async def send(self, number: int) -> None:
         await self.send_raw(b'{"p": %d}' % number)
+
+    async def send_at(self, number: int, at_ms: int) -> None:
+        await self.send_raw(b'{"p": %d, "t": %d}' % (number, at_ms))
 
     async def send_raw(self, payload: bytes) -> None:
         self._device.queue.put_nowait(payload)

@@ -15,6 +15,7 @@ import httpx
 from support.mosquitto import mosquitto
 from support.mqtt_device import MqttDevice
 from support.mqtt_proxy import AckRecorder
+from support.opcua_publisher import iso
 
 from flexrelay.demo.broker import Account, Mosquitto
 from flexrelay_adapters import fiware_json, ultralight
@@ -35,6 +36,9 @@ class Speech:
     path: ClassVar[str]
 
     def measure(self, number: int, padding: str = "") -> bytes:
+        raise NotImplementedError
+
+    def measure_at(self, number: int, at_ms: int) -> bytes:
         raise NotImplementedError
 
     def number(self, payload: bytes) -> int | None:
@@ -68,9 +72,13 @@ class UltralightSpeech(Speech):
     def measure(self, number: int, padding: str = "") -> bytes:
         return f"p|{number}|x|{padding}".encode() if padding else f"p|{number}".encode()
 
+    def measure_at(self, number: int, at_ms: int) -> bytes:
+        return f"{iso(at_ms)}|p|{number}".encode()
+
     def number(self, payload: bytes) -> int | None:
-        fields = payload.decode(errors="replace").split("|")
-        return int(fields[1]) if fields[0] == "p" and len(fields) > 1 and fields[1].isdigit() else None
+        _, found, rest = f"|{payload.decode(errors='replace')}".partition("|p|")
+        digits = rest.split("|")[0]
+        return int(digits) if found and digits.isdigit() else None
 
     def commands(self, payload: bytes) -> list[tuple[str, dict[str, Any]]]:
         found = []
@@ -102,6 +110,9 @@ class JsonSpeech(Speech):
 
     def measure(self, number: int, padding: str = "") -> bytes:
         return json.dumps({"p": number, "x": padding} if padding else {"p": number}).encode()
+
+    def measure_at(self, number: int, at_ms: int) -> bytes:
+        return json.dumps({"p": number, "TimeInstant": iso(at_ms)}).encode()
 
     def number(self, payload: bytes) -> int | None:
         try:
@@ -146,6 +157,9 @@ class DeviceRig(Rig):
 
     async def send(self, number: int) -> None:
         await self.send_raw(self.speech.measure(number))
+
+    async def send_at(self, number: int, at_ms: int) -> None:
+        await self.send_raw(self.speech.measure_at(number, at_ms))
 
     async def behave(self, behaviour: Behaviour) -> None:
         self._behaviour = behaviour

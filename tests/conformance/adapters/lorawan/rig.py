@@ -19,6 +19,7 @@ from support.http_device import HttpDevice, free_port
 from support.mosquitto import mosquitto
 from support.mqtt_device import MqttDevice
 from support.mqtt_proxy import AckRecorder
+from support.opcua_publisher import iso
 
 from flexrelay.demo.accounts import Account
 from flexrelay.demo.broker import Mosquitto
@@ -84,6 +85,16 @@ def things_up(data: bytes, count: int = 7, extra: str = "") -> dict[str, Any]:
 
 
 UPS = {"chirpstack": chirpstack_up, "things_stack": things_up}
+
+
+def up_at(server: str, number: int, at_ms: int) -> bytes:
+    """Reading `number` as the network server received it then."""
+    document = UPS[server](number.to_bytes(4, "big"), number)
+    holder, name = (document, "time") if server == "chirpstack" else (document["uplink_message"], "received_at")
+    holder[name] = iso(at_ms)
+    return json.dumps(document).encode()
+
+
 TOPICS = {
     "chirpstack": (f"application/app/device/{EUI}/event/up", f"application/app/device/{EUI}/command/down"),
     "things_stack": (f"v3/app@tenant/devices/{EUI}/up", f"v3/app@tenant/devices/{EUI}/down/push"),
@@ -157,6 +168,9 @@ class BrokerRig(MqttDevice, Rig):
 
     async def send(self, number: int) -> None:
         await self.send_raw(json.dumps(UPS[self._server](number.to_bytes(4, "big"), number)).encode())
+
+    async def send_at(self, number: int, at_ms: int) -> None:
+        await self.send_raw(up_at(self._server, number, at_ms))
 
     async def send_raw(self, payload: bytes) -> None:
         await self.tell(TOPICS[self._server][0], payload)
@@ -289,6 +303,9 @@ class WebhookRig(Rig):
 
     async def send(self, number: int) -> None:
         await self.send_raw(json.dumps(UPS[self._server](number.to_bytes(4, "big"), number)).encode())
+
+    async def send_at(self, number: int, at_ms: int) -> None:
+        await self.send_raw(up_at(self._server, number, at_ms))
 
     async def send_raw(self, payload: bytes) -> None:
         self._device.queue.put_nowait(payload)

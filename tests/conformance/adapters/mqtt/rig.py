@@ -68,7 +68,10 @@ class MqttRig(MqttDevice, Rig):
             "readings": ["flexrelay/v1/dso/{device}/readings"],
             "commands": "flexrelay/v1/dso/{device}/commands",
             "results": "flexrelay/v1/dso/{device}/results",
-            "codec": {"registers": {"power_w": {"pointer": "/p", "unit": "W"}}},
+            "codec": {
+                "registers": {"power_w": {"pointer": "/p", "unit": "W"}},
+                "observed_at": {"pointer": "/t", "form": "ms", "required": False},
+            },
             "backoff_min_s": 0.05,
             "backoff_max_s": 0.4,
             **changes,
@@ -83,6 +86,9 @@ class MqttRig(MqttDevice, Rig):
 
     async def send(self, number: int) -> None:
         await self.send_raw(b'{"p": %d}' % number)
+
+    async def send_at(self, number: int, at_ms: int) -> None:
+        await self.send_raw(b'{"p": %d, "t": %d}' % (number, at_ms))
 
     async def send_raw(self, payload: bytes) -> None:
         await self.tell(READINGS, payload)

@@ -42,8 +42,8 @@ def section(port: int, **changes: Any) -> dict[str, Any]:
     }
 
 
-def reading(number: int, **more: Any) -> bytes:
-    fields = {"Power": value_at(number, AT + number)}
+def reading(number: int, at_ms: int | None = None, **more: Any) -> bytes:
+    fields = {"Power": value_at(number, AT + number if at_ms is None else at_ms)}
     return network_message(data_set_message(fields, number % 2**32), **more)
 
 
@@ -82,6 +82,9 @@ class PubSubRig(MqttDevice, Rig):
 
     async def send(self, number: int) -> None:
         await self.send_raw(reading(number))
+
+    async def send_at(self, number: int, at_ms: int) -> None:
+        await self.send_raw(reading(number, at_ms))
 
     async def send_raw(self, payload: bytes) -> None:
         await self.tell(TOPIC, payload)

@@ -43,10 +43,10 @@ class NoNative:
         raise DecodeError("not_expected", "no signed readings here")
 
 
-def callback(number: int, asks: bool = False, extra: str = "") -> bytes:
+def callback(number: int, asks: bool = False, extra: str = "", at_s: int = 1_463_738_400) -> bytes:
     body = {
         "device": DEVICE,
-        "time": 1_463_738_400,
+        "time": at_s,
         "data": number.to_bytes(4, "big").hex(),
         "seqNumber": number % 4096,
         "ack": asks,
@@ -101,6 +101,9 @@ class SigfoxRig(Rig):
 
     async def send(self, number: int) -> None:
         await self.send_raw(callback(number))
+
+    async def send_at(self, number: int, at_ms: int) -> None:
+        await self.send_raw(callback(number, at_s=at_ms // 1000))
 
     async def send_raw(self, payload: bytes) -> None:
         self._device.queue.put_nowait(payload)
