@@ -44,6 +44,11 @@ def parse_result(payload: bytes) -> CommandResult:
         raise ValueError(f"not a command result: {error}") from None
 
 
+async def begun(command: Command, clock: Callable[[], int]) -> None:
+    """Return when the command's window has begun: for devices that are not told when to act."""
+    await asyncio.sleep(max(0, command.begins_at - clock()) / 1000)
+
+
 class Waiting:
     """A command under way; updates are told one after the other, each state once, and exactly one is terminal."""
 

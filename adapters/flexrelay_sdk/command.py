@@ -46,6 +46,13 @@ class Command:
     expires_at: int
     correlation_id: str
 
+    @property
+    def begins_at(self) -> int:
+        """When its window begins on the wall's clock, UTC ms, where market time passes as fast: `expires_at` is the
+        window's end. 0 without a window. What tells a device no `from_ms` may not reach it before."""
+        from_ms, until_ms = self.parameters.get("from_ms", 0), self.parameters.get("until_ms", 0)
+        return self.expires_at - (until_ms - from_ms) if from_ms < until_ms else 0
+
 
 @dataclass(frozen=True, slots=True)
 class CommandUpdate:

@@ -9,8 +9,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
+from flexrelay_adapters._commands import begun
 from flexrelay_adapters.iotagent.codec import DialectCodec
-from flexrelay_adapters.iotagent.commands import Pending, asked, payload_of
+from flexrelay_adapters.iotagent.commands import Ends, Pending, asked, payload_of
 from flexrelay_adapters.iotagent.config import IotAgentConfig
 from flexrelay_adapters.iotagent.dialect import Dialect, Result
 from flexrelay_adapters.iotagent.frame import framed
@@ -59,7 +60,7 @@ class _Checked:
 
 
 class IotAgentAdapter:
-    """`Adapter`, `CommandTarget` and `Discoverer`. `clock` is wall-clock UTC ms."""
+    """`Adapter`, `CommandTarget`, `CommandEnder` and `Discoverer`. `clock` is wall-clock UTC ms."""
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class IotAgentAdapter:
         self._gathering = Gathering(self._checked, most)
         self._sink: Sink | None = None
         self._pending: dict[str, list[Pending]] = {}
+        self._ends = Ends()
         self._over_http: OrderedDict[str, None] = OrderedDict()
         self._serving = False
         mapping = config.codec.observed_at
@@ -271,7 +273,7 @@ class IotAgentAdapter:
         """What waits for a device that asks; each command is handed over once."""
         commands: dict[str, Pending] = {}
         for pending in self._pending.get(credential, ()):
-            if pending.polled and not pending.sent and pending.waiting.command.expires_at > self.clock():
+            if pending.polled and not pending.sent and pending.is_due(self.clock()):
                 commands.setdefault(pending.name, pending)
         for pending in commands.values():
             pending.sent = True
@@ -324,21 +326,58 @@ class IotAgentAdapter:
             await waiting.tell(CommandState.FAILED, self.clock(), f"{command.name} is not configured in {self.name}")
             return
         payload = payload_of(command, mapping, device, self.dialect)
-        failed = re.compile(mapping.failed)
-        pending = Pending(waiting, mapping.name or command.name, payload, failed, self._is_polled(command.credential))
+        failed, polled = re.compile(mapping.failed), self._is_polled(command.credential)
+        single = mapping.value is not None
+        pending = Pending(waiting, mapping.name or command.name, payload, failed, polled, single=single)
+        for former in self._ends.supersede(command.credential, pending.name):
+            self._drop(former)
         self._pending.setdefault(command.credential, []).append(pending)
         try:
             async with asyncio.timeout(max(0, command.expires_at - self.clock()) / 1000):
+                if single:
+                    await begun(command, self.clock)
+                if self.must_end(command) and not polled:  # on disk before it goes out: it is ended whatever happens
+                    await waiting.tell(CommandState.SENT, self.clock())
                 if not pending.polled and command.expires_at > self.clock():
                     await self._send(pending, apikey, device)
                 await waiting.answered.wait()
         except TimeoutError:
             pass
         finally:
-            self._pending[command.credential].remove(pending)
-            if not self._pending[command.credential]:
-                del self._pending[command.credential]
+            self._drop(pending)
         await waiting.tell(CommandState.EXPIRED, self.clock(), "not answered in time")
+
+    def must_end(self, command: Command) -> bool:
+        """See `flexrelay_sdk.CommandEnder`."""
+        mapping = self.config.commands.get(command.name)
+        return mapping is not None and mapping.value is not None and mapping.value.revert is not None
+
+    async def end(self, command: Command, before: Command | None = None) -> None:
+        """See `flexrelay_sdk.CommandEnder`; waits for the device's answer."""
+        if not self.must_end(command):
+            return
+        apikey, device = _parts(command.credential)
+        mapping, polled = self.config.commands[command.name], self._is_polled(command.credential)
+        pending = self._ends.pending(command, before, mapping, self.dialect, polled=polled)
+        there = self._pending.setdefault(command.credential, [])
+        if pending not in there:
+            there.append(pending)
+        try:
+            if not polled:
+                await self._send(pending, apikey, device)
+            await pending.waiting.answered.wait()
+        finally:
+            if pending.waiting.answered.is_set() or not polled:
+                self._drop(pending)
+        self._ends.over(command)
+
+    def _drop(self, pending: Pending) -> None:
+        """It waits no more."""
+        there = self._pending.get(pending.waiting.command.credential, [])
+        if pending in there:
+            there.remove(pending)
+        if not there:
+            self._pending.pop(pending.waiting.command.credential, None)
 
     def _is_polled(self, credential: str) -> bool:
         """Whether a device fetches its commands: as provisioned, else as it came last, else over MQTT if that is."""

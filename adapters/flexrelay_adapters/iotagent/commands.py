@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Final
 
 from flexrelay_adapters.iotagent.config import CommandMapping
 from flexrelay_adapters.iotagent.dialect import Dialect, Result, Told
 from flexrelay_adapters.mqtt.commands import Waiting
-from flexrelay_sdk import Command, CommandState
+from flexrelay_sdk import Command, CommandState, CommandUpdate
 from flexrelay_sdk.mapping.units import units_of
+
+_TRIED_MS: Final = 7 * 86_400_000
+"""So long an end is meant for a device."""
 
 
 @dataclass(slots=True)
@@ -22,6 +26,13 @@ class Pending:
     failed: re.Pattern[str]
     polled: bool
     sent: bool = False
+    single: bool = False
+    """One value, which tells the device no window."""
+
+    def is_due(self, now_ms: int) -> bool:
+        """Whether a device that asks may have it."""
+        command = self.waiting.command
+        return command.expires_at > now_ms and (not self.single or command.begins_at <= now_ms)
 
     def verdict(self, text: str) -> tuple[CommandState, str]:
         """What the device's result says."""
@@ -32,6 +43,52 @@ class Pending:
 def payload_of(command: Command, mapping: CommandMapping, device: str, dialect: Dialect) -> bytes:
     """The command in the device's words."""
     return dialect.command(device, mapping.name or command.name, _told(command, mapping))
+
+
+class Ends:
+    """What is sent when single values are over. A device that fetches its commands finds it there however late it
+    asks, so an end stays until it is answered or a newer command takes its place."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[str, tuple[Pending, list[CommandUpdate]]] = {}
+
+    def pending(
+        self, command: Command, before: Command | None, mapping: CommandMapping, dialect: Dialect, *, polled: bool
+    ) -> Pending:
+        """The same one each time."""
+        found = self._under_way.get(command.command_id)
+        if found is None:
+            told: list[CommandUpdate] = []
+
+            async def note(update: CommandUpdate) -> None:
+                told.append(update)
+
+            single = mapping.value
+            assert single is not None and single.revert is not None
+            again = before or replace(command, parameters={single.parameter: single.revert})
+            waiting = Waiting(replace(again, expires_at=command.expires_at + _TRIED_MS), note)
+            payload = payload_of(again, mapping, command.credential.partition("/")[2], dialect)
+            name = mapping.name or command.name
+            found = Pending(waiting, name, payload, re.compile(mapping.failed), polled), told
+            self._under_way[command.command_id] = found
+        return found[0]
+
+    def over(self, command: Command) -> None:
+        """It was answered. Raises ValueError when the device refuses."""
+        _, told = self._under_way.pop(command.command_id)
+        if told and told[-1].state is CommandState.FAILED:
+            raise ValueError(f"the device refuses its end: {told[-1].detail}")
+
+    def supersede(self, credential: str, name: str) -> list[Pending]:
+        """Those of a device and name (on the wire) that are not answered: a newer command is there."""
+        mine = {
+            command_id: pending
+            for command_id, (pending, _) in self._under_way.items()
+            if pending.name == name and pending.waiting.command.credential == credential
+        }
+        for command_id in mine:
+            del self._under_way[command_id]
+        return list(mine.values())
 
 
 def _told(command: Command, mapping: CommandMapping) -> Told:

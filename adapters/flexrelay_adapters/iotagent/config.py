@@ -85,11 +85,13 @@ class Provisioning(Listen):
 
 
 class Single(Section):
-    """A command that is one value: this parameter in this unit."""
+    """A command that is one value: this parameter in this unit. It is sent when the command's window begins, and when
+    it is over `revert` (W, or 0 and 1); without it the device has to know by itself when to stop."""
 
     parameter: str
     unit: Unit | None = None
     negate: bool = False
+    revert: int | None = None
 
 
 class CommandMapping(Section):

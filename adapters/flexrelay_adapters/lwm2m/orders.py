@@ -73,10 +73,7 @@ def must_end(command: Command, config: CommandConfig) -> bool:
 def begins_s(command: Command, config: CommandConfig) -> float:
     """The instant, wall-clock UTC seconds, before which it is not written; 0: whenever the device is reached."""
     lead_s = 0.0 if must_end(command, config) else config.lead_s
-    from_ms, until_ms = command.parameters.get("from_ms", 0), command.parameters.get("until_ms", 0)
-    if lead_s is None or not 0 < from_ms < until_ms:
-        return 0.0
-    return (command.expires_at - (until_ms - from_ms)) / 1000 - lead_s  # the window is in market time
+    return 0.0 if lead_s is None or not command.begins_at else command.begins_at / 1000 - lead_s
 
 
 def _event(command: Command) -> dict[str, Value]:

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
+from flexrelay_adapters._commands import begun
 from flexrelay_adapters.modbus._client import Link
 from flexrelay_adapters.modbus.config import ModbusConfig
 from flexrelay_adapters.modbus.endpoint import Endpoint
@@ -67,9 +68,7 @@ async def carry_out(
 
     try:
         async with asyncio.timeout(max(0.0, (command.expires_at - clock()) / 1000)):
-            begins = command.expires_at - (command.parameters["until_ms"] - command.parameters["from_ms"])
-            if begins > clock():
-                await asyncio.sleep((begins - clock()) / 1000)
+            await begun(command, clock)
             while clock() < command.expires_at:
                 link, session = await endpoint.online(command.credential)
                 try:

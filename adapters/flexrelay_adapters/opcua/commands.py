@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Protocol
 
+from flexrelay_adapters._commands import begun
 from flexrelay_adapters.opcua._stack import Connection, variant
 from flexrelay_adapters.opcua.config import Argument, CommandRoute
 from flexrelay_adapters.opcua.refusals import ConnectionLost
@@ -77,6 +78,8 @@ async def carry_out(
     except Impossible as error:
         await tell(CommandState.FAILED, str(error))
         return
+    if not any(argument.parameter == "from_ms" for argument in route.arguments):
+        await begun(command, clock)
     detail = "no connection to the server in time"
     while (left_ms := command.expires_at - clock()) > 0:
         try:

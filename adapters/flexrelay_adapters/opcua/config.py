@@ -75,6 +75,7 @@ class Argument(Section):
 
 class CommandRoute(Section):
     """How a command reaches the device: a write of `arguments[0]` to `write`, or a call of `method` on `object`.
+    Without `from_ms` among the arguments that is done when the command's window begins.
 
     When it is unknown whether a command arrived, it is given once more until it expires. A write is the same state
     twice; a method must either get the `command_id`, by which the device knows it again, or be `repeatable`.

@@ -54,7 +54,7 @@ class Downlinks:
             (waiting, data)
             for waiting, data in self._waiting.values()
             if waiting.command.credential == device
-            and waiting.command.expires_at > now
+            and self._due(waiting.command, now)
             and not waiting.answered.is_set()
         ]
         if not mine:
@@ -64,6 +64,11 @@ class Downlinks:
         self._given[device] = waiting.command.command_id
         await waiting.tell(CommandState.SENT, now)
         return data
+
+    def _due(self, command: Command, now: int) -> bool:
+        """Whether the device may have it now: not after its end, nor before its window when it is not told of that."""
+        form = self._commands[command.name]
+        return command.expires_at > now and ("from_ms" in form.fields or command.begins_at <= now)
 
     async def answer(self, told: Acknowledgement) -> bool:
         """Whether a command was waiting for it."""

@@ -4,8 +4,9 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from flexrelay_adapters._commands import begun
 from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, DirectConnection, Inbound, Session
 from flexrelay_adapters.mqtt.checked import Checked
 from flexrelay_adapters.mqtt.commands import OnUpdate, Waiting
@@ -20,7 +21,7 @@ from flexrelay_adapters.sparkplug.payload import read_payload
 from flexrelay_adapters.sparkplug.sparkplug_b_pb2 import Payload
 from flexrelay_adapters.sparkplug.topics import Address, address_of, filters, state_topic, topic_for
 from flexrelay_schemas.canonical import canonical
-from flexrelay_sdk import Codec, Command, CommandState, DecodeError, DeviceFacts, Frame, SinkUnavailable
+from flexrelay_sdk import Codec, Command, CommandState, CommandUpdate, DecodeError, DeviceFacts, Frame, SinkUnavailable
 from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.facts import NO_FACTS
 
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 PROTOCOL = "sparkplug"
 _BIRTH, _UNTOLD = head(BIRTH), head(DATA)
+_END_MS = 7 * 86_400_000
+"""So long an end is meant for a device."""
 
 
 @dataclass(slots=True)
@@ -48,8 +51,8 @@ class SparkplugStats:
 
 
 class SparkplugAdapter(UponBroker):
-    """`Adapter`, `CommandTarget`, `Discoverer` and `FactTeller` over one broker. Credentials are group/node and
-    group/node/device."""
+    """`Adapter`, `CommandTarget`, `CommandEnder`, `Discoverer` and `FactTeller` over one broker. Credentials are
+    group/node and group/node/device."""
 
     def __init__(
         self,
@@ -275,6 +278,8 @@ class SparkplugAdapter(UponBroker):
         self._pending.setdefault(command.credential, []).append(pending)
         try:
             async with asyncio.timeout(max(0, command.expires_at - self._clock()) / 1000):
+                if "from_ms" not in mapping.write:
+                    await begun(command, self._clock)
                 while command.expires_at > self._clock() and not waiting.answered.is_set():
                     await self._send(pending, topic)
                     await self._answered_or_reborn(pending)
@@ -285,6 +290,35 @@ class SparkplugAdapter(UponBroker):
             if not self._pending[command.credential]:
                 del self._pending[command.credential]
         await waiting.tell(CommandState.EXPIRED, self._clock(), "not answered in time")
+
+    def must_end(self, command: Command) -> bool:
+        """See `flexrelay_sdk.CommandEnder`."""
+        mapping = self.config.commands.get(command.name)
+        return mapping is not None and any(written.revert is not None for written in mapping.write.values())
+
+    async def end(self, command: Command, before: Command | None = None) -> None:
+        """See `flexrelay_sdk.CommandEnder`; waits for the device. It is a command of its own: the device may know the
+        id of the one that is over."""
+        if not self.must_end(command):
+            return
+        write = self.config.commands[command.name].write
+        reverts = {name: written.revert for name, written in write.items() if written.revert is not None}
+        told: list[CommandUpdate] = []
+
+        async def note(update: CommandUpdate) -> None:
+            told.append(update)
+
+        again = replace(
+            command,
+            command_id=f"{command.command_id}-end",
+            parameters=reverts if before is None else before.parameters,
+            expires_at=command.expires_at + _END_MS if before is None else before.expires_at,
+        )
+        await self.execute(again, note)
+        if told[-1].state is CommandState.FAILED:
+            raise ValueError(f"the device refuses its end: {told[-1].detail}")
+        if told[-1].state is CommandState.EXPIRED:
+            raise ConnectionError(f"{command.credential} did not answer to its end")
 
     async def _answered_or_reborn(self, pending: Pending) -> None:
         """A device that is born again may have missed the command: QoS 0 is what the protocol demands."""
@@ -314,6 +348,8 @@ class SparkplugAdapter(UponBroker):
             except ValueError as error:
                 await pending.waiting.tell(CommandState.FAILED, self._clock(), str(error)[:500])
                 return
+            if self.must_end(command):  # on disk before it goes out: it is ended whatever happens
+                await pending.waiting.tell(CommandState.SENT, self._clock())
             pending.sent, pending.births = True, thing.births
             try:
                 await self.link.publish(topic, payload, qos=0)

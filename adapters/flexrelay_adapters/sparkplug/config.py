@@ -26,12 +26,14 @@ class MetricMapping(Section):
 
 class WrittenMetric(Section):
     """A parameter of a command and the metric that it is written to. Powers have a unit; `on`, `from_ms` and `until_ms`
-    are written as they are."""
+    are written as they are. `revert` (W, or 0 and 1) is written when the command's window is over; without it the
+    device has to know by itself when to stop."""
 
     metric: MetricName
     unit: Unit | None = None
     scale: Annotated[int, Field(ge=-12, le=12)] = 0
     negate: bool = False
+    revert: int | None = None
 
 
 class CommandMapping(Section):

@@ -45,7 +45,10 @@ class Ultralight:
         return [Result(command, result.strip())]
 
     def command(self, device: str, name: str, told: Told) -> bytes:
-        body = "|".join(f"{key}={value}" for key, value in told.items()) if isinstance(told, Mapping) else f"{told:f}"
+        if isinstance(told, Mapping):
+            body = "|".join(f"{key}={value}" for key, value in told.items())
+        else:
+            body = str(told) if isinstance(told, int) else f"{told:f}"
         return f"{device}@{name}|{body}".encode()
 
     def together(self, commands: Sequence[bytes]) -> bytes:

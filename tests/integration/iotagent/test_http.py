@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,14 @@ def command(command_id: str, name: str = "set_power", lasts_ms: int = 5000, **pa
     now = time.time_ns() // 1_000_000
     told = {"from_ms": now, "until_ms": now + 900_000, **(parameters or {"power_w": 1500})}
     return Command(command_id, "did:example:device", f"{KEY}/m1", name, told, now + lasts_ms, "order")
+
+
+async def asked_until(done: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(60):
+        for _ in itertools.count():
+            if await done():
+                return
+            await asyncio.sleep(0.05)
 
 
 async def test_every_way_of_a_measure(tmp_path: Path) -> None:
@@ -149,6 +159,56 @@ async def test_commands_are_fetched_once_and_answered(tmp_path: Path) -> None:
         assert states[("c1", "acked")] == "done" and states[("c2", "failed")] == "error: stuck"
         assert (await there.measure("m1@setPower|late")).status_code == 200
         assert there.adapter.stats.results_unknown == 1
+
+
+async def test_a_single_value_comes_with_its_window_and_is_ended(tmp_path: Path) -> None:
+    value = {"parameter": "power_w", "unit": "kW", "revert": 0}
+    async with site(tmp_path, commands={"set_power": {"name": "setPower", "value": value}}) as there:
+        updates: list[CommandUpdate] = []
+
+        async def note(update: CommandUpdate) -> None:
+            updates.append(update)
+
+        async def polled(text: str) -> bool:
+            return (await there.measure("power|1", getCmd="1")).text == text
+
+        begins = time.time_ns() // 1_000_000 + 1_000
+        window = {"power_w": 1500, "from_ms": 0, "until_ms": 100_000}
+        order = replace(command("c1", lasts_ms=0, **window), expires_at=begins + 100_000)
+        executing = asyncio.create_task(there.adapter.execute(order, note))
+        await until(lambda: len(updates) == 1)
+        await asked_until(lambda: polled("m1@setPower|1.5"))
+        assert time.time_ns() // 1_000_000 >= begins - 100, "before its window"
+        assert (await there.measure("m1@setPower|done")).status_code == 200
+        await executing
+        assert [each.state.value for each in updates] == ["queued", "sent", "acked"]
+        assert there.adapter.must_end(order) and not there.adapter.must_end(command("c2", "switch", on=1))
+        for patience_s in (0.05, 60.0):  # the device asks when it likes
+            ending = asyncio.create_task(asyncio.wait_for(there.adapter.end(order), patience_s))
+            if patience_s < 1:
+                with pytest.raises(TimeoutError):
+                    await ending
+                assert await polled("m1@setPower|0") and await polled("")
+            else:
+                assert (await there.measure("m1@setPower|back")).status_code == 200
+                await ending
+        older = command("c0", power_w=700, from_ms=0, until_ms=100_000)
+        ending = asyncio.create_task(there.adapter.end(order, older))
+        await until(lambda: bool(there.adapter._pending))
+        assert await polled("m1@setPower|0.7")
+        assert (await there.measure("m1@setPower|error: stuck")).status_code == 200
+        with pytest.raises(ValueError, match="refuses its end: error: stuck"):
+            await ending
+        ending = asyncio.create_task(there.adapter.end(order))
+        await until(lambda: bool(there.adapter._pending))
+        newer = asyncio.create_task(there.adapter.execute(command("c3", power_w=900), note))
+        await until(lambda: len(updates) == 4)
+        assert await polled("m1@setPower|0.9"), "a newer command takes the place of an end"
+        assert (await there.measure("m1@setPower|done")).status_code == 200
+        await newer
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+        assert there.adapter._pending == {}
 
 
 async def test_json_commands_and_results(tmp_path: Path) -> None:

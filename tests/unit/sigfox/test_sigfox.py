@@ -30,6 +30,24 @@ async def started(downlinks: Downlinks, *commands: Command) -> list[tuple[Life, 
     return list(zip(lives, tasks, strict=True))
 
 
+async def test_a_device_that_is_told_no_beginning_gets_it_when_the_window_begins() -> None:
+    timed = FORM.model_copy(
+        update={
+            "fields": {**FORM.fields, "from_ms": FORM.fields["power_w"].model_copy(update={"offset": 3, "scale": 9})}
+        }
+    )
+    window = {"power_w": 7, "from_ms": 5_000_000_000, "until_ms": 5_000_060_000}
+    order = Command("a", "did:example:d", "A1", "set_power", window, NOW + 90_000, "o")
+    for form, heard in ((FORM, None), (timed, bytes.fromhex("0100070005000000"))):
+        clock = [NOW]
+        downlinks = Downlinks({"set_power": form}, lambda clock=clock: clock[0])  # type: ignore[misc]  # a lambda's default
+        ((_, task),) = await started(downlinks, order)
+        assert await downlinks.take("A1") == heard
+        clock[0] += 30_000
+        assert await downlinks.take("A1") is not None
+        task.cancel()
+
+
 async def test_one_downlink_at_a_time_and_again_until_it_is_acknowledged() -> None:
     downlinks = Downlinks({"set_power": FORM}, lambda: NOW)
     (first, one), (second, two) = await started(downlinks, command("a", 100), command("b", 200))
