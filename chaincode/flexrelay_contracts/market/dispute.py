@@ -1,6 +1,6 @@
 """Disputes over one connection's energy in one settled interval: opened with a bond, decided from evidence alone."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -17,6 +17,7 @@ from flexrelay_contracts.market.lines import metered_of
 from flexrelay_contracts.market.metering import metering_of
 from flexrelay_contracts.market.orders import find_order
 from flexrelay_contracts.market.settlement import (
+    OUT_OF_RANGE,
     PARTIES,
     Detail,
     SettlementId,
@@ -165,6 +166,35 @@ def _parse(data: bytes, evidence_hash: str) -> Evidence:
         raise Refused("invalid_argument", first["msg"], path) from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A dispute that is being resolved, and what it is about."""
+
+    dispute_id: str
+    record: Record
+    settlement: Record
+    order: Record
+    product: Product
+    detail: Detail
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Connection and ISP."""
+        return self.record["connection"], self.record["isp"]
+
+    @property
+    def values(self) -> Values:
+        """In force before the verdict."""
+        return values_of(self.detail, self.settlement)
+
+    @property
+    def disputed_j(self) -> int:
+        """What stood when the dispute was opened. Another verdict may have moved it since: who defends it with evidence
+        gets it back, so that the order in which two open disputes are resolved decides nothing."""
+        first = self.record.get("corrections", 0)  # a dispute from before there were corrections has seen none
+        return values_of(self.detail, self.settlement, first).at(*self.place).energy_j
+
+
 def _resolve(ctx: ContractContext, caller: Caller, args: DisputeNamed) -> Result:
     record = _find(ctx, args.dispute_id)
     _require_side(caller, record)
@@ -172,28 +202,18 @@ def _resolve(ctx: ContractContext, caller: Caller, args: DisputeNamed) -> Result
     if len(record["evidence"]) < 2 and now < record["evidence_until"]:
         message = f"evidence is taken until {record['evidence_until']}, it is {now}"
         raise Refused("evidence_window", message, "dispute_id")
-    settlement = find_settlement(ctx, record["settlement"])
-    order = find_order(ctx, settlement["order_id"])
-    product = products.at_version(ctx, order["product"], order["version"])
-    detail = private_detail(ctx, record["settlement"], settlement)
-    proposed_j = _disputed_j(detail, settlement, record)
-    question = _question(ctx, order, product, settlement, record)
+    case = _case(ctx, args.dispute_id, record)
+    question = _question(ctx, case)
     judgement = judge(
-        ctx,
-        question,
-        _shown(ctx, settlement, args.dispute_id, record, record["challenger"]),
-        record["claimed_j"],
-        _shown(ctx, settlement, args.dispute_id, record, record["respondent"]),
-        proposed_j,
-    )
+        ctx, question, _shown(ctx, case, record["challenger"]), record["claimed_j"],
+        _shown(ctx, case, record["respondent"]),
+    )  # fmt: skip
+    judgement, changed, neighbour = _apply(ctx, case, judgement)
     if judgement.verdict == "equivocation":
         identity.suspend(ctx, question.meter, f"two values for one instant, dispute {args.dispute_id}")
-    _post(ctx, order, record, args.dispute_id, judgement)
-    values = values_of(detail, settlement)
-    corrections, neighbour = _corrections(values, args.dispute_id, record, judgement, proposed_j)
-    values = replace(values, corrections=(*values.corrections, *corrections))
-    changed = _change(ctx, order, product, settlement, record, judgement, values, corrections)
-    save(ctx, key("settlement", record["settlement"]), {**changed, "open_disputes": settlement["open_disputes"] - 1})
+    _post(ctx, case, judgement)
+    open_disputes = case.settlement["open_disputes"] - 1
+    save(ctx, key("settlement", record["settlement"]), {**changed, "open_disputes": open_disputes})
     verdict = {
         "verdict": judgement.verdict,
         "findings": {
@@ -210,28 +230,40 @@ def _resolve(ctx: ContractContext, caller: Caller, args: DisputeNamed) -> Result
     return public
 
 
-def _question(ctx: ContractContext, order: Record, product: Product, settlement: Record, record: Record) -> Question:
-    meter = metering_of(ctx, order["order_id"]).get(record["connection"], "")
-    start, end = calendar.day(ctx, order["date"]).bounds(record["isp"])
-    least = Provenance.METER_SIGNED if product.verification == "meter_signed" else Provenance.GATEWAY_ATTESTED
-    return Question(meter, start, end, settlement["market_ms"], least)
+def _case(ctx: ContractContext, dispute_id: str, record: Record) -> _Case:
+    settlement = find_settlement(ctx, record["settlement"])
+    order = find_order(ctx, settlement["order_id"])
+    product = products.at_version(ctx, order["product"], order["version"])
+    detail = private_detail(ctx, record["settlement"], settlement)
+    return _Case(dispute_id, record, settlement, order, product, detail)
 
 
-def _shown(ctx: ContractContext, settlement: Record, dispute_id: str, record: Record, did: str) -> Evidence | None:
-    if did not in record["evidence"]:
+def _question(ctx: ContractContext, case: _Case) -> Question:
+    connection, isp = case.place
+    meter = metering_of(ctx, case.order["order_id"]).get(connection, "")
+    start, end = calendar.day(ctx, case.order["date"]).bounds(isp)
+    signed = case.product.verification == "meter_signed"
+    least = Provenance.METER_SIGNED if signed else Provenance.GATEWAY_ATTESTED
+    return Question(meter, start, end, case.settlement["market_ms"], least)
+
+
+def _shown(ctx: ContractContext, case: _Case, did: str) -> Evidence | None:
+    hashes = case.record["evidence"]
+    if did not in hashes:
         return None
-    data = ctx.get_private(settlement["collection"], evidence_key(dispute_id, did))
+    data = ctx.get_private(case.settlement["collection"], evidence_key(case.dispute_id, did))
     if data is None:
         raise Refused("evidence_unavailable", f"the evidence of {did} is not here; wait or ask again", "dispute_id")
-    return _parse(data, record["evidence"][did])
+    return _parse(data, hashes[did])
 
 
-def _post(ctx: ContractContext, order: Record, record: Record, dispute_id: str, judgement: Judgement) -> None:
+def _post(ctx: ContractContext, case: _Case, judgement: Judgement) -> None:
     """The loser pays the bond's cost; a respondent without the money pays what it has. Unresolved: nobody lost."""
+    record, dispute_id = case.record, case.dispute_id
     challenger, respondent = actor_account(record["challenger"]), actor_account(record["respondent"])
     bond = bond_account(record["challenger"], dispute_id)
     amount = record["bond_micro_eur"]
-    postings = Postings(order["product"])
+    postings = Postings(case.order["product"])
     if judgement.verdict == "respondent":
         postings.transfer(bond, respondent, amount, "bond_lost", dispute_id)
     else:
@@ -242,52 +274,60 @@ def _post(ctx: ContractContext, order: Record, record: Record, dispute_id: str, 
     postings.commit(ctx)
 
 
-def _disputed_j(detail: Detail, settlement: Record, record: Record) -> int:
-    """What stood when the dispute was opened. Another verdict may have moved it since: the claim is judged against what
-    it was made against, so that the order in which two open disputes are resolved decides nothing."""
-    first = record.get("corrections", 0)  # a dispute that was opened before there were corrections has seen none
-    return values_of(detail, settlement, first).at(record["connection"], record["isp"]).energy_j
+def _apply(ctx: ContractContext, case: _Case, judgement: Judgement) -> tuple[Judgement, Record, Record]:
+    """(judgement, the settlement with the lines as it leaves them, what the neighbouring estimate gives up).
+
+    What is proven may be more than amounts can hold (a register is any number that a gateway attests). It proves
+    nothing then: otherwise the dispute could not be resolved, and the settlement never be final.
+    """
+    try:
+        corrections, neighbour = _corrections(case, judgement)
+        return judgement, _changed(ctx, case, judgement, corrections), neighbour
+    except Refused as refused:
+        if refused.code != OUT_OF_RANGE:
+            raise
+    judgement = replace(judgement, verdict="unresolved")
+    corrections, neighbour = _corrections(case, judgement)
+    return judgement, _changed(ctx, case, judgement, corrections), neighbour
 
 
-def _corrections(
-    values: Values, dispute_id: str, record: Record, judgement: Judgement, proposed_j: int
-) -> tuple[list[Record], Record]:
+def _corrections(case: _Case, judgement: Judgement) -> tuple[list[Record], Record]:
     """(what the verdict proves, and what the neighbouring estimate gives up for it; the latter for the record).
 
     A value that was defended is proven too: it is no estimate any more that another verdict could move.
     """
-    connection, isp = record["connection"], record["isp"]
-    old = values.at(connection, isp)
-    if judgement.verdict == "respondent":
-        value = Value(proposed_j, max(old.rank, judgement.respondent.rank))
-        return ([] if value == old else [values.proven(dispute_id, connection, isp, value)]), {"reason": "not_won"}
-    if judgement.verdict != "challenger":
+    values, found = case.values, judgement.proven
+    connection, isp = case.place
+    if judgement.verdict == "respondent" and found.energy_j == case.disputed_j:
+        old = values.at(connection, isp)
+        value = Value(found.energy_j, max(old.rank, found.rank))
+        stands = [] if value == old else [values.proven(case.dispute_id, connection, isp, value)]
+        return stands, {"reason": "not_won"}
+    if judgement.verdict not in ("challenger", "respondent"):
         return [], {"reason": "not_won"}
-    proven = values.proven(dispute_id, connection, isp, Value(record["claimed_j"], judgement.challenger.rank))
-    shift, reason = values.shift(dispute_id, connection, isp, proven["delta_j"])
+    proven = values.proven(case.dispute_id, connection, isp, Value(found.energy_j, found.rank))
+    shift, reason = values.shift(case.dispute_id, connection, isp, proven["delta_j"])
     if shift is None:
         return [proven], {"reason": reason}
     return [proven, shift], {"isp": shift["isp"], "delta_j": shift["delta_j"], "reason": reason}
 
 
-def _change(
-    ctx: ContractContext, order: Record, product: Product, settlement: Record, record: Record,
-    judgement: Judgement, values: Values, corrections: list[Record],
-) -> Record:  # fmt: skip
-    """The settlement with the lines as the verdict leaves them; `values` with the new `corrections`."""
-    unproven = judgement.verdict in ("unresolved", "equivocation") and product.fallback == "no_delivery"
+def _changed(ctx: ContractContext, case: _Case, judgement: Judgement, corrections: list[Record]) -> Record:
+    """The settlement with the lines as the verdict leaves them."""
+    unproven = judgement.verdict in ("unresolved", "equivocation") and case.product.fallback == "no_delivery"
     moved_j = moved(corrections)
+    values = replace(case.values, corrections=(*case.values.corrections, *corrections))
     metered = [
         replace(
             item,
             actual_j=item.actual_j + moved_j.get(item.isp, 0),
             quality=values.line_rank(item.isp) if item.isp in moved_j else item.quality,
-            no_delivery=item.no_delivery or (unproven and item.isp == record["isp"]),
+            no_delivery=item.no_delivery or (unproven and item.isp == case.record["isp"]),
         )
-        for item in metered_of(settlement["lines"])
+        for item in metered_of(case.settlement["lines"])
     ]
-    changed = {**settlement, "corrections": [*corrections_of(settlement), *corrections]}
-    return with_lines(changed, *recompute(ctx, order, metered))
+    kept = {**case.settlement, "corrections": [*corrections_of(case.settlement), *corrections]}
+    return with_lines(kept, *recompute(ctx, case.order, metered))
 
 
 def _one(ctx: ContractContext, args: DisputeNamed) -> Any:

@@ -1,10 +1,12 @@
 """How a dispute is decided from evidence, in a fixed order and without judgement (markets.md, "Disputes").
 
 Each party may show the meter's registers at both ends of the interval. A side counts when its roots were anchored
-before the settlement was proposed, its readings are included, signed by keys valid then and of the connection's own
-meter, and the registers differ by exactly the energy that the side claims. Of two sides that count the higher rank
-wins: signed by the meter before attested by a gateway. Nothing provable on either side leaves it unresolved. A meter
-that signed two values for one instant ends the dispute as equivocation; a gateway that attested two loses its side.
+before the settlement was proposed, its readings are included, signed by keys valid then (or attested by a gateway that
+was entrusted) and of the connection's own meter, and the registers differ by exactly the energy that the challenger
+claims, or by any energy for the respondent: it defends what is true, not what was proposed, so that nobody keeps a
+wrong proposal by disputing it first. Of two sides that count the higher rank wins: signed by the meter before attested
+by a gateway. Nothing provable on either side leaves it unresolved. A meter that signed two values for one instant ends
+the dispute as equivocation; a gateway that attested two loses its side.
 """
 
 from dataclasses import dataclass
@@ -45,10 +47,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`code` "counts", or the first thing that was wrong; `rank` of the weaker reading where it counts."""
+    """`code` "counts", or the first thing that was wrong; where it counts, `rank` of the weaker reading and the energy
+    that is proven."""
 
     code: str
     rank: int = -1
+    energy_j: int = 0
 
     @property
     def counts(self) -> bool:
@@ -61,11 +65,13 @@ EQUIVOCATION = Finding("equivocation")
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """`verdict` "equivocation": the meter signed two values for one instant."""
+    """`verdict` "equivocation": the meter signed two values for one instant. `proven`: the finding that decides, of
+    "challenger" (its energy is the claim, whoever proved it) and "respondent"."""
 
     verdict: Verdict
     challenger: Finding
     respondent: Finding
+    proven: Finding = NOTHING
 
 
 def judge(
@@ -74,11 +80,12 @@ def judge(
     challenger: Evidence | None,
     claimed_j: int,
     respondent: Evidence | None,
-    defended_j: int,
 ) -> Judgement:
-    """Decide between the challenger's claim and the value that the respondent defends."""
-    first, shown = _examine(ctx, question, challenger, claimed_j)
-    second, also_shown = _examine(ctx, question, respondent, defended_j)
+    """Decide between the challenger's claim and what the respondent shows."""
+    first, shown = _examine(ctx, question, challenger)
+    if first.counts and first.energy_j != claimed_j:
+        first = Finding("register_difference")
+    second, also_shown = _examine(ctx, question, respondent)
     two_faced = _equivocators(question.meter, [*shown, *also_shown])
     if any(item.signer in two_faced for item in shown):
         first = EQUIVOCATION
@@ -86,15 +93,17 @@ def judge(
         second = EQUIVOCATION
     if question.meter in two_faced:
         return Judgement("equivocation", first, second)
-    if first.counts and (not second.counts or first.rank > second.rank):
-        return Judgement("challenger", first, second)
-    if second.counts and (not first.counts or second.rank > first.rank):
-        return Judgement("respondent", first, second)
+    if second.counts and second.energy_j == claimed_j:  # the other side's own evidence says so
+        return Judgement("challenger", first, second, max(first, second, key=lambda finding: finding.rank))
+    if first.counts and first.rank > second.rank:
+        return Judgement("challenger", first, second, first)
+    if second.counts and second.rank > first.rank:
+        return Judgement("respondent", first, second, second)
     return Judgement("unresolved", first, second)
 
 
 def _examine(
-    ctx: ContractContext, question: Question, item: Evidence | None, energy_j: int
+    ctx: ContractContext, question: Question, item: Evidence | None
 ) -> tuple[Finding, list[evidence.Included]]:
     """(finding, readings whose signature holds and that were anchored in time)."""
     if item is None:
@@ -116,9 +125,10 @@ def _examine(
     rank = min(start.provenance, end.provenance)
     if rank < question.least_rank:
         return Finding("rank_too_low"), shown
-    if _difference(start.registers, end.registers) != energy_j:
+    energy = _difference(start.registers, end.registers)
+    if energy is None:
         return Finding("register_difference"), shown
-    return Finding("counts", int(rank)), shown
+    return Finding("counts", int(rank), energy), shown
 
 
 def _included_in_time(ctx: ContractContext, proof: InclusionProof, before: int) -> evidence.Included:

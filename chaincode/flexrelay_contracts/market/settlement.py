@@ -36,7 +36,7 @@ from flexrelay_contracts.market.terms import (
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
 from flexrelay_contracts.state import Record, announce, key, load, need, save
-from flexrelay_schemas.canonical import CanonicalError, parse
+from flexrelay_schemas.canonical import MAX_INTEGER, CanonicalError, parse
 from flexrelay_schemas.did import Hash
 from flexrelay_schemas.intervals import IspIndex
 from flexrelay_schemas.model import Items, Model
@@ -44,6 +44,7 @@ from flexrelay_schemas.product import Product
 from flexrelay_schemas.quality import Provenance
 
 MAX_CONNECTIONS: Final = 5000
+OUT_OF_RANGE: Final = "out_of_range"
 
 SettlementId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
 Rank = Annotated[int, Field(ge=min(Provenance), le=max(Provenance))]
@@ -117,11 +118,23 @@ def private_detail(ctx: ContractContext, settlement: str, record: Record) -> Det
 
 
 def recompute(ctx: ContractContext, order: Record, metered: Sequence[Metered]) -> tuple[list[Record], Totals]:
-    """Lines and totals from the order's own terms."""
+    """Lines and totals from the order's own terms. Refused('out_of_range') beyond what amounts can hold."""
     product = products.at_version(ctx, order["product"], order["version"])
     day = calendar.day(ctx, order["date"])
     baseline = power_of(ctx, find(ctx, order["auction"]), order["aggregator"], order["prognosis_revision"])
-    return settle_order(product, order, baseline, day.isp_seconds, metered)
+    lines, totals = settle_order(product, order, baseline, day.isp_seconds, metered)
+    _check_range(lines)
+    return lines, totals
+
+
+def _check_range(lines: Sequence[Record]) -> None:
+    """Energies and amounts stay exact, also in the sum of all lines and in the difference of two runs."""
+    for index, line in enumerate(lines):
+        if max(abs(line["actual_j"]), line["deficiency_j"]) > MAX_INTEGER:
+            message = f"ISP {line['isp']}: an energy of {line['actual_j']} J is beyond what a line can hold"
+            raise Refused(OUT_OF_RANGE, message, f"lines.{index}.actual_j")
+    if 2 * sum(abs(line["net_micro_eur"]) for line in lines) > MAX_INTEGER:
+        raise Refused(OUT_OF_RANGE, "the lines are together beyond what a settlement can hold", "lines")
 
 
 def with_lines(record: Record, lines: Sequence[Record], totals: Totals) -> Record:

@@ -126,6 +126,32 @@ def test_the_neighbour_before_gives_too() -> None:
     assert case.energies_wh() == [2500, 1500, 2500] and case.ranks() == [3, 1, 3]
 
 
+def test_what_the_respondent_proves_moves_the_neighbour_too() -> None:
+    """The DSO disputes its own estimate with a claim of nothing; B shows what the meter says."""
+    case = Delivery((2500, 1500, 2500))
+    case.hold("agg-b", 49)
+    case.propose({49: 2000, 50: 2000})
+    case.open(49, 0, case.market.dso)
+    (verdict,) = case.resolve(49)
+    assert verdict["verdict"] == "respondent"
+    assert verdict["neighbour"] == {"isp": 50, "delta_j": -500 * WH, "reason": ""}
+    assert case.energies_wh() == [2500, 1500, 2500] and case.ranks() == [3, 1, 3]
+    case.finish()
+
+
+@pytest.mark.parametrize("order", [(49, 50), (50, 49)])
+def test_of_two_open_disputes_the_order_decides_nothing_when_the_respondent_proves_one(order: tuple[int, int]) -> None:
+    case = Delivery((2500, 1500, 2500))
+    case.hold("agg-b", 49, 50)
+    case.propose({49: 2000, 50: 2000})
+    case.open(49)
+    case.open(50, 0, case.market.dso)
+    verdicts = dict(zip(order, case.resolve(*order), strict=True))
+    assert (verdicts[49]["verdict"], verdicts[50]["verdict"]) == ("challenger", "respondent")
+    assert case.energies_wh() == [2500, 1500, 2500] and case.ranks() == [3, 3, 3]
+    case.finish()
+
+
 def test_a_claim_of_less_gives_to_the_neighbour() -> None:
     """The buyer disputes its own proposal: what the line loses the estimate beside it had drawn."""
     case = Delivery((1500, 2500, 2500))

@@ -303,6 +303,87 @@ def test_the_buyer_may_dispute_its_own_proposal() -> None:
     case.finish()
 
 
+@pytest.mark.parametrize("claimed", [KWH - 1, 0, 3 * KWH])
+def test_nobody_keeps_a_wrong_proposal_by_disputing_it_first(claimed: int) -> None:
+    """The DSO proposes too little and claims something else at once: B cannot dispute the interval any more, but shows
+    what the meter says."""
+    case = Case()
+    truth = case.proofs("agg-b", case.claimed)
+    case.propose()
+    market = case.market
+    market.open(market.dso, case.settlement, 49, "b1", claimed)
+    refused("already_disputed", "connection", lambda: case.open(name="d2"))
+    market.show(market.agg_b, truth)
+    market.net.to(market.net.market_ms + 172_800_000)
+    verdict = market.resolve(market.agg_b)
+    assert case.codes(verdict) == ("respondent", "no_evidence", "counts")
+    assert verdict["line"]["actual_j"] == case.claimed and verdict["line"]["quality"] == 3
+    assert verdict["line"]["deficiency_j"] == 0
+    case.finish()
+    assert market.money(market.agg_b) == START + 600_000 + BOND
+    assert market.money(market.dso) == START - 600_000 - 500_000 - BOND
+
+
+def test_the_meters_signature_beats_a_false_claim_also_where_the_proposal_was_wrong() -> None:
+    case = Case()
+    ours = case.proofs("agg-b", case.claimed, attested=2)
+    theirs = case.proofs("dso", 2 * KWH)
+    case.propose()
+    verdict = case.decide(ours, theirs)
+    assert case.codes(verdict) == ("respondent", "counts", "counts")
+    assert verdict["line"]["actual_j"] == 2 * KWH
+    case.finish()
+
+
+@pytest.mark.parametrize("attested", [0, 2])
+def test_who_shows_that_the_claim_is_right_has_lost(attested: int) -> None:
+    """Whether the challenger shows it too or not; the better evidence gives the rank."""
+    for mine in (None, 0, 2):
+        case = Case()
+        ours = None if mine is None else case.proofs("agg-b", case.claimed, attested=mine)
+        theirs = case.proofs("dso", case.claimed, attested=attested)
+        case.propose()
+        verdict = case.decide(ours, theirs)
+        assert verdict["verdict"] == "challenger" and verdict["line"]["actual_j"] == case.claimed
+        assert verdict["line"]["quality"] == (2 if attested and mine in (None, 2) else 3)
+        case.finish()
+
+
+@pytest.mark.parametrize("fallback", ["proposed", "no_delivery"])
+def test_a_claim_beyond_all_amounts_blocks_no_settlement(fallback: str) -> None:
+    """B owes a penalty and would rather have the settlement stand for ever: its gateway attests a feed-in so large that
+    no amount holds the penalty for it."""
+    case = Case(fund_micro_eur=10**13, penalty_nano_eur_per_wh=10**9, fallback=fallback)
+    claimed = -(10**15)
+    ours = case.proofs("agg-b", claimed, attested=2)
+    case.propose()
+    case.open(claimed=claimed)
+    case.market.show(case.market.agg_b, ours)
+    case.market.net.to(case.market.net.market_ms + 172_800_000)
+    verdict = case.market.resolve(case.market.dso)
+    assert case.codes(verdict) == ("unresolved", "counts", "no_evidence")
+    assert (verdict["line"]["actual_j"], verdict["line"]["no_delivery"]) == (case.proposed, fallback == "no_delivery")
+    case.finish()
+
+
+def test_a_proposal_beyond_all_amounts_says_so() -> None:
+    case = Case(fund_micro_eur=10**13, penalty_nano_eur_per_wh=10**9)
+    case.market.net.to(case.market.net.market_ms + 1000)
+    too_much = {49: -(10**15)}
+    refused("out_of_range", "lines", lambda: case.market.propose(case.order, b1=too_much))
+
+
+def test_two_words_of_one_rank_for_two_values_leave_the_proposal() -> None:
+    case = Case()
+    ours = case.proofs("agg-b", case.claimed, attested=2)
+    theirs = case.proofs("dso", 2 * KWH, attested=2)
+    case.propose()
+    verdict = case.decide(ours, theirs)
+    assert case.codes(verdict) == ("unresolved", "counts", "counts")
+    assert verdict["line"]["actual_j"] == case.proposed
+    case.finish()
+
+
 @pytest.mark.parametrize(("before", "code"), [(True, "key_not_valid_then"), (False, "counts")])
 def test_a_signature_counts_when_the_key_was_valid_at_the_reading(before: bool, code: str) -> None:
     case = Case.__new__(Case)
