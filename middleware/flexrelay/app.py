@@ -55,7 +55,7 @@ from flexrelay.outbox import OUTBOX, Outbox
 from flexrelay.projections import PROJECTIONS, Event, Projections, Revocation, Views
 from flexrelay.relay import Relay
 from flexrelay.remembered import Remembered, confirmed, network_record
-from flexrelay.store import Store, StoreUnavailable
+from flexrelay.store import Damaged, Store, StoreUnavailable
 from flexrelay.twin import TWIN, Twin, TwinHistory
 from flexrelay.windows import WINDOWS, Anchoring, Calendar, Prover, Vault, Windows
 from flexrelay_schemas.did import split_did
@@ -198,6 +198,8 @@ async def open_gateway(
     async with AsyncExitStack() as stack:
         bounds = LetterBounds(total=limits.dead_letters, total_bytes=limits.dead_letter_bytes)
         journal = await stack.enter_async_context(SqliteJournal(home / "journal.db", bounds))
+        if journal.end:
+            _refuse_loss(home)
         store = await stack.enter_async_context(
             Store(
                 home / "store.db", (OUTBOX, PROJECTIONS, ENROLMENTS, TWIN, WINDOWS, DISPATCH, DISCOVERED, FACTS, GAPS)
@@ -301,6 +303,17 @@ async def open_gateway(
             )
         )
         yield gateway
+
+
+def _refuse_loss(home: Path) -> None:
+    """A journal with entries has a store and a vault beside it: made anew, they would know no device and no salt."""
+    for name, what in (("store.db", "enrolments and the outbox"), ("vault.db", "the salts of its readings")):
+        path = home / name
+        if not path.exists() or not path.stat().st_size:
+            raise Damaged(
+                f"{path} is missing or empty, but {home / 'journal.db'} holds readings: {what} would be lost. Put the "
+                "whole folder back from a backup"
+            )
 
 
 async def _follow(journal: SqliteJournal, consumer: Consumer) -> None:

@@ -24,7 +24,7 @@ from flexrelay.journal import JournalCorrupt, JournalUnavailable
 from flexrelay.ledger.embedded import LedgerCorrupt
 from flexrelay.ledger.port import LedgerError, Misconfigured
 from flexrelay.market.desk import IntentExpired
-from flexrelay.store import MigrationError, StoreUnavailable
+from flexrelay.store import Damaged, MigrationError, StoreUnavailable, is_damage
 from flexrelay.windows import Erased, NoProof, Tampered
 from flexrelay_contracts.refusal import Refused
 from flexrelay_sdk import SinkUnavailable
@@ -88,15 +88,14 @@ def explain(error: Exception, as_json: bool = False) -> NoReturn:
         if isinstance(error, kinds):
             fail(str(error), code, as_json)
     if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.ProgrammingError):
-        broken = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-        fail(f"a database of the data folder: {error}", CHECK_FAILED if broken else UNAVAILABLE, as_json)
+        fail(f"a database of the data folder: {error}", CHECK_FAILED if is_damage(error) else UNAVAILABLE, as_json)
     if isinstance(error, UnicodeDecodeError):  # out of SQLite: a text that is no text any more
         fail(f"a database of the data folder is damaged: {error}", CHECK_FAILED, as_json)
     raise error
 
 
 _CODES: Final[tuple[tuple[tuple[type[Exception], ...], int], ...]] = (
-    ((JournalCorrupt, LedgerCorrupt, Tampered, Erased), CHECK_FAILED),
+    ((JournalCorrupt, LedgerCorrupt, Damaged, Tampered, Erased), CHECK_FAILED),
     ((ConfigError, Misconfigured, CommissioningError, NoCustody), BAD_INPUT),
     ((LedgerError, JournalUnavailable, StoreUnavailable, MigrationError), UNAVAILABLE),
     ((WalletError, KeyFileError, IntentExpired, NoProof), UNAVAILABLE),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from flexrelay.journal.port import JournalCorrupt
-from flexrelay.store import Component, migrate, own
+from flexrelay.store import Component, is_damage, migrate, own
 
 _HEADER: Final = b"SQLite format 3\x00"
 
@@ -31,7 +31,7 @@ def open_journal(path: Path, component: Component) -> sqlite3.Connection:
         migrate(connection, path, [component])
     except sqlite3.DatabaseError as error:
         connection.close()
-        if is_corruption(error):
+        if is_damage(error):
             raise JournalCorrupt(damaged(path, str(error))) from error
         raise
     except UnicodeDecodeError as error:  # SQLite's message quotes a schema that is no text any more
@@ -41,11 +41,6 @@ def open_journal(path: Path, component: Component) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def is_corruption(error: sqlite3.Error) -> bool:
-    """Whether SQLite says that the file itself is damaged (rather than full, locked or unreachable)."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def damaged(path: Path, what: str) -> str:

@@ -16,13 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from flexrelay.journal.database import damaged, is_corruption, open_journal
+from flexrelay.journal.database import damaged, open_journal
 from flexrelay.journal.decoded import Decoded
 from flexrelay.journal.letters import SCHEMA as LETTERS
 from flexrelay.journal.letters import LetterBounds, LetterBox, count_letters, select_letters
 from flexrelay.journal.port import DeadLetter, DeadLetterCount, Entry, JournalCorrupt, JournalUnavailable
 from flexrelay.journal.segment import Trace, decode_segment, encode_segment, traces
-from flexrelay.store.migrations import Component, Migration
+from flexrelay.store import Component, Migration, is_damage
 
 T = TypeVar("T")
 
@@ -63,8 +63,10 @@ class SqliteJournal:
             self._box = LetterBox(self._writer, bounds or LetterBounds())
             row = self._writer.execute("SELECT last, hash FROM segment ORDER BY first DESC LIMIT 1").fetchone()
             first = self._writer.execute("SELECT min(first) FROM segment").fetchone()[0]
-        except BaseException:
+        except BaseException as error:
             os.close(self._lock)
+            if is_damage(error):
+                raise JournalCorrupt(damaged(path, str(error))) from error
             raise
         self._end: int = 0 if row is None else row[0]
         self._hash: bytes = _GENESIS if row is None else row[1]
@@ -230,7 +232,7 @@ class SqliteJournal:
         return firsts
 
     def _unavailable(self, error: Exception) -> Exception:
-        if isinstance(error, sqlite3.DatabaseError) and is_corruption(error):
+        if is_damage(error):
             return JournalCorrupt(damaged(self.path, str(error)))
         if isinstance(error, sqlite3.Error):
             return JournalUnavailable(

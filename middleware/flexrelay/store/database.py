@@ -14,6 +14,7 @@ from queue import Full, Queue
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from flexrelay.store.damage import is_damage, named
 from flexrelay.store.migrations import Component, migrate
 
 T = TypeVar("T")
@@ -42,20 +43,29 @@ def own(path: Path) -> None:
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection in autocommit mode with the durability that the store promises; usable from one other thread."""
+    """A connection in autocommit mode with the durability that the store promises; usable from one other thread.
+
+    Raises Damaged where the file is no database.
+    """
     if not read_only:
         own(path)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
-    if read_only:
-        connection.execute("PRAGMA query_only = ON")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
+    except sqlite3.Error as error:
+        connection.close()
+        raise named(error, path) from error
     return connection
 
 
 class Store:
-    """Async context manager around the file at `path`. Opening migrates it; raises MigrationError."""
+    """Async context manager around the file at `path`. Opening migrates it; raises MigrationError, Damaged.
+
+    What finds the file damaged later raises Damaged too."""
 
     def __init__(self, path: Path, components: Sequence[Component]) -> None:
         self.path = path
@@ -66,15 +76,18 @@ class Store:
 
     async def __aenter__(self) -> Self:
         connection, reading = await asyncio.to_thread(self._open)
-        self._writer = _Worker(f"store-writer-{self.path.name}", connection, self._after_commit, writes=True)
-        self._reader = _Worker(f"store-reader-{self.path.name}", reading, lambda: None, writes=False)
+        self._writer = _Worker(self.path, connection, self._after_commit, writes=True)
+        self._reader = _Worker(self.path, reading, lambda: None, writes=False)
         return self
 
     def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        connection = connect(self.path)
-        migrate(connection, self.path, self._components)
-        return connection, connect(self.path, read_only=True)
+        try:
+            connection = connect(self.path)
+            migrate(connection, self.path, self._components)
+            return connection, connect(self.path, read_only=True)
+        except sqlite3.Error as error:
+            raise named(error, self.path) from error
 
     async def __aexit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -105,7 +118,7 @@ class Store:
             raise StoreUnavailable(f"{self.path} is not open")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        worker.put(_Job(work, future, loop), self.path)
+        worker.put(_Job(work, future, loop))
         return await asyncio.shield(future)
 
     def _after_commit(self) -> None:
@@ -155,18 +168,20 @@ def _set_all(results: list[_Result]) -> None:
 class _Worker:
     """A thread that owns one connection."""
 
-    def __init__(self, name: str, connection: sqlite3.Connection, done: Callable[[], None], *, writes: bool) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, done: Callable[[], None], *, writes: bool) -> None:
+        self._path = path
         self._connection = connection
         self._done = done
         self._jobs: Queue[_Job | None] = Queue(QUEUE)
-        self._thread = threading.Thread(target=self._write_all if writes else self._read_all, name=name, daemon=True)
+        name, target = ("writer", self._write_all) if writes else ("reader", self._read_all)
+        self._thread = threading.Thread(target=target, name=f"store-{name}-{path.name}", daemon=True)
         self._thread.start()
 
-    def put(self, job: _Job, path: Path) -> None:
+    def put(self, job: _Job) -> None:
         try:
             self._jobs.put_nowait(job)
         except Full:
-            raise StoreUnavailable(f"{path}: {QUEUE} operations wait already; slow down and try again") from None
+            raise StoreUnavailable(f"{self._path}: {QUEUE} operations wait already; slow down and try again") from None
 
     def close(self) -> None:
         self._jobs.put(None)
@@ -178,7 +193,7 @@ class _Worker:
             try:
                 value = job.work(self._connection)
             except BaseException as error:
-                _tell([(job, None, error)])
+                _tell([(job, None, self._failure(error))])
             else:
                 _tell([(job, value, None)])
 
@@ -207,8 +222,7 @@ class _Worker:
         except (sqlite3.Error, StoreUnavailable) as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            failure = StoreUnavailable(f"nothing was written: {error}")
-            failure.__cause__ = error
+            failure = self._failure(error) if is_damage(error) else self._unwritten(error)
             results = [(job, None, failure) for job in group]
         else:
             self._done()
@@ -225,9 +239,21 @@ class _Worker:
             connection.execute("ROLLBACK TO job")
             connection.execute("RELEASE job")
             if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUTSIDE:
-                failure = StoreUnavailable(f"nothing was written: {error}")
-                failure.__cause__ = error
-                return None, failure
-            return None, error
+                return None, self._unwritten(error)
+            return None, self._failure(error)
         connection.execute("RELEASE job")
         return value, None
+
+    def _failure(self, error: BaseException) -> BaseException:
+        """What the caller gets: where the file is damaged, with its name."""
+        if not isinstance(error, sqlite3.Error):
+            return error
+        found = named(error, self._path)
+        if found is not error:
+            found.__cause__ = error
+        return found
+
+    def _unwritten(self, error: BaseException) -> StoreUnavailable:
+        failure = StoreUnavailable(f"nothing was written to {self._path}: {error}")
+        failure.__cause__ = error
+        return failure

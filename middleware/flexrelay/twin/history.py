@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 from flexrelay.ingest.registers import HistoryUnavailable
 from flexrelay.ingest.tail import Point
 from flexrelay.journal.registers import NAMES, pack_registers
-from flexrelay.store import connect
+from flexrelay.store import connect, named
 from flexrelay.twin.twin import Twin
 
 _COLUMNS: Final = "observed_at, seq, " + ", ".join(NAMES)
@@ -22,6 +22,7 @@ class TwinHistory:
     def __init__(self, twin: Twin, path: Path) -> None:
         """`path` is the store's file."""
         self._twin = twin
+        self._path = path
         self._connection = connect(path, read_only=True)
 
     def __enter__(self) -> Self:
@@ -59,7 +60,7 @@ class TwinHistory:
         try:
             return self._connection.execute(query, (number, value)).fetchall()
         except sqlite3.Error as error:
-            raise HistoryUnavailable(f"the twin's history cannot be read: {error}") from error
+            raise HistoryUnavailable(f"the twin's history cannot be read: {named(error, self._path)}") from error
 
 
 def _point(row: Sequence[Any]) -> Point:

@@ -15,10 +15,10 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from flexrelay.journal.port import Entry
-from flexrelay.store import Component, Migration, StoreUnavailable, connect, migrate
+from flexrelay.store import Component, Migration, StoreUnavailable, connect, migrate, named
 from flexrelay.windows.attest import attested
 from flexrelay_schemas.measurement import Measurement
 
@@ -75,18 +75,22 @@ def salt_of(secret: bytes, observed_at: int, evidence: bytes) -> bytes:
 
 class Vault:
     """One SQLite file. Calls block, are short, and may come from any thread. What writes raises StoreUnavailable where
-    the place is full or not writable."""
+    the place is full or not writable; all raise `store.Damaged` where the file is no good."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = connect(path)
-        self._connection.execute("PRAGMA secure_delete = ON")
-        migrate(self._connection, path, [_COMPONENT])
+        self._path = path
         self._lock = threading.Lock()
         self._cache: dict[tuple[str, str], bytes | None] = {}
         self._signed: dict[str, int] = {}
         """By DID: the instant of its last attestation here, -1 where it has none; empty where there are none at all."""
-        self._has_signed = self._connection.execute("SELECT 1 FROM vault_attestation LIMIT 1").fetchone() is not None
+        try:
+            self._connection = connect(path)
+            self._connection.execute("PRAGMA secure_delete = ON")
+            migrate(self._connection, path, [_COMPONENT])
+            self._has_signed = bool(self._rows("SELECT 1 FROM vault_attestation LIMIT 1", ()))
+        except sqlite3.Error as error:
+            raise named(error, path) from error
 
     def __enter__(self) -> Self:
         return self
@@ -108,14 +112,12 @@ class Vault:
                 if pair in self._cache:
                     found[pair] = self._cache[pair]
                     continue
-                row = self._connection.execute(
-                    "SELECT secret FROM vault_secret WHERE did = ? AND period = ?", pair
-                ).fetchone()
-                if row is None:
+                rows = self._rows("SELECT secret FROM vault_secret WHERE did = ? AND period = ?", pair)
+                if not rows:
                     found[pair] = secrets.token_bytes(32)
                     missing.append((*pair, found[pair]))
                 else:
-                    found[pair] = row[0]
+                    found[pair] = rows[0][0]
             self._write("INSERT INTO vault_secret VALUES (?, ?, ?)", missing)
             if len(self._cache) + len(found) > _CACHED:
                 self._cache.clear()
@@ -136,17 +138,13 @@ class Vault:
         Overwritten in the database and its write-ahead log; copies in backups are the operator's to find.
         """
         with self._lock:
-            rows = self._connection.execute(
-                "SELECT period FROM vault_secret WHERE did = ? AND secret IS NOT NULL", (did,)
-            ).fetchall()
+            rows = self._rows("SELECT period FROM vault_secret WHERE did = ? AND secret IS NOT NULL", (did,))
             chosen = [row[0] for row in rows if not periods or row[0] in periods]
             self._cache.clear()
             self._write(
                 "UPDATE vault_secret SET secret = NULL WHERE did = ? AND period = ?", [(did, item) for item in chosen]
             )
-            gone = self._connection.execute(
-                "SELECT observed_at FROM vault_attestation WHERE did = ?", (did,)
-            ).fetchall()
+            gone = self._rows("SELECT observed_at FROM vault_attestation WHERE did = ?", (did,))
             self._write(
                 "DELETE FROM vault_attestation WHERE did = ? AND observed_at = ?",
                 [(did, row[0]) for row in gone if period_of(row[0]) in chosen],
@@ -169,13 +167,18 @@ class Vault:
             last = self._signed.get(did)
             if last is None:
                 query = "SELECT coalesce(max(observed_at), -1) FROM vault_attestation WHERE did = ?"
-                last = self._signed[did] = self._connection.execute(query, (did,)).fetchone()[0]
+                last = self._signed[did] = int(self._rows(query, (did,))[0][0])
             if observed_at > last:
                 return None
-            row = self._connection.execute(
-                "SELECT evidence FROM vault_attestation WHERE did = ? AND observed_at = ?", (did, observed_at)
-            ).fetchone()
-        return None if row is None else bytes(row[0])
+            query = "SELECT evidence FROM vault_attestation WHERE did = ? AND observed_at = ?"
+            rows = self._rows(query, (did, observed_at))
+        return bytes(rows[0][0]) if rows else None
+
+    def _rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise named(error, self._path) from error
 
     def _write(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
         if not rows:
@@ -185,7 +188,9 @@ class Vault:
             self._connection.executemany(statement, rows)
             self._connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
-            raise StoreUnavailable(f"the vault cannot be written: {error}") from error
+            raise StoreUnavailable(f"the vault {self._path} cannot be written: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise named(error, self._path) from error
         finally:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")

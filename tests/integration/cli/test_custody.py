@@ -194,6 +194,19 @@ def test_an_anchor_that_this_gateway_does_not_know_is_a_notice(populated: Path, 
     assert "this gateway has no windows of it" in report["gateways"][0]["notices"][0]
 
 
+@pytest.mark.parametrize(("name", "lost"), [("store.db", "enrolments"), ("vault.db", "salts")])
+def test_a_folder_without_one_of_its_databases_is_refused(populated: Path, copy_of: Copy, name: str, lost: str) -> None:
+    """Made anew in silence, it would turn every reading away, or prove none of the old ones."""
+    folder = copy_of(populated)
+    for path in (folder / "agg").glob(f"{name}*"):
+        path.unlink()
+    for command in (("device", "list"), ("custody", "verify"), ("run",)):
+        result = flexrelay(*command, folder)
+        assert result.exit_code == 1
+        assert f"{name} is missing or empty" in result.stderr and lost in result.stderr
+    assert not (folder / "agg" / name).exists(), "what was not there is not made"
+
+
 def forge(path: Path, change: Callable[[bytes], bytes]) -> None:
     """Change payloads and recompute every segment's hash, as somebody who knows the format would."""
     with closing(sqlite3.connect(path, isolation_level=None)) as database:

@@ -124,7 +124,7 @@ async def test_losing_an_acknowledged_block_is_an_error(net: EmbeddedNetwork) ->
         assert caught.value.block == 7
 
 
-async def test_the_state_is_rebuilt_from_the_blocks(net: EmbeddedNetwork) -> None:
+async def test_the_state_is_rebuilt_from_the_blocks(net: EmbeddedNetwork, caplog: pytest.LogCaptureFixture) -> None:
     async with net.running():
         intent = net.intent("probe.private_put", collection="both", key="p")
         ledger = net.connect("dso")
@@ -138,6 +138,9 @@ async def test_the_state_is_rebuilt_from_the_blocks(net: EmbeddedNetwork) -> Non
         async with net.running():
             assert net.ledger.recovery.replayed_blocks == 9
             assert net.ledger.recovery.rebuilt_state == (damage == "garbage")
+            assert ("state.db was damaged and has been made again from 9 blocks" in caplog.text) == (
+                damage == "garbage"
+            )
             assert await net.get("last") == "v"
             args = {"collection": "both", "key": "p"}
             assert await net.connect("agga").evaluate("probe.private_get", args) == "secret"

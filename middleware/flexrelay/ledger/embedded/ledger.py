@@ -98,6 +98,7 @@ class EmbeddedLedger:
         worker = Worker("ledger-engine")
         try:
             opened = await worker.call(open_folder, folder, genesis)
+            _tell(folder, opened.recovery)
             try:
                 made = partial(Engine, transactions=transactions, queries=queries, clock=clock)
                 engine = await worker.call(made, opened.genesis, opened.state, opened.private, opened.secret)
@@ -326,3 +327,17 @@ def _fail(batch: list[tuple[Accepted, "asyncio.Future[None]"]], error: LedgerErr
     for accepted, done in batch:
         if not done.done():
             done.set_exception(type(error)(str(error), accepted.tx_id))
+
+
+def _tell(folder: Path, recovery: Recovery) -> None:
+    """What opening had to repair: nothing is lost by either, but somebody should know."""
+    if recovery.rebuilt_state:
+        _LOG.warning(
+            "%s was damaged and has been made again from %s blocks", folder / place.STATE, recovery.replayed_blocks
+        )
+    if recovery.cut_bytes:
+        _LOG.warning(
+            "%s ended in a torn block that was never acknowledged: %s bytes cut off",
+            folder / place.BLOCKS,
+            recovery.cut_bytes,
+        )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flexrelay.ledger.embedded.errors import LedgerCorrupt
 from flexrelay.ledger.port import LedgerUnavailable
-from flexrelay.store import own
+from flexrelay.store import named, own
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS private (
@@ -40,6 +40,7 @@ class PrivateValues:
     """Used by one caller at a time. `height`: blocks below it have been applied here."""
 
     def __init__(self, path: Path | str) -> None:
+        self._path = path
         if path != ":memory:":
             own(Path(path))
         try:
@@ -56,10 +57,13 @@ class PrivateValues:
         self._db.close()
 
     def get(self, collection: str, key: str) -> bytes | None:
-        row = self._db.execute(
-            "SELECT value FROM private WHERE collection = ? AND key_hash = ?",
-            (collection, hashlib.sha256(key.encode()).hexdigest()),
-        ).fetchone()
+        try:
+            row = self._db.execute(
+                "SELECT value FROM private WHERE collection = ? AND key_hash = ?",
+                (collection, hashlib.sha256(key.encode()).hexdigest()),
+            ).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise named(error, self._path) from error
         return None if row is None else row[0]
 
     def stage(self, tx_id: str, timestamp: int, values: Sequence[tuple[str, str, str, bytes]]) -> None:
@@ -107,7 +111,11 @@ class PrivateValues:
 
     def discard(self, before_timestamp: int) -> None:
         """Drop what was staged by transactions that are too old to be submitted."""
-        if self._db.execute("DELETE FROM staged WHERE timestamp < ?", (before_timestamp,)).rowcount > 0:
+        try:
+            dropped = self._db.execute("DELETE FROM staged WHERE timestamp < ?", (before_timestamp,)).rowcount
+        except sqlite3.DatabaseError as error:
+            raise named(error, self._path) from error
+        if dropped > 0:
             self.scrub()
 
     def scrub(self) -> None:

@@ -8,11 +8,11 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from flexrelay.ledger.embedded.block import CODE_OF, CODES
 from flexrelay.ledger.port import Committed, Validation
-from flexrelay.store import own
+from flexrelay.store import named, own
 from flexrelay_contracts.context import MAX_UNICODE
 
 _CACHE_ENTRIES = 20_000
@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS meta (one INTEGER PRIMARY KEY CHECK (one = 1), height
 _GET = "SELECT value, block, tx, policy FROM state WHERE key = ?"
 
 _UNKNOWN: Final = object()
+_REMEDY: Final = "stop, and delete it: it is made again from the blocks at the next start"
 
 Version = tuple[int, int]
 
@@ -57,10 +58,13 @@ def hash_key(collection: str, key_hash: str) -> str:
 
 
 class State:
-    """Used by one caller at a time. `height` blocks are applied, the last one has the hash `last_hash`."""
+    """Used by one caller at a time. `height` blocks are applied, the last one has the hash `last_hash`.
+
+    What reads raises `store.Damaged` where the file is no good."""
 
     def __init__(self, path: Path | str) -> None:
         """Open or create; an empty path makes a temporary one. Raises StateError."""
+        self._path = path
         try:
             if path:
                 own(Path(path))
@@ -69,6 +73,7 @@ class State:
                 self._db.execute(f"PRAGMA {pragma}")
             self._db.executescript(_SCHEMA)
             row = self._db.execute("SELECT height, hash FROM meta").fetchone()
+            policies = self._db.execute("SELECT 1 FROM state WHERE policy IS NOT NULL LIMIT 1").fetchone()
         except (sqlite3.Error, OSError) as error:
             raise StateError(f"{path}: {error}") from error
         self.height: int = row[0] if row else 0
@@ -77,7 +82,7 @@ class State:
         self._cache_bytes = 0
         self._cursor = self._db.cursor()
         self._db.execute("BEGIN")  # a read in a transaction that is open costs no locking
-        self.has_policies = self._db.execute("SELECT 1 FROM state WHERE policy IS NOT NULL").fetchone() is not None
+        self.has_policies = policies is not None
         """Whether a key may have a policy: most networks never set one, and need not look for it."""
 
     def close(self) -> None:
@@ -87,31 +92,37 @@ class State:
         known = self._cache.get(key, _UNKNOWN)
         if known is not _UNKNOWN:
             return known  # type: ignore[return-value]  # an entry, or None for a key that is not there
-        row = self._cursor.execute(_GET, (key.encode(),)).fetchone()
+        try:
+            row = self._cursor.execute(_GET, (key.encode(),)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise named(error, self._path, _REMEDY) from error
         entry = None if row is None else _entry(*row)
         self._remember(key, entry)
         return entry
 
     def range(self, start: str, end: str) -> Iterator[tuple[str, Entry]]:
         """All entries in [start, end) in key order."""
-        rows = self._db.execute(
-            "SELECT key, value, block, tx, policy FROM state WHERE key >= ? AND key < ? ORDER BY key",
-            (start.encode(), min(end, MAX_UNICODE).encode()),
-        )
-        for key, *rest in rows:
+        for key, *rest in self._between("value, block, tx, policy", start, end):
             yield key.decode(), _entry(*rest)
 
     def versions(self, start: str, end: str) -> list[tuple[str, int, int]]:
         """(key, block, tx) of [start, end) in key order."""
-        rows = self._db.execute(
-            "SELECT key, block, tx FROM state WHERE key >= ? AND key < ? ORDER BY key",
-            (start.encode(), min(end, MAX_UNICODE).encode()),
-        )
-        return [(key.decode(), block, tx) for key, block, tx in rows]
+        return [(key.decode(), block, tx) for key, block, tx in self._between("block, tx", start, end)]
+
+    def _between(self, columns: str, start: str, end: str) -> Iterator[tuple[Any, ...]]:
+        query = f"SELECT key, {columns} FROM state WHERE key >= ? AND key < ? ORDER BY key"  # noqa: S608
+        try:
+            yield from self._db.execute(query, (start.encode(), min(end, MAX_UNICODE).encode()))
+        except sqlite3.DatabaseError as error:
+            raise named(error, self._path, _REMEDY) from error
 
     def transaction(self, tx_id: str) -> Committed | None:
         """Where the transaction stands, by its first occurrence."""
-        row = self._cursor.execute("SELECT block, code FROM tx WHERE id = ?", (bytes.fromhex(tx_id),)).fetchone()
+        given = bytes.fromhex(tx_id)
+        try:
+            row = self._cursor.execute("SELECT block, code FROM tx WHERE id = ?", (given,)).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise named(error, self._path, _REMEDY) from error
         return None if row is None else Committed(tx_id, row[0], CODES[row[1]])
 
     def apply(
