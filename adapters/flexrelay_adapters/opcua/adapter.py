@@ -46,6 +46,8 @@ SAVE_S = 2.0
 """Between two writings of what is remembered over a restart, at least."""
 _TOO_MANY = 0x8078_0000
 """BadTooManyPublishRequests."""
+_AHEAD = "future"
+"""Why the gateway refuses a time that lies ahead."""
 _MARGIN = 2.5
 """Keep-alive times without a response after which the connection counts as dead."""
 
@@ -408,7 +410,7 @@ class OpcuaAdapter:
         try:
             while True:
                 try:
-                    await sink.put(frames, self._codec)
+                    receipts = await sink.put(frames, self._codec)
                     break
                 except SinkUnavailable as error:
                     self.stats.sink_refusals += 1
@@ -420,6 +422,9 @@ class OpcuaAdapter:
             self._framing.forget()  # nobody knows what of it is on disk
             raise
         self.stats.frames += len(frames)
+        for frame, receipt in zip(frames, receipts, strict=True):
+            if receipt.reason == _AHEAD:
+                self._framing.disown(frame.credential, self._clock())
 
     async def _catch_up(self, connection: Connection, sink: Sink) -> None:
         """After an outage: what the server kept of it, before its new subscription tells anything."""

@@ -157,6 +157,15 @@ class Framing:
         self._newest.update({handle: stamp for handle, stamp in newest.items() if handle in self._by_handle})
         self._latest = max(self._newest.values(), default=0)
 
+    def disown(self, credential: str, now_ms: int) -> None:
+        """The gateway has refused a time of this device that lies ahead: nothing after now is known of it, or the
+        history of an outage would be asked for from that time on."""
+        now = ticks(now_ms)
+        for handle in self._by_credential[credential].handles:
+            if self._newest.get(handle, 0) > now:
+                self._newest[handle] = now
+        self._latest = max(self._newest.values(), default=0)
+
     def told(self, framed: Framed) -> None:
         """These frames go to the disk: what they say is known from now on."""
         newest = self._newest

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from support.opcua_frames import AT, item
 
-from flexrelay_adapters.opcua import NodeCodec, OpcuaConfig
+from flexrelay_adapters.opcua import NodeCodec, OpcuaAdapter, OpcuaConfig
 from flexrelay_adapters.opcua.framing import FRAME_BYTES, Framing
-from flexrelay_adapters.opcua.wire import Changes
-from flexrelay_sdk import DecodeError, Frame
+from flexrelay_adapters.opcua.wire import Changes, Publish
+from flexrelay_sdk import Codec, DecodeError, Frame, Outcome, Receipt
+from flexrelay_sdk.testkit import RecordingSink
 
 
 def config(devices: int = 2, **more: Any) -> OpcuaConfig:
@@ -114,6 +116,26 @@ def test_large_ones_are_divided_between_instants() -> None:
     assert len(frames) > 2 and all(len(frame.payload) <= FRAME_BYTES for frame in frames)
     readings = line.readings("h:1/d0")
     assert [at for at, _ in readings] == list(range(3000)) and all(len(registers) == 2 for _, registers in readings)
+
+
+async def test_a_refused_time_that_lies_ahead_hides_no_outage() -> None:
+    class Judge(RecordingSink):
+        async def put(self, frames: Sequence[Frame], codec: Codec) -> Sequence[Receipt]:
+            receipts = list(await super().put(frames, codec))
+            for number, frame in enumerate(frames):
+                if max(m.observed_at for m in codec.decode(frame).measurements) > AT + 60_000:
+                    receipts[number] = Receipt(Outcome.DEAD_LETTER, 0, "future")
+            return receipts
+
+    adapter, sink = OpcuaAdapter(config(), clock=lambda: AT + 500), Judge()
+    framing, reached = adapter._framing, []
+    for number, (handle, at) in enumerate([(1, AT), (3, AT), (1, AT + 10**9), (1, AT + 1000)], 1):
+        told = changes(item(handle, float(number), source=at))
+        await adapter._store([Publish(1, number, False, (told,), None, ())], sink)
+        reached.append((framing.reach_ms(1), framing.reach_ms(3)))
+    assert reached == [(AT, 0), (AT, AT), (AT + 500, AT), (AT + 1000, AT)], (
+        "where the history of an outage is read from"
+    )
 
 
 def test_history_and_restart() -> None:
