@@ -71,8 +71,8 @@ class CommandTarget(Protocol):
 class CommandEnder(Protocol):
     """Optional, beside `CommandTarget`: some commands are not ended by the device itself when their time is over.
 
-    The gateway keeps on disk which commands were handed over, and has them ended after their `expires_at`, whatever
-    came of them and however often it was restarted in between.
+    The gateway keeps on disk which commands were handed over, and has them ended after their `expires_at`, or once they
+    failed, however often it was restarted in between.
     """
 
     def must_end(self, command: Command) -> bool:
@@ -81,7 +81,8 @@ class CommandEnder(Protocol):
 
     async def end(self, command: Command, before: Command | None = None) -> None:
         """Write back what the command left behind; nothing where the device did that, or a newer command holds it.
-        `before` is an older command that the device did and whose time is not over: it rules again.
+        `before` is an older command that the device was told, has not refused, and whose time is not over: it rules
+        again.
 
         Called until it returns. Raises ConnectionError when the device cannot be reached now, ValueError when it will
         never be ended so (the device refuses, or is another one).

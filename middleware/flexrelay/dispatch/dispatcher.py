@@ -14,9 +14,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from flexrelay.dispatch.ending import SENT_LAST, Endings
+from flexrelay.dispatch.ending import ENDS_NOW, SENT_LAST, Endings
 from flexrelay.dispatch.plan import DispatchOrder, Planned
-from flexrelay.dispatch.records import WATCH, CommandRecord, CommandStep, add_step, read_commands, read_steps
+from flexrelay.dispatch.records import AS_SENT, WATCH, CommandRecord, CommandStep, add_step, read_commands, read_steps
 from flexrelay.dispatch.underway import Underway
 from flexrelay.store import Store, StoreUnavailable
 from flexrelay_schemas.canonical import digest
@@ -159,10 +159,12 @@ class Dispatcher:
                     await self._changed.wait()
 
     async def _due(self) -> list[CommandRecord]:
+        """In the order in which they are handed over: after a restart a device must not stay at the older of two."""
         now = self._clock()
+        due = "open = 1 AND send_at <= ?"
         try:
             return await self._store.read(
-                lambda connection: read_commands(connection, self._tenant, "open = 1 AND send_at <= ?", now)
+                lambda connection: read_commands(connection, self._tenant, due, now, order=AS_SENT)
             )
         except StoreUnavailable as error:
             logger.warning("due commands of %s cannot be read: %s; again soon", self._tenant, error)
@@ -223,6 +225,8 @@ class Dispatcher:
             ).rowcount
             if moved:
                 add_step(connection, self._tenant, update.command_id, update.at, update.state, update.detail)
+            if moved and update.state is CommandState.FAILED:
+                connection.execute(ENDS_NOW, {"now": self._clock(), "tenant": self._tenant, "id": update.command_id})
 
         await self._store.write(work)
 

@@ -1,4 +1,5 @@
-"""Ends what commands left behind: a device that has no timer of its own goes back when the window is over.
+"""Ends what commands left behind: a device that has no timer of its own goes back when the window is over, or at once
+when it failed half way.
 
 That a command was sent, and has to be ended, is on disk before the transport gets it (`Dispatcher`); so neither a kill
 nor a long time without a gateway, or without the device, leaves a device at what it was told.
@@ -32,6 +33,11 @@ SENT_LAST: Final = (
     "AND other.name = dispatch_command.name AND other.end_at IS NOT NULL) WHERE tenant = :tenant AND command_id = :id"
 )
 """A command is sent, and is to be ended at `end_at`: the newest of its name that the device got."""
+ENDS_NOW: Final = (
+    "UPDATE dispatch_command SET end_at = min(end_at, :now) "
+    "WHERE tenant = :tenant AND command_id = :id AND end_at IS NOT NULL"
+)
+"""A command failed after it was sent: what it left half done must not stay until its time is over."""
 # a count, no instant: what was sent last holds the device, whatever the clock does and whichever window is over first
 _SAME: Final = (
     "did = :did AND credential = :credential AND name = :name AND command_id <> :id AND end_at IS NOT NULL "
@@ -39,7 +45,7 @@ _SAME: Final = (
     "(SELECT coalesce(sent_n, 0), expires_at FROM dispatch_command WHERE tenant = :tenant AND command_id = :id)"
 )
 _NEWER: Final = f"tenant = :tenant AND {_SAME.format('>')} AND state <> 'failed'"
-_OLDER: Final = f"tenant = :tenant AND {_SAME.format('<')} AND state = 'acked' AND end_at > :now"
+_OLDER: Final = f"tenant = :tenant AND {_SAME.format('<')} AND state IN ('sent', 'acked') AND end_at > :now"
 
 
 class Endings:
@@ -73,7 +79,7 @@ class Endings:
         return self._failed.get(command.command_id, (0, 0.0))[1]
 
     async def _due(self) -> list[Command]:
-        """Sent, over, and not ended yet."""
+        """Sent, over or failed, and not ended yet."""
         now = self._clock()
         try:
             records = await self._store.read(
@@ -111,7 +117,8 @@ class Endings:
         return bool(await self._others(command, _NEWER))
 
     async def _before(self, command: Command) -> Command | None:
-        """The newest command that the device did before this one and whose time is not over: it rules again."""
+        """The newest command that the device was told before this one, has not refused, and whose time is not over: it
+        rules again."""
         found = await self._others(command, _OLDER)
         return found[-1] if found else None
 

@@ -63,9 +63,20 @@ _COLUMNS: Final = (
 )
 
 
-def read_commands(connection: sqlite3.Connection, tenant: str, where: str, *values: Any) -> list[CommandRecord]:
-    """`where` is a condition written in this package."""
-    query = f"SELECT {_COLUMNS} FROM dispatch_command WHERE tenant = ? AND {where} ORDER BY send_at, command_id"  # noqa: S608
+AS_SENT: Final = (
+    "(SELECT min(at) FROM dispatch_transition AS step WHERE step.tenant = dispatch_command.tenant AND "
+    "step.command_id = dispatch_command.command_id AND step.state = 'sent') NULLS LAST, send_at, "
+    "(SELECT accepted_at FROM dispatch_order WHERE dispatch_order.tenant = dispatch_command.tenant AND "
+    "dispatch_order.order_id = dispatch_command.order_id), command_id"
+)
+"""The order in which commands were sent first, then that in which the others are to be."""
+
+
+def read_commands(
+    connection: sqlite3.Connection, tenant: str, where: str, *values: Any, order: str = "send_at, command_id"
+) -> list[CommandRecord]:
+    """`where` and `order` are written in this package."""
+    query = f"SELECT {_COLUMNS} FROM dispatch_command WHERE tenant = ? AND {where} ORDER BY {order}"  # noqa: S608
     return [_record(row) for row in connection.execute(query, (tenant, *values))]
 
 

@@ -29,6 +29,10 @@ class Devices:
     ends: list[tuple[str, str]] = field(default_factory=list)
     gone: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
+    breaks: set[str] = field(default_factory=set)
+    """Orders that fail when the register is written already."""
+    silent: bool = False
+    told: list[str] = field(default_factory=list)
 
     @property
     def can_command(self) -> bool:
@@ -36,8 +40,14 @@ class Devices:
 
     async def execute(self, command: Command, on_update: Callable[[CommandUpdate], Awaitable[None]]) -> None:
         await on_update(CommandUpdate(command.command_id, CommandState.SENT, self.now))
+        self.told.append(command.correlation_id)
         self.register[command.credential] = command.parameters["power_w"]
-        await on_update(CommandUpdate(command.command_id, CommandState.ACKED, self.now))
+        if self.silent:
+            await asyncio.Event().wait()
+        broken = command.correlation_id in self.breaks
+        await on_update(
+            CommandUpdate(command.command_id, CommandState.FAILED if broken else CommandState.ACKED, self.now)
+        )
 
     def must_end(self, command: Command) -> bool:
         return True
@@ -50,9 +60,13 @@ class Devices:
         self.register[command.credential] = IDLE if before is None else before.parameters["power_w"]
 
 
-async def send(dispatcher: Dispatcher, order: str, power_w: int, expires_at: int, credential: str = "c") -> None:
+async def accept(dispatcher: Dispatcher, order: str, power_w: int, expires_at: int, credential: str = "c") -> None:
     planned = Planned(f"did:{credential}", credential, "set_power", {"power_w": power_w}, 0, expires_at)
     await dispatcher.accept(DispatchOrder(order, "agg", (OrderedIsp(1, 0, 900, 1),)), [planned])
+
+
+async def send(dispatcher: Dispatcher, order: str, power_w: int, expires_at: int, credential: str = "c") -> None:
+    await accept(dispatcher, order, power_w, expires_at, credential)
     await asyncio.wait_for(dispatcher.finished(order), 60)
 
 
@@ -115,6 +129,71 @@ async def test_two_windows_that_are_over_together_are_ended_once(tmp_path: Path)
         devices.now = 600
         await ended_down_to(store, 0)
         assert devices.ends == [("c", "second")]
+
+
+@pytest.mark.parametrize("older", ["acked", "sent", "none"])
+async def test_what_failed_half_way_is_ended_at_once(tmp_path: Path, older: str) -> None:
+    """The older command rules again, whether it was confirmed or not, and is ended at its own time."""
+    devices = Devices(now=1, breaks={"second"}, silent=older == "sent")
+    async with (
+        Store(tmp_path / "s.db", [DISPATCH]) as store,
+        Dispatcher(store, "t", devices, clock=lambda: devices.now) as dispatcher,
+    ):
+        if older != "none":
+            await accept(dispatcher, "first", 5_000, 1_000)
+            await until(lambda: devices.register == {"c": 5_000}, 60, "the first command")
+            devices.silent = False
+        await send(dispatcher, "second", -7_000, 2_000)
+        await ended_down_to(store, 0 if older == "none" else 1)
+        assert devices.ends == [("c", "second")] and devices.register == {"c": IDLE if older == "none" else 5_000}
+        devices.now = 1_100
+        await ended_down_to(store, 0)
+        assert devices.register == {"c": IDLE}
+
+
+async def test_what_failed_does_not_end_what_was_sent_after_it(tmp_path: Path) -> None:
+    devices = Devices(now=1, breaks={"first"}, gone={"c"})
+    async with Store(tmp_path / "s.db", [DISPATCH]) as store:
+        async with Dispatcher(store, "t", devices, clock=lambda: devices.now) as dispatcher:
+            await send(dispatcher, "first", 5_000, 1_000)
+            await until(lambda: bool(devices.asked), 60, "a try to end it")
+            await send(dispatcher, "second", -7_000, 2_000)
+        devices.gone.clear()
+        async with Dispatcher(store, "t", devices, clock=lambda: devices.now):
+            await ended_down_to(store, 1)
+        assert devices.ends == [] and devices.register == {"c": -7_000}
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+async def test_a_restart_sends_again_in_the_order_of_sending(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Whatever their ids: the device ends at the newer one, and also after a second restart half way through."""
+    devices = Devices(now=1, silent=True)
+    first, second = names
+    async with Store(tmp_path / "s.db", [DISPATCH]) as store:
+        async with Dispatcher(store, "t", devices, clock=lambda: devices.now) as dispatcher:
+            for power_w, order in enumerate(names, 1):
+                await accept(dispatcher, order, power_w, 1_000)
+                await until(lambda n=power_w: devices.register == {"c": n}, 60, "the command")
+                devices.now += 1
+        for _ in range(2):
+            devices.told.clear()
+            async with Dispatcher(store, "t", devices, clock=lambda: devices.now):
+                await until(lambda: len(devices.told) == 2, 60, "both commands")
+            assert devices.told == [first, second] and devices.register == {"c": 2}
+            devices.now += 1
+
+
+async def test_a_restart_sends_in_the_order_of_acceptance_what_was_never_sent(tmp_path: Path) -> None:
+    devices = Devices(now=1)
+    orders = ["d", "b", "a", "c", "e"]
+    async with Store(tmp_path / "s.db", [DISPATCH]) as store:
+        closed = Dispatcher(store, "t", devices, clock=lambda: devices.now)  # not entered: it sends nothing
+        for power_w, order in enumerate(orders):
+            await accept(closed, order, power_w, 1_000)
+            devices.now += 1
+        async with Dispatcher(store, "t", devices, clock=lambda: devices.now):
+            await until(lambda: len(devices.told) == len(orders), 60, "all commands")
+    assert devices.told == orders and devices.register == {"c": 4}
 
 
 async def test_dead_devices_keep_no_other_from_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
