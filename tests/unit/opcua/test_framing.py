@@ -134,8 +134,6 @@ async def test_a_refused_time_that_lies_ahead_hides_no_outage() -> None:
         await adapter._store([Publish(1, number, False, (told,), None, ())], sink)
         reached.append((framing.reach_ms(1), framing.reach_ms(3)))
     assert reached == [(AT, 0), (AT, AT), (AT + 500, AT), (AT + 1000, AT)], "from where a history is read"
-        "where the history of an outage is read from"
-    )
 
 
 def test_history_and_restart() -> None:
