@@ -173,7 +173,7 @@ class ProvisioningApi:
             body = await _body(request)
             body.pop("device_id", None)
             _checked(_Device, {**body, "device_id": name})
-            done = self._known.change_device(service, path, name, body)
+            done = self._known.change_device(service, path, name, body, apikey)
         else:
             done = self._known.remove_device(service, path, name, apikey)
         if not done:
@@ -200,6 +200,7 @@ async def _body(request: Request) -> Document:
             raise _Problem(413, "WRONG_SYNTAX", f"at most {MAX_BODY_BYTES} bytes are taken")
     try:
         body = json.loads(bytes(data))
+        json.dumps(body, ensure_ascii=False, allow_nan=False).encode()  # what is kept must be told again
     except (ValueError, RecursionError):
         raise _Problem(400, "WRONG_SYNTAX", "the body is no JSON") from None
     if not isinstance(body, dict):

@@ -134,11 +134,13 @@ class Provisioned:
         ).fetchall()
         return next((json.loads(text) for key, text in rows if apikey in (None, key)), None)
 
-    def change_device(self, service: str, path: str, device: str, change: Document) -> bool:
-        found = self.device(service, path, device, change.get("apikey"))
+    def change_device(self, service: str, path: str, device: str, change: Document, apikey: str | None = None) -> bool:
+        """`apikey` tells devices of one id apart, as the one in the change does; it cannot be changed."""
+        found = self.device(service, path, device, apikey or change.get("apikey"))
         if found is None:
             return False
-        changed = {**found, **change, "device_id": device, "apikey": found["apikey"]}
+        scope = {name: found[name] for name in ("apikey", "service", "service_path") if name in found}
+        changed: Document = found | change | scope | {"device_id": device}
         with self._db:
             self._db.execute(
                 "UPDATE device SET document = ? WHERE apikey = ? AND id = ?",

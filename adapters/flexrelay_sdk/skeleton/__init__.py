@@ -5,6 +5,7 @@
 
 import re
 from collections.abc import Iterator
+from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,8 @@ def generate(name: str, folder: Path | None = None) -> Path:
     if _NAME.fullmatch(name) is None or len(name) > 40:
         raise ValueError(f"name {name[:60]!r}: use lower-case letters and digits, with single - between them")
     dashed, under = name.replace("_", "-"), name.replace("-", "_")
+    if under in _own():  # a gateway could not tell two entry points of one name apart
+        raise ValueError(f"name {name!r}: flexrelay has an adapter of that name; call yours after the maker or product")
     words = {
         "@@dashed@@": dashed,
         "@@under@@": under,
@@ -31,6 +34,12 @@ def generate(name: str, folder: Path | None = None) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_filled(source.read_text(), words))
     return target
+
+
+def _own() -> set[str]:
+    """The adapters that come with flexrelay."""
+    points = entry_points(group="flexrelay.adapters")
+    return {point.name for point in points if point.dist is not None and point.dist.name == "flexrelay"}
 
 
 def _sources(folder: Traversable, place: PurePosixPath) -> Iterator[tuple[PurePosixPath, Traversable]]:

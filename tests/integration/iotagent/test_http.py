@@ -271,6 +271,19 @@ async def test_services_and_devices_as_an_iot_agent_has_them(tmp_path: Path) -> 
         assert (await there.operator.delete("/iot/services", params=query)).status_code == 404
 
 
+async def test_two_devices_of_one_id_are_told_apart_by_their_key(tmp_path: Path) -> None:
+    async with site(tmp_path) as there:
+        devices = [{"device_id": "d", "apikey": key} for key in ("key1", "key2")]
+        assert (await there.post("/iot/devices", {"devices": devices})).status_code == 201
+        change = {"entity_name": "second", "service": "other"}
+        changed = await there.operator.put("/iot/devices/d", params={"apikey": "key2"}, json=change)
+        assert changed.status_code == 204
+        one, two = (await there.operator.get("/iot/devices")).json()["devices"]
+        assert "entity_name" not in one and (two["entity_name"], two["service"]) == ("second", "smartgondor")
+        absent = await there.operator.put("/iot/devices/d", params={"apikey": "key3"}, json=change)
+        assert absent.status_code == 404
+
+
 async def test_what_was_provisioned_survives_a_restart(tmp_path: Path) -> None:
     device = {"device_id": "d1", "apikey": "key3", "attributes": [{"object_id": "p", "name": "power"}]}
     async with site(tmp_path) as there:
@@ -305,6 +318,9 @@ async def test_who_may_provision(tmp_path: Path, headers: dict[str, str], status
         b'{"devices": [{"device_id": "a/b", "apikey": "k"}]}',
         b'{"devices": [{"device_id": "a", "apikey": "k k"}]}', b'{"devices": [{"device_id": "a"}]}', b"[" * 100_000,
         b'{"devices": [{"device_id": "a", "apikey": "k", "attributes": [{"object_id": "p"}]}]}',
+        b'{"devices": [{"device_id": "a", "apikey": "k", "lazy": [NaN]}]}',
+        b'{"devices": [{"device_id": "a", "apikey": "k", "lazy": [1e999]}]}',
+        b'{"devices": [{"device_id": "a", "apikey": "k", "lazy": ["\\ud800"]}]}',
     ],
 )  # fmt: skip
 async def test_a_wrong_body_is_told_and_nothing_is_kept(tmp_path: Path, body: bytes) -> None:
