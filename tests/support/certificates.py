@@ -1,4 +1,4 @@
-"""A certificate authority for tests: server and client certificates in a folder, valid for one day."""
+"""A certificate authority for tests: server and client certificates in a folder, for one day unless told otherwise."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+DAY_S = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -47,26 +49,27 @@ class Authority:
         self.ca = folder / "ca.pem"
         self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def server(self) -> Pair:
-        """For 127.0.0.1 and localhost."""
+    def server(self, ends_in_s: float = DAY_S) -> Pair:
+        """For 127.0.0.1 and localhost. The same files again each time."""
         names = x509.SubjectAlternativeName(
             [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         )
-        return self._issue("server", names)
+        return self._issue("server", names, ends_in_s)
 
-    def client(self, name: str) -> Pair:
-        """Its common name is the MQTT user."""
-        return self._issue(name, None)
+    def client(self, name: str, ends_in_s: float = DAY_S) -> Pair:
+        """Its common name is the MQTT user; without a name it has an organisation's only."""
+        return self._issue(name, None, ends_in_s)
 
-    def _issue(self, name: str, names: x509.SubjectAlternativeName | None) -> Pair:
+    def _issue(self, name: str, names: x509.SubjectAlternativeName | None, ends_in_s: float) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        builder = self._builder(subject, key.public_key()).add_extension(
+        kind = NameOID.COMMON_NAME if name else NameOID.ORGANIZATION_NAME
+        subject = x509.Name([x509.NameAttribute(kind, name or "meters")])
+        builder = self._builder(subject, key.public_key(), ends_in_s).add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False
         )
         if names is not None:
             builder = builder.add_extension(names, critical=False)
-        pair = Pair(self.folder / f"{name}.pem", self.folder / f"{name}.key")
+        pair = Pair(self.folder / f"{name or 'nameless'}.pem", self.folder / f"{name or 'nameless'}.key")
         signed = builder.sign(self._key, hashes.SHA256())
         pair.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
         pair.key.write_bytes(
@@ -76,7 +79,9 @@ class Authority:
         )
         return pair
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, ends_in_s: float = DAY_S
+    ) -> x509.CertificateBuilder:
         now = dt.datetime.now(dt.UTC)
         return (
             x509.CertificateBuilder()
@@ -84,7 +89,7 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key)
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(minutes=5))
-            .not_valid_after(now + dt.timedelta(days=1))
+            .not_valid_before(now - dt.timedelta(days=2))
+            .not_valid_after(now + dt.timedelta(seconds=ends_in_s))
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         )

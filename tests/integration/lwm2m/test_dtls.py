@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from support.certificates import Authority, Pair
 
 from flexrelay_adapters.lwm2m import Lwm2mAdapter
@@ -177,11 +172,9 @@ async def test_certificates(serve: Serve, sink: RecordingSink, tmp_path: Path) -
         client.close()
         bad = {
             "another authority": certified(foreign.client("meter-9"), authority),
-            "expired": certified(short_lived(authority, tmp_path, "meter-9", expired=True), authority),
-            "no name": certified(short_lived(authority, tmp_path, "", expired=False), authority),
-            "a plain address as a name": certified(
-                short_lived(authority, tmp_path, "udp:127.0.0.1", expired=False), authority
-            ),
+            "expired": certified(authority.client("meter-9", ends_in_s=-3600), authority),
+            "no name": certified(authority.client(""), authority),
+            "a plain address as a name": certified(authority.client("udp:127.0.0.1"), authority),
             "no certificate": Security(ca=authority.ca),
         }
         for why, security in bad.items():
@@ -229,26 +222,3 @@ async def test_sessions_are_bounded(serve: Serve, keys: Path) -> None:
         await clients[-1].register()
         for client in clients:
             client.close()
-
-
-def short_lived(authority: Authority, folder: Path, name: str, *, expired: bool) -> Pair:
-    """A certificate that ended an hour ago, or one with a strange name."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    now = dt.datetime.now(dt.UTC)
-    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else []
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([*attributes, x509.NameAttribute(NameOID.ORGANIZATION_NAME, "meters")]))
-        .issuer_name(authority._name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=2))
-        .not_valid_after(now + dt.timedelta(hours=-1 if expired else 1))
-    )
-    pair = Pair(folder / f"strange-{expired}-{len(name)}.pem", folder / f"strange-{expired}-{len(name)}.key")
-    signed = builder.sign(authority._key, hashes.SHA256())
-    pair.certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    pair.key.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return pair
