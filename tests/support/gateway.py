@@ -26,7 +26,8 @@ from typing import Any, Protocol
 from flexrelay.ingest import Ingest, Limits, NativeCodec, NoHistory, RegisterChecks, Registry
 from flexrelay.journal.sqlite import SqliteJournal
 from flexrelay_adapters.mqtt import MqttAdapter, MqttConfig
-from flexrelay_adapters.mqtt._client import Connection, Inbound, MqttiumConnection
+from flexrelay_adapters.mqtt._client import Connection, Inbound, MqttiumConnection, Session
+from flexrelay_adapters.mqtt.config import BrokerConfig
 from flexrelay_sdk import Codec, Frame, Receipt
 
 POINTS = (
@@ -244,9 +245,9 @@ async def serve(orders: Orders, marks: Marks) -> None:
     marks.at("checks primed")
     ingest = Ingest(registry(orders), journal, checks, lambda: orders.market_ms, Limits(**orders.limits))
 
-    async def connect(config: MqttConfig) -> Connection:
+    async def connect(config: BrokerConfig, session: Session) -> Connection:
         marks.at("connecting")
-        return _MarkedConnection(await MqttiumConnection.open(config), marks)
+        return _MarkedConnection(await MqttiumConnection.open(config, session), marks)
 
     config = mqtt_config(orders.port, orders.protocol)
     await MqttAdapter(config, NativeCodec(), connect=connect).run(_MarkedSink(ingest, marks))

@@ -23,6 +23,7 @@ class Hand:
         self.acknowledged: list[Message] = []
         self.published: list[tuple[str, bytes, int, bool]] = []
         """Topic, payload, QoS, retain."""
+        self.closed = 0
 
     async def open(self, config: BrokerConfig, session: Session | None = None) -> Hand:
         return self
@@ -40,4 +41,5 @@ class Hand:
     ) -> None:
         self.published.append((topic, payload, qos, retain))
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        self.closed += 1

@@ -9,7 +9,7 @@ from flexrelay_adapters.mqtt._client import Inbound
 from flexrelay_adapters.mqtt.adapter import MqttAdapter
 from flexrelay_adapters.mqtt.config import MqttConfig
 from flexrelay_adapters.mqtt.topics import TopicPattern
-from flexrelay_sdk import Codec, DecodeError, Sink
+from flexrelay_sdk import Codec, DecodeError
 from flexrelay_sdk.mapping import parse_json
 
 
@@ -24,12 +24,12 @@ class LorawanMqtt(MqttAdapter):
         self._server = server
         self._uplinks = TopicPattern(config.readings[0])
 
-    async def _take(self, gathered: Sequence[Inbound], sink: Sink) -> None:
+    async def take(self, gathered: Sequence[Inbound], now_ms: int) -> None:
         uplinks = [self._uplink(message) for message in gathered]
         carrying = [
             message for message, uplink in zip(gathered, uplinks, strict=True) if uplink is None or not uplink.empty
         ]
-        await super()._take(carrying, sink)
+        await super().take(carrying, now_ms)
         for uplink in uplinks:  # in the order of their arrival, once they are on disk
             if uplink is not None:
                 self.counters.note(uplink.device, uplink.f_cnt)

@@ -7,40 +7,36 @@ one at a time when it is quiet. While a batch commits, the next one gathers; wha
 
 import asyncio
 import logging
-import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, DirectConnection, Inbound
+from flexrelay_adapters.mqtt._client import DirectConnection, Inbound
 from flexrelay_adapters.mqtt.checked import Checked
 from flexrelay_adapters.mqtt.commands import Dialect, OnUpdate, OwnDialect, Waiting
 from flexrelay_adapters.mqtt.config import MqttConfig
+from flexrelay_adapters.mqtt.link import Connect, UponBroker
 from flexrelay_adapters.mqtt.topics import TopicPattern
-from flexrelay_sdk import Codec, Command, CommandState, Frame, Sink, SinkUnavailable
+from flexrelay_sdk import Codec, Command, CommandState, Frame, SinkUnavailable
 from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
 
 PROTOCOL = "mqtt"
-Connect = Callable[[MqttConfig], Awaitable[Connection]]
 
 
 @dataclass(slots=True)
 class MqttStats:
     """Counters since the adapter was made."""
 
-    connections: int = 0
     frames: int = 0
     batches: int = 0
-    acknowledged: int = 0
-    sink_refusals: int = 0
     results: int = 0
     results_unknown: int = 0
     """Answers to no command that waits here: too late, sent twice, or not from the commanded device."""
     results_malformed: int = 0
 
 
-class MqttAdapter:
+class MqttAdapter(UponBroker):
     """`Adapter` and `CommandTarget` over one MQTT broker. `codec` makes measurements of payloads.
 
     `protocol` is what its frames carry and `dialect` how commands and answers are written, for protocols that come by
@@ -57,33 +53,21 @@ class MqttAdapter:
         connect: Connect = DirectConnection.connect,
         clock: Callable[[], int] = wall_ms,
     ) -> None:
-        self.name = config.name
+        super().__init__(config, self, connect=connect, clock=clock)
         self.protocol = protocol
         self.config = config
         self.stats = MqttStats()
         self._codec = codec
         self._checked = Checked(codec, config.max_payload_bytes)
-        self._connect = connect
         self._clock = clock
         self._readings = tuple(TopicPattern(pattern) for pattern in config.readings)
         self._commands = TopicPattern(config.commands) if config.commands is not None else None
         self._dialect = dialect or OwnDialect()
         self._results = self._dialect.topics(config.results) if config.results is not None else ()
         self._waiting: dict[str, Waiting] = {}
-        self._connection: Connection | None = None
-        self._online = asyncio.Event()
-        self._failures = 0
         mapping = config.codec
         self._times: dict[str, int] | None = {} if mapping != "flexrelay" and mapping.may_use_receive_time else None
         """Where readings get the time of their reception: the last one of each credential in the newest batches."""
-
-    def validate(self) -> None:
-        """Check what the model cannot: that the files exist. Raises ValueError naming the field."""
-        self.config.check_files()
-
-    @property
-    def endpoint(self) -> str:
-        return f"{self.config.host}:{self.config.port}"
 
     @property
     def can_command(self) -> bool:
@@ -97,72 +81,17 @@ class MqttAdapter:
         """The codec, when the channel is one of its topics of readings."""
         return self._codec if any(topic.credential_of(channel) is not None for topic in self._readings) else None
 
-    @property
-    def connected(self) -> bool:
-        """Whether the adapter is connected and subscribed."""
-        return self._online.is_set()
+    # What the link asks (`flexrelay_adapters.mqtt.link.Upon`).
 
-    async def wait_connected(self) -> None:
-        """Return once the adapter is connected and subscribed."""
-        await self._online.wait()
-
-    async def run(self, sink: Sink) -> None:
-        """Connect, feed the sink and reconnect with back-off, until cancelled. What else the sink raises ends it."""
-        while True:
-            try:
-                await self._serve(sink)
-            except ConnectionLost as error:
-                log.warning("%s: %s", self.name, error)
-            except SinkUnavailable as error:
-                self.stats.sink_refusals += 1
-                log.warning("%s: the gateway cannot store (%s); the broker will deliver again", self.name, error)
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                # Python 3.11's wait_for lets a cancellation get lost in an exception that comes at the same moment
-                raise asyncio.CancelledError
-            most = min(self.config.backoff_max_s, self.config.backoff_min_s * 2 ** min(self._failures, 20))
-            self._failures += 1
-            await asyncio.sleep(most * (0.5 + random.random() / 2))  # noqa: S311  # jitter, not a secret
-
-    async def _serve(self, sink: Sink) -> None:
-        connection = await self._connect(self.config)
-        # A resumed session delivers at once, and what it delivers may fill every bound before the broker's answer to
-        # the subscription: so both go on side by side.
-        pumping = asyncio.create_task(self._pump(connection, sink), name=f"{self.name} readings")
-        subscribing = asyncio.create_task(connection.subscribe(self._filters()), name=f"{self.name} subscription")
-        try:
-            done, _ = await asyncio.wait({pumping, subscribing}, return_when=asyncio.FIRST_COMPLETED)
-            if subscribing in done:
-                subscribing.result()
-                self._connection = connection
-                self.stats.connections += 1
-                self._online.set()
-            await pumping
-        finally:
-            self._online.clear()
-            self._connection = None
-            for task in (pumping, subscribing):
-                task.cancel()
-            await asyncio.gather(pumping, subscribing, return_exceptions=True)
-            await connection.close()
-
-    async def _pump(self, connection: Connection, sink: Sink) -> None:
-        while True:
-            gathered = await connection.gather(self.config.batch)
-            await self._take(gathered, sink)
-            await connection.acknowledge(gathered)
-            self.stats.acknowledged += len(gathered)
-            self._failures = 0
-
-    def _filters(self) -> list[str]:
+    def filters(self) -> Sequence[str]:
         group = f"$share/{self.config.shared_group}/" if self.config.shared_group is not None else ""
         filters = [group + pattern.filter for pattern in self._readings]
         # not shared: the answer belongs to the gateway that asked
         return filters + [pattern.filter for pattern in self._results]
 
-    async def _take(self, gathered: Sequence[Inbound], sink: Sink) -> None:
-        """Return when everything gathered is on disk or told to whom it concerns; only then may it be acknowledged."""
-        now = self._clock()
+    async def take(self, gathered: Sequence[Inbound], now_ms: int) -> None:
+        """Readings go to the sink, answers to the commands that wait for them."""
+        assert self._sink is not None
         most, protocol = self.config.max_payload_bytes, self.protocol
         first, others = self._readings[0].credential_of, self._readings[1:]
         frames: list[Frame] = []
@@ -181,11 +110,11 @@ class MqttAdapter:
                     codec = self._checked
             if len(payload) > most:
                 codec = self._checked
-            frames.append(Frame(protocol, credential, payload, now, topic))
+            frames.append(Frame(protocol, credential, payload, now_ms, topic))
         if self._times is not None:
-            frames = self._apart(frames, now)
+            frames = self._apart(frames, now_ms)
         if frames:
-            await sink.put(frames, codec)
+            await self._sink.put(frames, codec)
             self.stats.frames += len(frames)
             self.stats.batches += 1
         for credential, message in answers:
@@ -262,16 +191,5 @@ class MqttAdapter:
         except ValueError as error:
             await waiting.tell(CommandState.FAILED, self._clock(), str(error)[:500])
             return
-        while (left_ms := waiting.command.expires_at - self._clock()) > 0:
-            await self._online.wait()
-            connection = self._connection
-            if connection is None:
-                continue
-            try:
-                await connection.publish(topic, payload, max(1, left_ms // 1000))
-            except ConnectionLost as error:
-                log.info("%s: command %s goes out again: %s", self.name, waiting.command.command_id, error)
-                await asyncio.sleep(self.config.backoff_min_s)
-                continue
+        if await self.link.publish(topic, payload, waiting.command.expires_at):
             await waiting.tell(CommandState.SENT, self._clock())
-            return

@@ -10,7 +10,7 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, DirectConnection, Inbound, Session
+from flexrelay_adapters.mqtt._client import KEPT, Connection, ConnectionLost, DirectConnection, Inbound, Session
 from flexrelay_adapters.mqtt.config import BrokerConfig
 from flexrelay_sdk import Sink, SinkUnavailable
 from flexrelay_sdk.clock import wall_ms
@@ -160,8 +160,8 @@ class BrokerLink:
 
 
 class UponBroker:
-    """The part of `Adapter` that is the same for every protocol that stands on one broker. The adapter is the link's
-    `Upon`; `_sink` is there when `take` is called."""
+    """The part of `Adapter`, and of `Upon`, that is the same for most protocols that stand on one broker. The adapter
+    is the link's `Upon`; `_sink` is there when `take` is called."""
 
     def __init__(
         self, config: BrokerConfig, upon: Upon, *, connect: Connect = DirectConnection.connect, clock: Clock = wall_ms
@@ -190,3 +190,11 @@ class UponBroker:
         """Until cancelled. What the sink raises besides SinkUnavailable ends it."""
         self._sink = sink
         await self.link.run()
+
+    def session(self) -> Session:
+        """One that the broker keeps: what was not acknowledged comes again."""
+        return KEPT
+
+    async def opened(self, connection: Connection) -> None: ...
+
+    async def closing(self, connection: Connection) -> None: ...

@@ -218,7 +218,7 @@ async def _gateway(what: str, port: int, count: int, folder: Path) -> float:
         settle()  # as `flexrelay run` does it
         begin = time.process_time()
         running = asyncio.create_task(adapter.run(ingest))
-        while adapter.stats.acknowledged < count:
+        while adapter.link.acknowledged < count:
             await asyncio.wait({running}, timeout=0.01)
             if running.done():
                 running.result()

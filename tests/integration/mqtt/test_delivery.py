@@ -54,8 +54,8 @@ async def test_what_the_sink_refused_is_delivered_again(broker: Mosquitto, proto
         for power in range(20):
             await meter.publish(TOPIC, reading(power), qos=1)
         await until(lambda: len(set(sink.payloads())) == 20, what="all readings after the refusals")
-        assert adapter.stats.sink_refusals == 3
-        await until(lambda: adapter.stats.acknowledged >= 20)
+        assert adapter.link.sink_refusals == 3
+        await until(lambda: adapter.link.acknowledged >= 20)
     assert sorted(sink.payloads()) == sorted(reading(power) for power in range(20))
 
 
@@ -86,7 +86,7 @@ async def test_broker_restart_loses_nothing(broker: Mosquitto, protocol: str) ->
             for power in range(100, 200):
                 await meter.publish(TOPIC, reading(power), qos=1)
         await until(lambda: len(set(sink.payloads())) == 200, what="all readings")
-        assert adapter.stats.connections >= 2
+        assert adapter.link.connections >= 2
 
 
 @pytest.mark.mosquitto
@@ -140,8 +140,8 @@ async def test_bad_messages_go_to_the_dead_letters_and_good_ones_on(broker: Mosq
         for power, payload in enumerate(bad):
             await meter.publish(TOPIC, reading(power), qos=1)
             await meter.publish(TOPIC, payload, qos=1)
-        await until(lambda: adapter.stats.acknowledged == 2 * len(bad), what="all acknowledgements")
-        assert adapter.stats.connections == 1
+        await until(lambda: adapter.link.acknowledged == 2 * len(bad), what="all acknowledgements")
+        assert adapter.link.connections == 1
     assert {frame.payload: reason for frame, reason in sink.dead} == bad
     assert sink.payloads() == [reading(power) for power in range(len(bad))]
 
@@ -169,7 +169,7 @@ async def test_a_slow_sink_holds_the_broker_back_not_memory(broker: Mosquitto, p
         for power in range(600):
             await meter.publish(TOPIC, padding % power, qos=1)
         await asyncio.sleep(0.5)
-        held = adapter._connection._client.stats()  # type: ignore[union-attr]  # what no port shows
+        held = adapter.link._connection._client.stats()  # type: ignore[union-attr]  # what no port shows
         assert held.delivery.iterator_bytes <= 2**18 + 2**20
         assert adapter.stats.frames == 0
         sink.open.set()

@@ -53,7 +53,7 @@ async def test_the_good_ones_are_not_disturbed(server: str) -> None:
     }
     adapter = make_adapter("field", section, Path(), NoNative())
     assert isinstance(adapter, LorawanMqtt)
-    adapter._connect = hand.open
+    adapter.link._connect = hand.open
     good = [f"a84041{n:010x}" for n in range(GOOD)]
     hostile = [f"eeeeee{n:010x}" for n in range(HOSTILE)]
     judged: dict[str, Counter[str]] = {evil: Counter() for evil in ("", *hostile)}

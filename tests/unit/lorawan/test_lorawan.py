@@ -6,11 +6,12 @@ import hashlib
 import json
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import pytest
 from conformance.adapters.lorawan.rig import DOWN, EUI, PORTS, TOPICS, UPS, NoNative, chirpstack_up
+from support.mqtt_hand import Message
 
 from flexrelay_adapters._binary import BinaryCommand, BinaryField, BinaryLayout
 from flexrelay_adapters._counters import Counters
@@ -19,14 +20,6 @@ from flexrelay_adapters.lorawan.config import Downlink
 from flexrelay_adapters.lorawan.servers import SERVERS, LorawanDialect, key_of
 from flexrelay_sdk import Command, DecodeError, SinkUnavailable
 from flexrelay_sdk.testkit import RecordingSink, running
-
-
-class Message(NamedTuple):
-    """As the adapter gets it from its connection."""
-
-    topic: str
-    payload: bytes
-
 
 PARAMETERS = {"power_w": -1200, "from_ms": 1_700_000_000_000, "until_ms": 1_700_000_900_000}
 COMMAND = Command("c-1", "did:example:d", EUI, "set_power", PARAMETERS, 1_700_000_900_000, "o")
@@ -195,15 +188,16 @@ async def test_empty_uplinks_of_another_device_or_too_large_are_still_refused(tm
     messages = [(own, UPS[server](b"\0\0\0\1", 1)), *((own, each) for each in empty), (other, empty[0]), (own, large),
                 (own, UPS[server](b"\0\0\0\2", 8))]  # fmt: skip
     inbound = [Message(topic, json.dumps(document).encode()) for topic, document in messages]
-    await adapter._take(inbound, sink)  # type: ignore[arg-type]  # has what it reads
+    adapter._sink = sink
+    await adapter.take(inbound, 0)
     assert sink.values() == [1, 2] and sink.batches == [4]
     assert [reason for _, reason in sink.dead] == ["wrong_sender", "oversized"]
     assert (adapter.counters.missing, adapter.counters.restarts) == (0, 0)
-    await adapter._take(inbound[1:3], sink)  # type: ignore[arg-type]
+    await adapter.take(inbound[1:3], 0)
     assert sink.entered == 1, "a batch of empty ones alone is none"
     sink.refuse = 1
     with pytest.raises(SinkUnavailable):
-        await adapter._take([Message(own, json.dumps(UPS[server](b"\0\0\0\3", 20)).encode())], sink)  # type: ignore[list-item]
+        await adapter.take([Message(own, json.dumps(UPS[server](b"\0\0\0\3", 20)).encode())], 0)
     assert adapter.counters.missing == 0, "what was not stored is not counted: it comes again"
 
 

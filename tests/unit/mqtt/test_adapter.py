@@ -1,48 +1,17 @@
 """The adapter on a connection that a test holds in its hands."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from support.mqtt_hand import Hand, Message
 from support.sinks import MemorySink, until
 
 from flexrelay_adapters.mqtt import JsonMapping, MappingCodec, MqttAdapter, MqttConfig
-from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, Inbound
+from flexrelay_adapters.mqtt._client import ConnectionLost
 
 REGISTERS = {"power_w": {"pointer": "/p", "unit": "W"}}
-
-
-@dataclass
-class Message:
-    topic: str
-    payload: bytes
-
-
-@dataclass
-class Hand:
-    """Gives out the batches that are put in, notes what is acknowledged."""
-
-    batches: asyncio.Queue[list[Inbound]] = field(default_factory=asyncio.Queue)
-    acknowledged: list[Inbound] = field(default_factory=list)
-    closed: int = 0
-
-    async def open(self, config: MqttConfig) -> Connection:
-        return self
-
-    async def subscribe(self, filters: Sequence[str]) -> None: ...
-
-    async def gather(self, most: int) -> Sequence[Inbound]:
-        return await self.batches.get()
-
-    async def acknowledge(self, messages: Iterable[Inbound]) -> None:
-        self.acknowledged += messages
-
-    async def publish(self, topic: str, payload: bytes, expiry_s: int) -> None: ...
-
-    async def close(self) -> None:
-        self.closed += 1
 
 
 def adapter(hand: Hand, clock: list[int], **mapping: Any) -> MqttAdapter:
@@ -104,12 +73,12 @@ async def test_every_refusal_and_loss_closes_its_connection_and_waits_longer() -
     made = adapter(hand, [1000])
     running = asyncio.create_task(made.run(sink))
     await until(lambda: hand.closed == 5)
-    assert made.stats.sink_refusals == 5
+    assert made.link.sink_refusals == 5
     assert hand.acknowledged == []
-    assert made._failures == 5
+    assert made.link._failures == 5
     hand.batches.put_nowait([Message("r/a", b'{"p": 1}')])
     await until(lambda: len(hand.acknowledged) == 1)
-    assert made._failures == 0
+    assert made.link._failures == 0
     running.cancel()
 
 

@@ -7,14 +7,15 @@ from support.sinks import MemorySink
 
 from flexrelay.ingest import NativeCodec
 from flexrelay_adapters.mqtt import MqttAdapter, MqttConfig
-from flexrelay_adapters.mqtt._client import Connection, ConnectionLost
+from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, Session
+from flexrelay_adapters.mqtt.config import BrokerConfig
 
 
 async def test_a_cancellation_that_a_refused_connection_swallows_still_ends_it() -> None:
     """`asyncio.wait_for` of Python 3.11 returns the inner failure instead when both come in one turn of the loop."""
     connecting = asyncio.Event()
 
-    async def refused(config: MqttConfig) -> Connection:
+    async def refused(config: BrokerConfig, session: Session) -> Connection:
         connecting.set()
         try:
             await asyncio.sleep(60)
