@@ -127,7 +127,7 @@ def congestion(net: Any, chance: random.Random) -> None:
         "swap": chance.random() < 0.5,
         "energy": [chance.randrange(-30_000, 30_000) * ISP_S for _ in range(12)],
         "later": chance.choice([None, chance.randrange(-30_000, 30_000) * ISP_S]),
-        "dispute": chance.choice(["wins", "wins", "loses", "entrusted", "stranger"]),
+        "dispute": chance.choice(["wins", "wins", "loses", "entrusted", "stranger", "counter"]),
     }
     orders = play(market, story)
     for order in orders:

@@ -41,7 +41,8 @@ from flexrelay_schemas.quality import Provenance
 
 
 class Open(Model):
-    """`claimed_j`: what the connection drew in the ISP, as the challenger says (positive = withdrawal)."""
+    """`claimed_j`: what the connection drew in the ISP, as the challenger says (positive = withdrawal). Of an estimate
+    it may be what stands already: once proven, no verdict over the interval beside it moves it."""
 
     dispute_id: LocalId
     settlement: SettlementId
@@ -77,8 +78,9 @@ def _open(ctx: ContractContext, caller: Caller, args: Open) -> Result:
     if all(line["isp"] != args.isp for line in settlement["lines"]):
         raise Refused("isp", f"ISP {args.isp} is not in settlement {args.settlement}", "isp")
     values = values_of(private_detail(ctx, args.settlement, settlement), settlement)
-    if values.at(args.connection, args.isp).energy_j == args.claimed_j:
-        raise Refused("nothing_disputed", "the claim is what was proposed", "claimed_j")
+    stands = values.at(args.connection, args.isp)
+    if stands.energy_j == args.claimed_j and stands.rank != Provenance.ESTIMATED:
+        raise Refused("nothing_disputed", "the claim is what stands already", "claimed_j")
     topic = key("disputed", args.settlement, str(args.isp), args.connection)
     if load(ctx, topic) is not None:
         raise Refused("already_disputed", f"ISP {args.isp} of {args.connection} is disputed already", "connection")
@@ -258,7 +260,8 @@ def _shown(ctx: ContractContext, case: _Case, did: str) -> Evidence | None:
 
 
 def _post(ctx: ContractContext, case: _Case, judgement: Judgement) -> None:
-    """The loser pays the bond's cost; a respondent without the money pays what it has. Unresolved: nobody lost."""
+    """The loser pays the bond's cost; a respondent without the money pays what it has. Unresolved: nobody lost; nor did
+    who proposed what the challenger has proven (an estimate that should not be moved any more)."""
     record, dispute_id = case.record, case.dispute_id
     challenger, respondent = actor_account(record["challenger"]), actor_account(record["respondent"])
     bond = bond_account(record["challenger"], dispute_id)
@@ -268,7 +271,7 @@ def _post(ctx: ContractContext, case: _Case, judgement: Judgement) -> None:
         postings.transfer(bond, respondent, amount, "bond_lost", dispute_id)
     else:
         postings.transfer(bond, challenger, amount, "bond_back", dispute_id)
-    if judgement.verdict == "challenger":
+    if judgement.verdict == "challenger" and record["claimed_j"] != case.disputed_j:
         cost = min(amount, max(balance(ctx, respondent), 0))
         postings.transfer(respondent, challenger, cost, "dispute_cost", dispute_id)
     postings.commit(ctx)

@@ -15,6 +15,7 @@ from flexrelay_contracts.market.corrections import (
     TWO_ESTIMATES_BESIDE,
     estimate_beside,
 )
+from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.canonical import canonical, parse
 from flexrelay_schemas.quality import Provenance
 
@@ -152,6 +153,32 @@ def test_of_two_open_disputes_the_order_decides_nothing_when_the_respondent_prov
     case.finish()
 
 
+@pytest.mark.parametrize("order", [(49, 50), (50, 49)])
+def test_a_right_estimate_is_proven_before_it_is_moved(order: tuple[int, int]) -> None:
+    """The DSO proposes too little in 49, and calls the right value beside it an estimate too: it would take back there
+    what it loses here."""
+    case = Delivery((2500, 1500, 2500))
+    case.hold("agg-b", 49, 50)
+    case.propose({49: 2000, 50: 1500})
+    case.open(49)
+    case.open(50)
+    verdicts = case.resolve(*order)
+    assert [verdict["verdict"] for verdict in verdicts] == ["challenger", "challenger"]
+    assert case.energies_wh() == [2500, 1500, 2500] and case.ranks() == [3, 3, 3]
+    case.finish()
+    cost = 5_000_000  # for 49 only: in 50 the DSO was right
+    assert case.market.money(case.market.agg_b) == START + 630_000 + cost
+
+
+def test_only_an_estimate_is_proven_as_it_was_proposed() -> None:
+    case = Delivery((2500, 1500, 2500))
+    case.hold("agg-b", 49)
+    case.propose({50: 1500})
+    for isp in (49, 51):
+        with pytest.raises(Refused, match="nothing_disputed"):
+            case.open(isp)
+
+
 def test_a_claim_of_less_gives_to_the_neighbour() -> None:
     """The buyer disputes its own proposal: what the line loses the estimate beside it had drawn."""
     case = Delivery((1500, 2500, 2500))
@@ -250,16 +277,16 @@ def test_an_estimate_of_another_connection_is_left_alone() -> None:
 
 
 def test_what_was_corrected_is_what_later_disputes_see() -> None:
-    """The buyer may not claim what stands already, may claim what was proposed, and loses to the meter."""
+    """The buyer may not claim what is proven already, may claim what was proposed, and loses to the meter."""
     case = Delivery((2500, 1500, 2500), dispute_window_s=172_800)
     case.hold("agg-b", 49, 50)
     case.hold("dso", 49)
     case.propose({49: 2000, 50: 2000})
     case.open(49)
     case.market.resolve(case.market.dso, "d49")
-    with pytest.raises(Exception, match="nothing_disputed"):
-        case.open(50)
-    with pytest.raises(Exception, match="already_disputed"):
+    with pytest.raises(Refused, match="nothing_disputed"):
+        case.market.open(case.market.dso, case.settlement, 49, "b1", case.true[49], "again")
+    with pytest.raises(Refused, match="already_disputed"):
         case.market.open(case.market.dso, case.settlement, 49, "b1", 1, "again")
     case.open(50, 2000, case.market.dso)
     (verdict,) = case.resolve(50)

@@ -73,7 +73,7 @@ stories = st.fixed_dictionaries(
         "swap": st.booleans(),
         "energy": st.lists(energies, min_size=12, max_size=12),
         "later": st.none() | energies,
-        "dispute": st.sampled_from(["", "wins", "loses", "entrusted", "stranger", "unresolved"]),
+        "dispute": st.sampled_from(["", "wins", "loses", "entrusted", "stranger", "counter", "unresolved"]),
     }
 )
 
@@ -115,14 +115,15 @@ def settle(market: Market, story: dict[str, Any], order: dict[str, Any], proofs:
     name = market.propose(order)
     if story["dispute"]:
         proven = story["dispute"] in ("wins", "entrusted")
-        claimed = market.energy[connection, 49] + (7_200 if story["dispute"] in ("loses", "unresolved") else 3_600)
-        market.open(aggregator, name, 49, connection, claimed, dispute)
+        claimed = market.energy[connection, 49] + (3_600 if proven or story["dispute"] == "stranger" else 7_200)
+        challenger = market.dso if story["dispute"] == "counter" else aggregator
+        market.open(challenger, name, 49, connection, claimed, dispute)
         check_money(market)
-        if proven or story["dispute"] == "stranger":
+        if story["dispute"] not in ("loses", "unresolved"):
             market.show(aggregator, proofs[connection], dispute)
         market.net.to(market.net.market_ms + 172_800_000)
         verdict = market.resolve(market.dso, dispute)["verdict"]
-        assert verdict == ("challenger" if proven else "unresolved")
+        assert verdict == ("challenger" if proven else "respondent" if challenger is market.dso else "unresolved")
         check_money(market)
     before = rounding(market)
     market.net.call(aggregator, "settlement.accept", settlement=name)
