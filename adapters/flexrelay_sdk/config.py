@@ -20,12 +20,35 @@ class AdapterConfig(Section):
 
     @classmethod
     def from_section(cls, name: str, section: Mapping[str, Any]) -> Self:
-        """For an `AdapterFactory`. Raises ValueError whose text begins with the field's path; no values in it."""
+        """For an `AdapterFactory`. Raises ValueError whose text begins with the first field's path and names every
+        other that is wrong; no values in it."""
         try:
             return cls.model_validate({"name": name, **section})
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+            raise ValueError("; ".join(problems(error))) from None
+
+
+def problems(error: ValidationError) -> list[str]:
+    """One line for each key that is wrong, its path first; no values in it.
+
+    A list that is short only because its items are wrong is not named beside them.
+    """
+    details = error.errors(include_url=False, include_input=False)
+    above = {detail["loc"][:length] for detail in details for length in range(len(detail["loc"]))}
+    lines = []
+    for detail in details:
+        place = detail["loc"]
+        if detail["type"] == "too_short" and place in above:
+            continue
+        where, text = ".".join(map(str, place)), detail["msg"].removeprefix("Value error, ")
+        match detail["type"]:
+            case "missing":
+                lines.append(f"{where} is missing")
+            case "extra_forbidden":
+                lines.append(f"{where} is not a known key")
+            case _:
+                lines.append(f"{where}: {text}" if where else text)
+    return lines
 
 
 def below(folder: Path, path: Path | None) -> Path | None:

@@ -26,6 +26,8 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from flexrelay_sdk.config import problems
+
 FILE_NAME = "flexrelay.toml"
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 OrgName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]{0,31}$")]
@@ -190,16 +192,12 @@ def load(folder: Path) -> Config:
     try:
         return _FromFile()
     except ValidationError as error:
-        lines = [_line(detail) for detail in error.errors(include_url=False, include_input=False)]
-        raise ConfigError(f"{path}: " + "; ".join(lines)) from None
+        raise ConfigError(f"{path}: " + "; ".join(map(_with_variable, problems(error)))) from None
     except ValueError as error:  # not TOML
         raise ConfigError(f"{path}: {error}") from None
 
 
-def _line(detail: Any) -> str:
-    where = ".".join(str(part) for part in detail["loc"])
-    if detail["type"] == "missing":
-        return f"{where} is missing (or set FLEXRELAY_{where.upper().replace('.', '__')})"
-    if detail["type"] == "extra_forbidden":
-        return f"{where} is not a known key"
-    return f"{where}: {detail['msg']}"
+def _with_variable(problem: str) -> str:
+    """What is missing may be in the environment too."""
+    where = problem.removesuffix(" is missing")
+    return problem if where == problem else f"{problem} (or set FLEXRELAY_{where.upper().replace('.', '__')})"

@@ -1,6 +1,7 @@
 """The report's form, the golden numbers of the story, and what the run leaves in its folder."""
 
 import json
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -11,6 +12,7 @@ import pytest
 from acceptance.conftest import ORGS, Run
 from acceptance.golden import FILE, golden_of
 from acceptance.independent.journals import anchors_of, dead_letters, read_only
+from support.pilot import answer
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -125,6 +127,15 @@ def test_the_numbers_are_the_same_in_every_run(run: Run) -> None:
     assert found.keys() == golden.keys()
     for part, value in golden.items():
         assert found[part] == value, part
+
+
+def test_the_program_finds_the_same_record_by_its_line(run: Run, tmp_path: Path) -> None:
+    """Behind a line's money stands a meter, not a battery that took part."""
+    told = run.report["custody"]
+    chosen = ("--line", f"{told['settlement']['settlement']}/{told['settlement']['line']['isp']}")
+    folder = shutil.copytree(run.folder, tmp_path / "copy")
+    found = answer("custody", "show", folder, "--org", told["org"], *chosen)
+    assert found == {name: told[name] for name in found}
 
 
 def test_the_terminal_shows_settlement_accounts_plots_and_custody(run: Run) -> None:

@@ -59,7 +59,12 @@ def show_(folder: Folder, letter: int, org: Org, json_: Json = False) -> None:
         return {**_document(found), "payload": b64u(found.payload), "payload_text": text}
 
     found = on_site(folder, Level.READING, json_, work)
-    show(found, json_, lambda: table(f"dead letter {letter}", ("what", "value"), list(found.items())))
+
+    def render() -> None:
+        rows = [(what, iso(value) if what == "received_at" else value) for what, value in found.items()]
+        table(f"dead letter {letter}", ("what", "value"), rows)
+
+    show(found, json_, render)
 
 
 @app.command()

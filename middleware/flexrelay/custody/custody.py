@@ -116,16 +116,20 @@ class Custody:
         raise NoCustody(f"transaction {tx_id} is not an anchor of {self._org}, an order or a settlement")
 
     async def by_order(self, order_id: str) -> CustodyRecord:
-        """The first reading that shows the order's delivery."""
+        """The last reading that shows the order's delivery."""
         return await self._by_evidence(order_id, lambda observed_at: True)
 
     async def by_line(self, settlement: str, isp: int) -> CustodyRecord:
-        """A reading that stands behind a settlement's line: the one that closes the interval."""
+        """A reading that stands behind a settlement's line: the one that closes the interval, of the first of the
+        order's meters that this gateway receives; without any, of a device that took part."""
         document = await self._views.document("settlement", settlement)
         if document is None:
             raise NoCustody(f"there is no settlement {settlement}")
         order = await self._order(document.body["order_id"])
         start, end = self._bounds(order.body["date"], isp)
+        for did in await self._meters(order.id):
+            if found := await self._twin.history(did, start + 1, end):
+                return await self.by_reading(did, found[-1].observed_at, order_id=order.id)
         return await self._by_evidence(order.id, lambda observed_at: start < observed_at <= end)
 
     # --- verifying ---
@@ -278,6 +282,14 @@ class Custody:
             raise NoCustody(f"this gateway holds no readings of order {order_id} there")
         last = max(chosen, key=lambda reading: (reading.observed_at, reading.did))
         return await self._collect(last.did, last.observed_at, last.position, order_id)
+
+    async def _meters(self, order_id: str) -> list[str]:
+        """The meters that measure the order, by their connections' names; none where the ledger does not tell."""
+        try:
+            pinned = await self._ledger.evaluate("congestion.order_metering", {"order_id": order_id})
+        except Refused:
+            return []
+        return [did for _, did in sorted(pinned.items()) if did]
 
     async def _order(self, order_id: str) -> Document:
         document = await self._views.document("order", order_id)

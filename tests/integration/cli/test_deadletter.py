@@ -8,6 +8,7 @@ import pytest
 from support.pilot import READINGS, answer, flexrelay, signed_frame
 
 from flexrelay.app import Level, open_site
+from flexrelay.cli.instant import iso
 from flexrelay.config import load
 from flexrelay.ingest import NativeCodec
 from flexrelay_sdk import Frame, Outcome
@@ -53,6 +54,7 @@ def test_letters_are_listed_and_shown(folder: Path) -> None:
     assert answer("deadletter", "list", folder, "--org", "agg", "--after", first["id"])["letters"] == [second]
     shown = answer("deadletter", "show", folder, second["id"], "--org", "agg")
     assert shown["payload_text"] == "\\xff nonsense"
+    assert iso(shown["received_at"]) in flexrelay("deadletter", "show", folder, second["id"], "--org", "agg").stdout
     assert flexrelay("deadletter", "show", folder, 99, "--org", "agg").exit_code == 2
     assert flexrelay("deadletter", "list", folder, "--org", "dso").exit_code == 0
 

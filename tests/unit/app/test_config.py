@@ -88,6 +88,25 @@ def test_a_mistake_is_named(tmp_path: Path, text: str, named: str) -> None:
         load(write(tmp_path, text))
 
 
+def test_every_mistake_is_named_and_nothing_that_only_follows(tmp_path: Path) -> None:
+    text = SAMPLE.replace("max_frame_bytes = 32768", 'max_frame_bytes = "much"\nqueue = 1').replace(
+        "log_level", "level"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(write(tmp_path, text))
+    told = str(caught.value)
+    for named in (
+        "gateways.0.ingest.max_frame_bytes: ",
+        "gateways.0.ingest.queue is not a known key",
+        "level is not a",
+    ):
+        assert named in told
+    assert "at least 1 item" not in told, "there is a gateway; its ingest is wrong"
+    assert "FLEXRELAY_" not in told
+    with pytest.raises(ConfigError, match="gateways: .*at least 1 item"):
+        load(write(tmp_path, 'network = "pilot"\ngateways = []'))
+
+
 def test_a_missing_passphrase_is_named_with_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLEXRELAY_PASSPHRASE")
     with pytest.raises(ConfigError, match="FLEXRELAY_PASSPHRASE"):

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from flexrelay.ledger.fabric.errors import ProfileError
 from flexrelay_schemas.model import Items, Model
+from flexrelay_sdk.config import problems
 
 _ENDPOINT = re.compile(r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})$")
 
@@ -111,17 +112,8 @@ def load_profile(path: Path) -> Profile:
     try:
         profile = Profile.model_validate(document)
     except ValidationError as error:
-        raise ProfileError(f"connection profile {path}: {_problems(error)}") from None
+        raise ProfileError(f"connection profile {path}: {'; '.join(problems(error))}") from None
     return _absolute(profile, path.resolve().parent)
-
-
-def _problems(error: ValidationError) -> str:
-    lines = []
-    for item in error.errors(include_url=False, include_input=False):
-        place = ".".join(str(part) for part in item["loc"])
-        text = item["msg"].removeprefix("Value error, ")
-        lines.append(f"{place}: {text}" if place else text)
-    return "; ".join(lines)
 
 
 def _absolute(profile: Profile, folder: Path) -> Profile:

@@ -72,7 +72,7 @@ def test_functions_enter_by_their_contracts_chaincode(tmp_path: Path) -> None:
         ("peer0.dso:7051", "peer0.dso", ("peers.0", "is not host:port")),
         ("peer0.dso:7051", "peer0.dso:70510", ("peers.0", "is not host:port")),
         ("[::1]:7051", "peer0.dso:7051", ("peers.1: peer0.dso:7051 stands twice (dso, agga)",)),
-        ('channel = "grid"', "", ("channel: Field required",)),
+        ('channel = "grid"', "", ("channel is missing",)),
         ('channel = "grid"', 'chanel = "grid"', ("chanel",)),
         ("v = 1", "v = 2", ("v:",)),
         ("v = 1", "v = = 1", ("is not TOML",)),
