@@ -137,6 +137,11 @@ def valid_within(key_record: Record, first_market_ms: int, last_market_ms: int) 
     )
 
 
+def counted_at(ctx: ContractContext, did: str, market_ms: int) -> bool:
+    """Whether the DID was registered and neither suspended nor deactivated at this market time."""
+    return any(valid_at(record, market_ms) for record in key_history(ctx, did))
+
+
 def key_history(ctx: ContractContext, did: str) -> list[Record]:
     """All key versions of a DID in order."""
     return [record for _, record in scan(ctx, "did_key", did)]

@@ -110,7 +110,7 @@ class Included:
 
 def included(ctx: ContractContext, proof: InclusionProof) -> Included:
     """The reading that the proof shows. Raises Refused('not_anchored' | 'inclusion' | 'malformed' |
-    'anchored_too_early' | 'signature' | 'key_not_valid_then' | 'not_entrusted')."""
+    'anchored_too_early' | 'signature' | 'key_not_valid_then' | 'not_entrusted' | 'device_not_counted')."""
     anchor = _anchor_of(ctx, proof.org, proof.anchor_id)
     payload = _decode(proof.payload, "payload")
     leaf = merkle.leaf_hash(_decode(proof.salt, "salt"), payload)
@@ -136,6 +136,7 @@ def included(ctx: ContractContext, proof: InclusionProof) -> Included:
             signer, provenance = anchor["gateway"], Provenance.GATEWAY_ATTESTED
     if provenance is Provenance.GATEWAY_ATTESTED:
         _check_entrusted(ctx, signer, reading.did, reading.observed_at, anchor)
+        _check_counted(ctx, reading)
     return Included(reading, provenance, signer, proof.window, proof.org, anchor)
 
 
@@ -219,6 +220,15 @@ def _check_entrusted(ctx: ContractContext, gateway: str, device: str, observed_a
     if not any(held_grant(ctx, gateway, actor, anchor["wall_ms"]) for actor in _entrusting(ctx, device, observed_at)):
         message = f"when it was anchored, {gateway} held no grant of the controller or the system operator of {device}"
         raise Refused("not_entrusted", message, "org")
+
+
+def _check_counted(ctx: ContractContext, reading: Reading | Attested) -> None:
+    """A device that was suspended or deactivated then is not attested past that, as its signature would not count."""
+    if only_entrusted_attest(network_record(ctx)) and not didlog.counted_at(ctx, reading.did, reading.observed_at):
+        message = (
+            f"{reading.did} was not registered, or suspended or deactivated, at {reading.observed_at} (market time)"
+        )
+        raise Refused("device_not_counted", message, "payload.observed_at")
 
 
 def _entrusting(ctx: ContractContext, device: str, observed_at: int) -> Iterator[str]:

@@ -119,11 +119,12 @@ class TestTheSystemOperatorsGrant:
         dso, owner = net.actor("dso", org="dso"), net.actor(org="agg-b")
         meter = net.connection("c1", dso=dso, owner=owner, meter=True).meter
         assert meter is not None
+        net.to(net.day("2016-05-21").start)
         net.call(
-            dso, "masterdata.record", kind="meter", connection="c1", valid_from="2016-05-12", valid_to="2016-05-18",
+            dso, "masterdata.record", kind="meter", connection="c1", valid_from="2016-05-12", valid_to="2016-05-20",
             data={"device": meter.did}, supersede=True,
         )  # fmt: skip
-        midnight = net.day("2016-05-18").start  # which ends the last day
+        midnight = net.day("2016-05-20").start  # which ends the last day
         proofs = Story(net).anchor([(meter.did, [stated(meter, at) for at in (midnight, midnight + 1)])])
         assert check(net, proofs[0])
         with refused("not_entrusted"):
@@ -136,6 +137,34 @@ class TestTheSystemOperatorsGrant:
         for at in (0, net.day("2016-05-12").start - 1):
             with refused("not_entrusted"):
                 check(net, Story(net).anchor([(meter.did, [stated(meter, at)])], f"a{at}")[0])
+
+
+class TestTheDeviceItself:
+    """A gateway's word replaces the device's signature, not its being there."""
+
+    def test_a_device_that_was_deactivated_is_not_attested_past_that(self, net: Network) -> None:
+        owner = net.actor()
+        meter = net.device(owner)
+        net.ledger.now += SECOND
+        last = net.market_ms - 1
+        net.call(owner, "identity.deactivate", did=meter.did)
+        proofs = Story(net).anchor([(meter.did, [stated(meter, at) for at in (last, last + 1)])])
+        assert check(net, proofs[0])["observed_at"] == last
+        with refused("device_not_counted", "payload.observed_at"):
+            check(net, proofs[1])
+
+    def test_nor_before_it_was_registered_and_a_rotation_leaves_no_gap(self, net: Network) -> None:
+        before = net.market_ms - 1
+        meter = net.device(net.actor())
+        net.ledger.now += SECOND
+        rotated = net.market_ms
+        net.rotate(meter)
+        instants = (before, before + 1, rotated - 1, rotated)
+        proofs = Story(net).anchor([(meter.did, [stated(meter, at) for at in instants])])
+        for proof in proofs[1:]:
+            assert check(net, proof)
+        with refused("device_not_counted"):
+            check(net, proofs[0])
 
 
 class TestBeforeItsTime:
