@@ -153,6 +153,8 @@ async def _told(name: str, credentials: AsyncIterator[str]) -> list[str]:
                     break
     except TimeoutError:
         log.info("adapter %s did not end its discovery within %s s; it told %s", name, PATIENCE_S, len(found))
+    except OSError as error:  # the other side is away: the adapter itself says so too
+        log.info("adapter %s cannot look around now: %s", name, error)
     except Exception:  # somebody else's code, in the outermost loop of a side matter
         log.exception("adapter %s failed to discover", name)
     return found

@@ -103,7 +103,7 @@ def test_every_mistake_is_named_and_nothing_that_only_follows(tmp_path: Path) ->
         assert named in told
     assert "at least 1 item" not in told, "there is a gateway; its ingest is wrong"
     assert "FLEXRELAY_" not in told
-    with pytest.raises(ConfigError, match="gateways: .*at least 1 item"):
+    with pytest.raises(ConfigError, match=r"gateways: .*at least 1 item"):
         load(write(tmp_path, 'network = "pilot"\ngateways = []'))
 
 
