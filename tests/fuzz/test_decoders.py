@@ -40,6 +40,7 @@ from flexrelay_adapters.mqtt.commands import parse_result
 from flexrelay_adapters.opcua_pubsub import DataSet, PubSubCodec
 from flexrelay_adapters.opcua_pubsub.frame import framed
 from flexrelay_adapters.opcua_pubsub.message import METADATA, writer_of
+from flexrelay_adapters.opcua_pubsub.message import data_set_message as data_set_message_of
 from flexrelay_adapters.opcua_pubsub.message import network_message as divided
 from flexrelay_adapters.opcua_pubsub.metadata import metadata_of
 from flexrelay_contracts.refusal import Refused
@@ -316,7 +317,7 @@ def _pubsub() -> Target:
             assert error.reason.replace("_", "").isalnum()
             return False
         for each, writer in parts:
-            assert each.raw in payload
+            assert each.raw in payload and data_set_message_of(each.raw) == each
             try:
                 frame = Frame("opcua_pubsub", f"plc1/{writer}", framed(each.raw), NOW, "t")
                 (reading,) = codec.decode(frame).measurements

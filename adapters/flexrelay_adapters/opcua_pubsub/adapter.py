@@ -1,7 +1,7 @@
 """The adapter: NetworkMessages of a broker → DataSetMessages, one frame each → sink → acknowledgement."""
 
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,7 +10,7 @@ from flexrelay_adapters.mqtt.checked import Checked
 from flexrelay_adapters.mqtt.link import Connect, UponBroker
 from flexrelay_adapters.opcua_pubsub.codec import PubSubCodec
 from flexrelay_adapters.opcua_pubsub.config import PubSubConfig
-from flexrelay_adapters.opcua_pubsub.frame import framed, undivided
+from flexrelay_adapters.opcua_pubsub.frame import Envelope, facts_of, framed, undivided
 from flexrelay_adapters.opcua_pubsub.message import (
     EVENT,
     METADATA,
@@ -25,7 +25,8 @@ from flexrelay_adapters.opcua_pubsub.message import (
 from flexrelay_adapters.opcua_pubsub.metadata import metadata_of
 from flexrelay_adapters.opcua_pubsub.topics import Place, Topics
 from flexrelay_adapters.opcua_pubsub.writers import Writer, Writers
-from flexrelay_sdk import Codec, DecodeError, Frame
+from flexrelay_schemas.measurement import Measurement
+from flexrelay_sdk import Codec, Decoded, DecodeError, Frame
 from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,7 @@ class PubSubAdapter(UponBroker):
                 batch.unusual = True
                 batch.frames.append(Frame(PROTOCOL, "", message.payload, now_ms, message.topic))
         if batch.frames:
-            await self._sink.put(batch.frames, self._checked if batch.unusual else self._codec)
+            await self._sink.put(batch.frames, _Known(batch.known, self._checked if batch.unusual else self._codec))
             self.stats.frames += len(batch.frames)
         self._writers.put(batch.changed)
 
@@ -159,33 +160,39 @@ class PubSubAdapter(UponBroker):
         if writer is None:
             stats.untracked += 1
             writer = Writer()
-        gap = writer.gap_before(header.get("SequenceNumber"), keeps_alive=message.keeps_alive)
+        keeps_alive = message.keeps_alive
+        gap = writer.gap_before(header.get("SequenceNumber"), keeps_alive=keeps_alive)
         stats.missing += gap
         writer.missing += gap
-        if message.keeps_alive:
+        if keeps_alive:
             stats.keep_alives += 1
             return
         if header.get("MessageType") == EVENT:
             stats.events += 1
             return
         plan = self._codec.plan(message, credential.partition("/")[2])
-        if plan is None or not plan.targets.keys() & header["Payload"].keys():
+        if plan is None or plan.targets.keys().isdisjoint(header["Payload"]):
             stats.unused += 1
             return
         metadata = writer.metadata
         stats.other_versions += metadata is not None and plan.is_other(header, metadata.major)
-        frame = Frame(PROTOCOL, credential, framed(message.raw, writer.facts, missing=writer.missing), now_ms, topic)
+        facts = writer.facts
+        envelope = Envelope(True, 0, writer.missing, facts_of(facts), message.raw)
+        reading: Measurement | None = None
+        shift_ms = 0
         try:
-            (reading,) = self._codec.decode(frame).measurements
+            reading = self._codec.reading(message, plan, envelope, now_ms)
         except DecodeError:
             pass  # a dead letter: it takes no instant
         else:
             shift_ms = writer.shift_for(reading.observed_at, reading.registers)
-            if shift_ms:
-                whole = framed(message.raw, writer.facts, missing=writer.missing, shift_ms=shift_ms)
-                frame = frame._replace(payload=whole)
-            writer.missing = 0
+        whole = framed(message.raw, facts, missing=writer.missing, shift_ms=shift_ms)
+        frame = Frame(PROTOCOL, credential, whole, now_ms, topic)
         batch.frames.append(frame)
+        if reading is not None:
+            writer.missing = 0
+            if not shift_ms:
+                batch.known[frame] = Decoded((reading,))
 
     def _hear(self, publisher: str, data: bytes, batch: "_Batch") -> None:
         """Metadata or a status; of other announcements nothing is used."""
@@ -237,11 +244,23 @@ _PUBLISHERS: Final = 10_000
 """Whose states are remembered."""
 
 
+class _Known:
+    """The codec of a batch of which most is decoded already; the rest is given to `codec`."""
+
+    def __init__(self, known: Mapping[Frame, Decoded], codec: Codec) -> None:
+        self._known = known
+        self._codec = codec
+
+    def decode(self, frame: Frame) -> Decoded:
+        return self._known.get(frame) or self._codec.decode(frame)
+
+
 class _Batch:
     """What is gathered; changes of writers count when it is stored."""
 
     def __init__(self, writers: Writers) -> None:
         self.frames: list[Frame] = []
+        self.known: dict[Frame, Decoded] = {}
         self.changed: dict[str, Writer] = {}
         self.unusual = False
         self._writers = writers

@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 from flexrelay_adapters.opcua_pubsub.config import DataSet, FieldSource
 from flexrelay_adapters.opcua_pubsub.fields import BAD, UNCERTAIN, field_of, number_of, status_of, time_of
-from flexrelay_adapters.opcua_pubsub.frame import Envelope, Facts, framed, open_frame
+from flexrelay_adapters.opcua_pubsub.frame import Envelope, Facts, facts_of, open_frame
 from flexrelay_adapters.opcua_pubsub.message import (
     EVENT,
     DataSetMessage,
@@ -20,6 +20,11 @@ from flexrelay_sdk import Decoded, DecodeError, Frame
 from flexrelay_sdk.mapping import Conversion, units_of
 
 UNSPECIFIED: Final = ""
+_NOTICES: Final = {
+    (flagged, gap): (Notice.DEVICE_FLAGGED if flagged else Notice.NONE) | (Notice.GAP if gap else Notice.NONE)
+    for flagged in (False, True)
+    for gap in (False, True)
+}
 
 
 class PubSubCodec:
@@ -49,7 +54,7 @@ class PubSubCodec:
         plan = self.plan(message, writer)
         if plan is None:
             raise DecodeError("unknown_writer", f"no dataset is configured for the writer {writer[:80]!r}")
-        return Decoded((self._reading(message, plan, envelope, frame.received_at),))
+        return Decoded((self.reading(message, plan, envelope, frame.received_at),))
 
     def plan(self, message: DataSetMessage, writer: str) -> "_Plan | None":
         """What the message of this writer means: by its id, its name, else the entry without writers."""
@@ -67,7 +72,8 @@ class PubSubCodec:
             return DecodeError("wrong_sender", f"it came for {publisher[:80]!r}, it is of another publisher")
         return DecodeError("undivided", "it could not be divided into DataSetMessages when it came")
 
-    def _reading(self, message: DataSetMessage, plan: "_Plan", envelope: Envelope, received_at: int) -> Measurement:
+    def reading(self, message: DataSetMessage, plan: "_Plan", envelope: Envelope, received_at: int) -> Measurement:
+        """What a message tells of which `envelope` says the rest. Raises DecodeError."""
         header = message.header
         if message.keeps_alive or header.get("MessageType") == EVENT:
             raise DecodeError("no_value", "neither a key frame nor a delta frame", "MessageType")
@@ -80,24 +86,30 @@ class PubSubCodec:
         flagged = bool(status & UNCERTAIN)
         first: DecodeError | None = None
         source_ms = server_ms = 0
+        types, units = facts.types, facts.units
         for name, target in plan.targets.items():
-            if payload.get(name) is None:
+            raw = payload.get(name)
+            if raw is None:
                 continue
             try:
-                field = field_of(payload[name], name)
+                field = field_of(raw, name)
                 if field.status & BAD:
                     raise DecodeError("bad_status", f"StatusCode 0x{field.status:08X}", name)
                 if field.value is None:
                     continue
-                target.check_unit(facts)
-                value = target.conversion.convert(number_of(field, facts.types.get(name, 0), name))
+                target.check_unit(units.get(name))
+                value = target.conversion.convert(number_of(field, types.get(name, 0), name))
             except DecodeError as error:
                 first = first or error
                 flagged = True
                 continue
             registers[target.conversion.register] = value
-            flagged |= bool(field.status & UNCERTAIN)
-            source_ms, server_ms = max(source_ms, field.source_ms), max(server_ms, field.server_ms)
+            if field.status & UNCERTAIN:
+                flagged = True
+            if field.source_ms > source_ms:
+                source_ms = field.source_ms
+            if field.server_ms > server_ms:
+                server_ms = field.server_ms
         if not registers:
             raise first or DecodeError("missing_field", "none of the mapped fields has a value", "Payload")
         sent_ms = time_of(header.get("Timestamp"), "Timestamp")
@@ -111,25 +123,30 @@ class PubSubCodec:
             registers,
             None,
             Provenance.GATEWAY_ATTESTED,
-            (Notice.DEVICE_FLAGGED if flagged else Notice.NONE) | (Notice.GAP if envelope.missing else Notice.NONE),
+            _NOTICES[flagged, envelope.missing > 0],
         )
 
 
 class _Target(NamedTuple):
     conversion: Conversion
     source: FieldSource
+    same_units: frozenset[str]
+    """What `source` counts in, by all its names."""
 
-    def check_unit(self, facts: Facts) -> None:
+    def check_unit(self, told: str | None) -> None:
         """Raises DecodeError when the metadata names another unit than the configuration."""
-        told = facts.units.get(self.source.field)
-        if told is None:
+        if told is None or told in self.same_units:
             return
-        units = units_of(self.conversion.register)
         scale = self.source.scale
-        mine, theirs = units[self.source.unit] * 10 ** max(scale, 0), units.get(told, 0) * 10 ** max(-scale, 0)
-        if mine != theirs:
-            given = f"{self.source.unit}" + (f" × 10^{scale}" if scale else "")
-            raise DecodeError("other_unit", f"the metadata says {told}, the configuration {given}", self.source.field)
+        given = f"{self.source.unit}" + (f" × 10^{scale}" if scale else "")
+        raise DecodeError("other_unit", f"the metadata says {told}, the configuration {given}", self.source.field)
+
+    @classmethod
+    def of(cls, register: str, source: FieldSource) -> "_Target":
+        units, scale = units_of(register), source.scale
+        mine = units[source.unit] * 10 ** max(scale, 0)
+        same = frozenset(unit for unit, factor in units.items() if factor * 10 ** max(-scale, 0) == mine)
+        return cls(Conversion(register, source.unit, scale, source.negate, source.field), source, same)
 
 
 class _Plan:
@@ -138,8 +155,7 @@ class _Plan:
     def __init__(self, dataset: DataSet) -> None:
         self.major = dataset.major
         self.targets: Mapping[str, _Target] = {
-            source.field: _Target(Conversion(name, source.unit, source.scale, source.negate, source.field), source)
-            for name, source in sorted(dataset.registers.items())
+            source.field: _Target.of(name, source) for name, source in sorted(dataset.registers.items())
         }
 
     def is_other(self, header: Mapping[str, object], major: int) -> bool:
@@ -149,10 +165,10 @@ class _Plan:
 
     def problems(self, facts: bytes) -> list[str]:
         """What the metadata says otherwise than the configuration."""
-        known, found = open_frame(framed(b"", facts)).facts, []
-        for target in self.targets.values():
+        known, found = facts_of(facts), []
+        for name, target in self.targets.items():
             try:
-                target.check_unit(known)
+                target.check_unit(known.units.get(name))
             except DecodeError as error:
                 found.append(str(error))
         return found

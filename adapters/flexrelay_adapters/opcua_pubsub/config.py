@@ -10,6 +10,8 @@ from flexrelay_sdk.config import Section
 from flexrelay_sdk.mapping import Conversion
 from flexrelay_sdk.mapping.units import Unit
 
+Prefix = Annotated[str, Field(pattern=r"^[^/+#$\x00{}][^+#\x00{}]{0,200}$")]
+"""The first levels of all topics."""
 FieldName = Annotated[str, Field(min_length=1, max_length=400)]
 
 
@@ -48,7 +50,7 @@ class PubSubConfig(BrokerConfig):
     """One broker, the publishers on it."""
 
     name: str = "opcua_pubsub"
-    prefix: Annotated[str, Field(pattern=r"^[^/+#$\x00{}][^+#\x00{}]{0,200}$")] = "opcua/json"
+    prefix: Prefix = "opcua/json"
     """Before the message type in the topics of OPC 10000-14 §7.3.4.7: `<prefix>/data/<PublisherId>/<group>[/<writer>]`,
     `<prefix>/metadata/…`, `<prefix>/status/<PublisherId>`."""
     data: Annotated[tuple[str, ...], Field(min_length=1)] | None = None

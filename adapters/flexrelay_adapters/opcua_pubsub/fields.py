@@ -2,7 +2,9 @@
 encodings of OPC 10000-6 §5.4 as of 1.05 (compact, verbose) and of 1.04 (reversible, non-reversible). Pure."""
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from flexrelay_sdk import DecodeError
@@ -20,6 +22,8 @@ _NO_NUMBER: Final = ("NaN", "Infinity", "-Infinity")
 _OF_DATA_VALUE: Final = frozenset(
     {"Value", "Status", "StatusCode", "SourceTimestamp", "ServerTimestamp", "UaType"}
 )  # StatusCode: what the .NET stack writes
+_MOST_OF_TIME: Final = 64
+"""Characters of a DateTime."""
 _SEVERITIES: Final = {"Good": 0, "Unce": UNCERTAIN, "Bad": BAD}
 
 
@@ -38,21 +42,23 @@ def field_of(raw: Any, name: str) -> Field:
     """Raises DecodeError: bad_status, bad_time, not_a_number; `name` stands in them."""
     if type(raw) is not dict:
         return Field(raw)
+    value: Any = raw.get("Value")
+    if value is not None and type(value) is not dict and "Body" not in raw:  # nearly all
+        told = raw.get("Status", raw.get("StatusCode"))
+        return _field(value, _kind(raw.get("UaType")), 0 if told is None else status_of(told, name), raw, name)
     if "Body" in raw or ("Type" in raw and not raw.keys() & _OF_DATA_VALUE):  # a Variant of 1.04
-        return _variant(raw.get("Body"), _kind(raw.get("Type")), 0, name)
+        return _field(raw.get("Body"), _kind(raw.get("Type")), 0, {}, name)
     if not raw or raw.keys() <= {"Code", "Symbol"}:  # a StatusCode stands for a value that is bad (§6.2.4.2 table 35)
         return Field(None, _STATUS_CODE, status_of(raw, name))
-    if not raw.keys() & _OF_DATA_VALUE:
+    kind = _kind(raw.get("UaType"))
+    if not kind and raw.keys().isdisjoint(_OF_DATA_VALUE):
         return Field(raw)  # a structure
     status = status_of(raw.get("Status", raw.get("StatusCode")), name)
-    kind = _kind(raw.get("UaType"))
     # the compact encoding leaves out what is the type's default (OPC 10000-6 §5.4.2.1)
-    value: Any = raw.get("Value", 0 if kind in _NUMBERS else None)
+    value = raw.get("Value", 0 if kind in _NUMBERS else None)
     if type(value) is dict and ("Body" in value or "Type" in value):
         value, kind = value.get("Body"), _kind(value.get("Type"))
-    found = _variant(value, kind, status, name)
-    source, server = (_time(raw.get(f"{side}Timestamp"), name) for side in ("Source", "Server"))
-    return found._replace(source_ms=source, server_ms=server)
+    return _field(value, kind, status, raw, name)
 
 
 def status_of(raw: Any, name: str) -> int:
@@ -96,20 +102,29 @@ def number_of(field: Field, told: int, name: str) -> Any:
 
 def time_of(raw: Any, name: str) -> int:
     """A DateTime as UTC ms; 0 for none and for DateTime.MinValue. Raises DecodeError("bad_time")."""
-    return _time(raw, name)
+    if raw is None:
+        return 0
+    if type(raw) is not str or len(raw) > _MOST_OF_TIME:
+        raise DecodeError("bad_time", "expected a time as iso8601", name)
+    try:
+        return _instant(raw)
+    except DecodeError as error:
+        raise DecodeError(error.reason, error.message, name) from None
 
 
-def _variant(value: Any, kind: int, status: int, name: str) -> Field:
+def _field(value: Any, kind: int, status: int, times: Mapping[str, Any], name: str) -> Field:
     if kind == _STATUS_CODE:
-        return Field(None, kind, status | status_of(value, name))
-    return Field(value, kind, status)
+        value, status = None, status | status_of(value, name)
+    source, server = times.get("SourceTimestamp"), times.get("ServerTimestamp")
+    source_ms = 0 if source is None else time_of(source, name)
+    return Field(value, kind, status, source_ms, 0 if server is None else time_of(server, name))
 
 
 def _kind(raw: Any) -> int:
     return raw if type(raw) is int and 0 <= raw < 64 else 0
 
 
-def _time(raw: Any, name: str) -> int:
-    if raw is None or (type(raw) is str and raw.startswith(("0001-01-01", "1601-01-01"))):
-        return 0
-    return instant_ms(raw, "iso8601", name)
+@lru_cache(maxsize=4096)
+def _instant(text: str) -> int:
+    """The fields of one message mostly have the same."""
+    return 0 if text.startswith(("0001-01-01", "1601-01-01")) else instant_ms(text, "iso8601")

@@ -58,12 +58,14 @@ def open_frame(frame: bytes) -> Envelope:
     end = _HEAD.size + length
     if len(frame) < end or kind not in (MESSAGE, UNDIVIDED):
         raise DecodeError("bad_envelope", "the frame is cut off, or of an unknown kind")
-    facts = _facts(frame[_HEAD.size : end]) if length else NO_FACTS
-    return Envelope(kind == MESSAGE, shift_ms, missing, facts, frame[end:])
+    return Envelope(kind == MESSAGE, shift_ms, missing, facts_of(frame[_HEAD.size : end]), frame[end:])
 
 
 @lru_cache(maxsize=4096)
-def _facts(text: bytes) -> Facts:
+def facts_of(text: bytes) -> Facts:
+    """Raises DecodeError("bad_envelope")."""
+    if not text:
+        return NO_FACTS
     try:
         found = json.loads(text)
         facts = Facts(found.get("major"), dict(found.get("types", {})), dict(found.get("units", {})))

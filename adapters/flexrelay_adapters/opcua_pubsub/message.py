@@ -6,12 +6,11 @@ it is a DataSetMessage or an array of them) and that of the DataSetMessages (the
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 from flexrelay_sdk import DecodeError
-from flexrelay_sdk.mapping import parse_json
+from flexrelay_sdk.mapping import parse_json, parse_json_at
 
 DATA: Final = "ua-data"
 METADATA: Final = "ua-metadata"
@@ -23,7 +22,17 @@ _HEADER: Final = frozenset({"DataSetWriterId", "DataSetWriterName", "SequenceNum
 """A field of a bare payload is hardly called so."""
 MAX_MESSAGES: Final = 256
 """DataSetMessages of one NetworkMessage."""
-_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]')
+_WHITE: Final = r"[ \t\n\r]*"
+_MESSAGES: Final = re.compile(rf'"Messages"{_WHITE}:{_WHITE}\[{_WHITE}(?![\] \t\n\r])')
+_NEXT: Final = re.compile(f"{_WHITE},{_WHITE}")
+_SPACE: Final = re.compile(_WHITE)
+_MEMBER: Final = re.compile(rf'{_WHITE}([{{,]){_WHITE}("(?:[^"\\\x00-\x1f]|\\.)*"){_WHITE}:{_WHITE}')
+_ELEMENT: Final = re.compile(rf"{_WHITE}([\[,]){_WHITE}(?![\] \t\n\r])")
+_END: Final = {
+    (bracket, bool(empty)): re.compile(f"{empty}{_WHITE}{re.escape(bracket)}{_WHITE}")
+    for bracket, empty in (("}", ""), ("}", r"\{"), ("]", ""), ("]", r"\["))
+}
+"""By the closing bracket, and whether there is nothing before it."""
 
 
 class DataSetMessage(NamedTuple):
@@ -50,10 +59,9 @@ class NetworkMessage(NamedTuple):
 
 def network_message(payload: bytes) -> NetworkMessage:
     """Raises DecodeError: not_json, not_utf8, not_a_number, duplicate_name, not_pubsub, too_many."""
-    document = parse_json(payload)
-    text = payload.decode()
+    document, pieces = _taken_apart(payload)
     if type(document) is list:
-        return NetworkMessage(DATA, "", _messages(document, text, 0), {})
+        return NetworkMessage(DATA, "", _messages(document, pieces), {})
     if type(document) is not dict or not document:
         raise DecodeError("not_pubsub", "neither a NetworkMessage nor DataSetMessages")
     kind = document.get("MessageType", "")
@@ -61,13 +69,12 @@ def network_message(payload: bytes) -> NetworkMessage:
         return NetworkMessage(kind, publisher_of(document), (), document)
     if "Messages" not in document:
         return NetworkMessage(DATA, publisher_of(document), (_message(document, payload),), {})
-    inner = document["Messages"]
     if kind != DATA:
         raise DecodeError("not_pubsub", "a NetworkMessage of data has the MessageType ua-data", "MessageType")
-    start, end = next((start, end) for name, start, end in _members(text, 0) if name == "Messages")
-    if type(inner) is not list:  # a single one need not be in an array
-        inner, text, start = [inner], f"[{text[start:end]}]", 0
-    return NetworkMessage(DATA, publisher_of(document), _messages(inner, text, start), document)
+    inner = document["Messages"]
+    # a single one need not be in an array
+    messages = _messages(inner if type(inner) is list else [inner], pieces)
+    return NetworkMessage(DATA, publisher_of(document), messages, document)
 
 
 def data_set_message(raw: bytes) -> DataSetMessage:
@@ -109,13 +116,12 @@ def writer_of(header: dict[str, Any]) -> str:
     return ""
 
 
-def _messages(inner: list[Any], text: str, at: int) -> tuple[DataSetMessage, ...]:
+def _messages(inner: list[Any], pieces: list[str]) -> tuple[DataSetMessage, ...]:
     if len(inner) > MAX_MESSAGES:
         raise DecodeError("too_many", f"{len(inner)} DataSetMessages in one message, at most {MAX_MESSAGES}")
     if not inner or any(type(each) is not dict for each in inner):
         raise DecodeError("not_pubsub", "DataSetMessages are objects, and there is at least one", "Messages")
-    pieces = [text[start:end].encode() for _, start, end in _members(text, at)]
-    return tuple([_message(each, piece) for each, piece in zip(inner, pieces, strict=True)])
+    return tuple([_message(each, piece.encode()) for each, piece in zip(inner, pieces, strict=True)])
 
 
 def _message(document: dict[str, Any], raw: bytes) -> DataSetMessage:
@@ -127,32 +133,96 @@ def _message(document: dict[str, Any], raw: bytes) -> DataSetMessage:
     return DataSetMessage(raw, {"Payload": document})
 
 
-def _members(text: str, at: int) -> Iterator[tuple[str, int, int]]:
-    """(name, start, end) of every value of the object or array whose bracket is the first after `at`; names are "" in
-    arrays. The text is sound JSON."""
-    depth, name, start, last = 0, "", -1, 0
-    for token in _TOKEN.finditer(text, at):
-        sign = token[0]
-        if sign in "[{":
-            depth += 1
-            if depth == 1:
-                start, last = token.end(), token.end()
-                continue
-        elif sign in "]}":
-            depth -= 1
-            if depth == 0:
-                if text[start : token.start()].strip():
-                    yield name, *_trimmed(text, start, token.start())
-                return
-        elif depth == 1 and sign == ":":
-            name, start = json.loads(text[start : token.start()]), token.end()
-        elif depth == 1 and sign == ",":
-            yield name, *_trimmed(text, start, token.start())
-            start = token.end()
-        last = token.end()
-    raise AssertionError(f"no end of the brackets after {last}: the text is no JSON")
+def _taken_apart(payload: bytes) -> tuple[Any, list[str]]:
+    """The JSON value, and the texts of the elements of its array, else of its member `Messages`. Raises DecodeError."""
+    try:
+        text = payload.decode()
+        return _usual(text) or _Walk(text).whole()
+    except DecodeError:
+        raise
+    except (ValueError, RecursionError):
+        if type(parse_json(payload)) in (dict, list):  # it says why, else
+            raise DecodeError("not_json", "nested too deeply") from None
+        raise DecodeError("not_pubsub", "neither a NetworkMessage nor DataSetMessages") from None
 
 
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
-    piece = text[start:end]
-    return start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())
+def _usual(text: str) -> tuple[Any, list[str]] | None:
+    """The same as `_Walk` of an object with an array `Messages`, faster; None for all else.
+
+    Without a backslash the name can stand in no text, and when it stands in the object it stands nowhere else.
+    """
+    opening = _MESSAGES.search(text)
+    if opening is None or text[0] != "{" or "\\" in text or text.count('"Messages"') > 1:
+        return None
+    messages, pieces = [], []
+    start = at = opening.end()
+    while True:
+        message, end = parse_json_at(text, at)
+        messages.append(message)
+        pieces.append(text[at:end])
+        following = _NEXT.match(text, end)
+        if following is None:
+            break
+        at = following.end()
+    document, rest = parse_json_at(f"{text[:start]}{text[end:]}", 0)
+    if rest + end - start != len(text) or document.get("Messages") != []:
+        return None
+    document["Messages"] = messages
+    return document, pieces
+
+
+class _Walk:
+    """One pass over a JSON text. Raises ValueError, RecursionError where it is none, DecodeError as `parse_json`."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._at = 0
+        self._pieces: list[str] = []
+
+    def whole(self) -> tuple[Any, list[str]]:
+        text = self._text
+        self._at = _SPACE.match(text).end()  # type: ignore[union-attr]  # it matches nothing, too
+        found = self._array() if text[self._at : self._at + 1] == "[" else self._object()
+        if self._at != len(text):
+            raise ValueError("there is more after the value")
+        return found, self._pieces
+
+    def _object(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        text, before = self._text, "{"
+        while (member := _MEMBER.match(text, self._at)) is not None and member[1] == before:
+            before = ","
+            self._at = member.end()
+            name = json.loads(member[2]) if "\\" in member[2] else member[2][1:-1]
+            if name in found:
+                raise DecodeError("duplicate_name", "a name stands twice in one object")
+            if name != "Messages":
+                found[name], self._at = parse_json_at(text, self._at)
+            elif text[self._at : self._at + 1] == "[":
+                found[name] = self._array()
+            else:
+                found[name] = self._piece()
+        self._end("}", empty=not found)
+        return found
+
+    def _array(self) -> list[Any]:
+        found: list[Any] = []
+        before = "["
+        while (element := _ELEMENT.match(self._text, self._at)) is not None and element[1] == before:
+            before = ","
+            self._at = element.end()
+            found.append(self._piece())
+        self._end("]", empty=not found)
+        return found
+
+    def _piece(self) -> Any:
+        start = self._at
+        value, self._at = parse_json_at(self._text, start)
+        self._pieces.append(self._text[start : self._at])
+        return value
+
+    def _end(self, bracket: str, *, empty: bool) -> None:
+        match = _END[bracket, empty].match(self._text, self._at)
+        if match is None:
+            raise ValueError(f"no {bracket} at {self._at}")
+        self._at = match.end()

@@ -14,6 +14,7 @@ _UNITS: Final[Mapping[str, str]] = {
     "JOU": "J", "KJO": "kJ", "3B": "MJ", "GV": "GJ", "WHR": "Wh", "KWH": "kWh", "MWH": "MWh",
     "WTT": "W", "KWT": "kW", "MAW": "MW", "D44": "var", "K5": "kvar", "KVR": "kvar",
     "2Z": "mV", "VLT": "V", "KVT": "kV", "4K": "mA", "AMP": "A", "P1": "%",
+    "NX": "permille",
 }  # fmt: skip
 """UN/CEFACT common codes, which an EUInformation's UnitId is made of (OPC 10000-8 §5.6.3.3)."""
 

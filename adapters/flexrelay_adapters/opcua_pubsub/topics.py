@@ -1,9 +1,13 @@
 """The topics of OPC 10000-14 §7.3.4.7, or the system's own: who the publisher is stands in one level."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from flexrelay_adapters.mqtt.topics import DEVICE, TopicPattern
 from flexrelay_adapters.opcua_pubsub.config import PubSubConfig
+
+_REMEMBERED: Final = 50_000
+_REMEMBERED_LENGTH: Final = 200
+"""Topics whose place is remembered, and how long they are."""
 
 
 class Place(NamedTuple):
@@ -23,11 +27,20 @@ class Topics:
         metadata = [f"{config.prefix}/metadata/{DEVICE}/{rest}" for rest in ("+", "+/+")]
         self._told = tuple(TopicPattern(each) for each in (*metadata, f"{config.prefix}/status/{DEVICE}"))
         group = f"$share/{config.shared_group}/" if config.shared_group is not None else ""
+        self._places: dict[str, Place] = {}
         # what is retained comes to no shared subscription, and every gateway needs it
         self.filters = [group + each.filter for each in self._data] + [each.filter for each in self._told]
 
     def of_data(self, topic: str) -> Place | None:
         """None: it is none of the data topics."""
+        place = self._places.get(topic)
+        if place is None and (place := self._place(topic)) is not None and len(topic) <= _REMEMBERED_LENGTH:
+            if len(self._places) >= _REMEMBERED:
+                self._places.clear()
+            self._places[topic] = place
+        return place
+
+    def _place(self, topic: str) -> Place | None:
         for pattern in self._data:
             publisher = pattern.credential_of(topic)
             if publisher:

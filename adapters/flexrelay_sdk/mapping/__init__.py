@@ -14,7 +14,7 @@ from flexrelay_sdk.mapping.config import (
 )
 from flexrelay_sdk.mapping.conversion import Conversion, shortest, shortest_single
 from flexrelay_sdk.mapping.instant import TimeForm, instant_ms
-from flexrelay_sdk.mapping.json_codec import MappingCodec, parse_json
+from flexrelay_sdk.mapping.json_codec import MappingCodec, parse_json, parse_json_at
 from flexrelay_sdk.mapping.mapper import MAX_ITEMS, Mapper
 from flexrelay_sdk.mapping.path import MISSING, Path, find, parse_path
 from flexrelay_sdk.mapping.units import UNITS, Unit, units_of
@@ -38,6 +38,7 @@ __all__ = [
     "find",
     "instant_ms",
     "parse_json",
+    "parse_json_at",
     "parse_path",
     "shortest",
     "shortest_single",

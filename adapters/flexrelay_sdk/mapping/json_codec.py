@@ -1,6 +1,7 @@
 """Plain JSON payloads by a declarative mapping: exact integer arithmetic, no floats, and DecodeError for all else."""
 
 import json
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -63,6 +64,16 @@ def parse_json(payload: bytes) -> Any:
         raise DecodeError("not_json", str(error)[:200]) from None
 
 
+def parse_json_at(text: str, start: int) -> tuple[Any, int]:
+    """The value that begins at `start`, as `parse_json` gives it, and where it ends. Raises DecodeError, and ValueError
+    or RecursionError where no value stands there."""
+    try:
+        value, end = _scan(text, start)
+    except StopIteration:
+        raise ValueError(f"no value at {start}") from None
+    return value, end
+
+
 def _number(text: str) -> Decimal:
     if len(text) > MAX_DIGITS:
         raise DecodeError("not_a_number", f"number of {len(text)} characters")
@@ -84,3 +95,4 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 _decoder = json.JSONDecoder(parse_float=_number, parse_constant=_constant, object_pairs_hook=_object)
+_scan: Callable[[str, int], tuple[Any, int]] = _decoder.scan_once  # type: ignore[attr-defined]  # not declared

@@ -1,12 +1,15 @@
-"""From a broker to the journal in the protocols of IoT platforms: Sparkplug B, Ultralight 2.0, FIWARE IoT Agent JSON.
+"""From a broker to the journal in the protocols of IoT platforms: Sparkplug B, Ultralight 2.0, FIWARE IoT Agent JSON,
+OPC UA PubSub.
 
 As in `flexrelay.bench.mqtt` the messages wait in a real Mosquitto for the gateway's session (for Sparkplug too, which a
 host application would not ask for), so the gateway is the bottleneck; counted is the CPU time of its one process until
 the last acknowledgement. The bare client does nothing with the same messages but acknowledge them; Sparkplug's parses
-each payload with protobuf.
+each payload with protobuf, PubSub's with `json`.
 """
 
 import asyncio
+import json
+import resource
 import sys
 import tempfile
 import time
@@ -25,7 +28,7 @@ from flexrelay.demo.accounts import Account
 from flexrelay.demo.mosquitto import Mosquitto, mosquitto_path
 from flexrelay.ingest import Enrolment, Ingest, NativeCodec, NoHistory, RegisterChecks, Registry
 from flexrelay.journal import SqliteJournal
-from flexrelay_adapters import fiware_json, sparkplug, ultralight
+from flexrelay_adapters import fiware_json, opcua_pubsub, sparkplug, ultralight
 from flexrelay_adapters.iotagent import IotAgentAdapter
 from flexrelay_adapters.mqtt._client import KEPT, Session
 from flexrelay_adapters.sparkplug.sparkplug_b_pb2 import Payload
@@ -39,6 +42,7 @@ REGISTERS: Final = {"import_j": "Wh", "export_j": "Wh", "power_w": "W", "voltage
 INSTANTS: Final = 4
 METRICS: Final = len(REGISTERS) * INSTANTS
 """In a Sparkplug message: five meter values at four instants."""
+_METER: Final = ("import_j", "export_j", "power_w")
 DEVICES: Final = 500
 ROUNDS: Final = 3
 KEY: Final = "benchkey"
@@ -47,21 +51,23 @@ _NOBODY: Final = "z" + "1" * 45
 
 
 def run() -> list[Result]:
-    """bare_… and sparkplug_metrics, ultralight, fiware_json; the best of a few rounds. Raises NoBroker."""
+    """bare_… and sparkplug_metrics, ultralight, fiware_json, opcua_pubsub; the best of a few rounds.
+
+    Raises NoBroker.
+    """
     results: list[Result] = []
-    for what, name, count, each, unit in (
-        ("sparkplug", "sparkplug_metrics", MESSAGES, METRICS, "metrics/CPU-s"),
-        ("ultralight", "ultralight", READINGS, 1, "readings/CPU-s"),
-        ("fiware_json", "fiware_json", READINGS, 1, "readings/CPU-s"),
+    for what, name, count, each, unit, bare_does in (
+        ("sparkplug", "sparkplug_metrics", MESSAGES, METRICS, "metrics/CPU-s", "parsing with protobuf"),
+        ("ultralight", "ultralight", READINGS, 1, "readings/CPU-s", "acknowledging only"),
+        ("fiware_json", "fiware_json", READINGS, 1, "readings/CPU-s", "acknowledging only"),
+        ("opcua_pubsub", "opcua_pubsub", READINGS, 1, "readings/CPU-s", "parsing JSON"),
     ):
         bare = each * max(_measure("bare", what, count) for _ in range(ROUNDS))
         value = each * max(_measure("receive", what, count) for _ in range(ROUNDS))
-        parsing = (
-            "the bare client, parsing with protobuf" if what == "sparkplug" else "the bare client, acknowledging only"
-        )
+        against = f"the bare client, {bare_does}"
         results += [
             {"name": f"bare_{what}", "value": bare, "unit": unit, "ratio": 0.0, "against": ""},
-            {"name": name, "value": value, "unit": unit, "ratio": value / bare, "against": parsing},
+            {"name": name, "value": value, "unit": unit, "ratio": value / bare, "against": against},
         ]
     return results
 
@@ -78,7 +84,7 @@ def _measure(role: str, what: str, count: int) -> float:
 async def _with_broker(program: str, folder: Path, role: str, what: str, count: int) -> float:
     accounts = [
         Account("gateway", "gateway", read=("#",), write=("spBv1.0/#", "/#")),
-        Account("load", "load", write=("spBv1.0/#", "/#")),
+        Account("load", "load", write=("spBv1.0/#", "/#", "opcua/json/#")),
     ]
     broker = Mosquitto(folder / "broker", accounts, program=program, max_inflight=2000)
     await broker.start()
@@ -114,13 +120,20 @@ def _adapter(what: str, port: int) -> Any:
         return _Kept(
             sparkplug.SparkplugConfig.from_section("bench", {**broker, "host_id": "bench", "registers": registers})
         )
+    if what == "opcua_pubsub":
+        registers = {name: {"field": name, "unit": REGISTERS[name]} for name in _METER}
+        return opcua_pubsub.PubSubAdapter(
+            opcua_pubsub.PubSubConfig.from_section("bench", {**broker, "datasets": [{"registers": registers}]})
+        )
     make = ultralight.make_adapter if what == "ultralight" else fiware_json.make_adapter
-    mapping = {name: {"pointer": f"/{name}", "unit": REGISTERS[name]} for name in ("import_j", "export_j", "power_w")}
+    mapping = {name: {"pointer": f"/{name}", "unit": REGISTERS[name]} for name in _METER}
     made: IotAgentAdapter = make("bench", {"mqtt": broker, "codec": {"registers": mapping}}, Path(), NativeCodec())
     return made
 
 
 def _credential(what: str, number: int) -> str:
+    if what == "opcua_pubsub":
+        return f"plc{number // 50}/{number}"
     return f"plant/n{number // 50}/d{number}" if what == "sparkplug" else f"{KEY}/d{number}"
 
 
@@ -128,9 +141,12 @@ def _messages(what: str, count: int) -> Iterator[PublishMessage]:
     if what == "sparkplug":
         yield from _sparkplug(count)
         return
+    if what == "opcua_pubsub":
+        yield from _pubsub(count)
+        return
     for index in range(count):
         seq = index // DEVICES
-        at = datetime.fromtimestamp((START + seq) / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        at = _iso(START + seq)
         head = f"/{'ul' if what == 'ultralight' else 'json'}/{_credential(what, index % DEVICES)}/attrs"
         if what == "ultralight":
             text = f"{at}|import_j|{seq * 7}|export_j|{seq}|power_w|1234.5"
@@ -165,6 +181,41 @@ def _sparkplug(count: int) -> Iterator[PublishMessage]:
         sent += 1
 
 
+def _pubsub(count: int) -> Iterator[PublishMessage]:
+    """Metadata of every writer, then key frames of DataValues, one in a NetworkMessage."""
+    unit = {"UaType": 22, "Value": {"UaTypeId": "i=887", "UnitId": int.from_bytes(b"WHR", "big")}}
+    energy = {"BuiltInType": 11, "Properties": [{"Key": "EngineeringUnits", "Value": unit}]}
+    fields = [{"Name": name, **(energy if name.endswith("_j") else {"BuiltInType": 11})} for name in _METER]
+    version = {"MajorVersion": 1, "MinorVersion": 1}
+    for index in range(count):
+        number, seq = index % DEVICES, index // DEVICES
+        publisher, _, writer = _credential("opcua_pubsub", number).partition("/")
+        header = {"MessageId": f"{index}", "PublisherId": publisher}
+        named = {"DataSetWriterId": number, "DataSetWriterName": "meter"}
+        if not seq:
+            told = {**header, "MessageType": "ua-metadata", **named}
+            told["MetaData"] = {"Name": "meter", "Fields": fields, "ConfigurationVersion": version}
+            yield PublishMessage(f"opcua/json/metadata/{publisher}/g/{writer}", json.dumps(told), 1)
+            continue
+        at = _iso(START + seq)
+        values = zip(_METER, (seq * 7, seq, 1234.5), strict=True)
+        message = {
+            **named,
+            "SequenceNumber": seq,
+            "MetaDataVersion": version,
+            "Timestamp": at,
+            "MessageType": "ua-keyframe",
+            "Payload": {name: {"UaType": 11, "Value": value, "SourceTimestamp": at} for name, value in values},
+        }
+        told = {**header, "MessageType": "ua-data", "Messages": [message]}
+        yield PublishMessage(f"opcua/json/data/{publisher}/g/{writer}", json.dumps(told), 1)
+
+
+def _iso(at_ms: int) -> str:
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 async def _load(what: str, port: int, count: int) -> None:
     client = AsyncClient("load", protocol=MQTTProtocolVersion.MQTTv5, username="load", password="load")  # noqa: S106
     await client.connect("127.0.0.1", port)
@@ -182,6 +233,8 @@ async def _bare(what: str, port: int, count: int) -> float:
     async for message in client.messages():
         if what == "sparkplug":
             Payload().ParseFromString(bytes(message.payload))
+        elif what == "opcua_pubsub":
+            json.loads(message.payload)
         await client.ack(message)
         left -= 1
         if not left:
@@ -215,10 +268,12 @@ async def _gateway(what: str, port: int, count: int, folder: Path) -> float:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         await ingest.close()
-        frames = count - DEVICES - DEVICES // 50 if what == "sparkplug" else count
+        births = {"sparkplug": DEVICES + DEVICES // 50, "opcua_pubsub": DEVICES}  # and metadata: no readings
+        frames = count - births.get(what, 0)
         if dict(ingest.outcomes) != {"stored": frames, "duplicate": 0} or journal.end != frames:
             raise AssertionError(f"not everything was stored: {ingest.outcomes}, {adapter.stats}")
         await journal.verify()
+    print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB at most", file=sys.stderr)
     return seconds
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from support.simulated import devices, plan
 
-from flexrelay_adapters import lorawan, modbus, sigfox
+from flexrelay_adapters import lorawan, modbus, opcua_pubsub, sigfox
 from flexrelay_adapters.lorawan.simulator import adapter_section as lorawan_section
 from flexrelay_adapters.modbus.simulator import make_simulator as make_modbus
+from flexrelay_adapters.opcua_pubsub.simulator import adapter_section as opcua_pubsub_section
 from flexrelay_adapters.sigfox.simulator import adapter_section as sigfox_section
 from flexrelay_sdk.quality.check import NoNativeCodec
 
@@ -39,6 +40,12 @@ def test_sigfox() -> None:
     section = documented()["sigfox"]
     made = sigfox.SigfoxConfig.from_section("x", section)
     assert made == sigfox.SigfoxConfig.from_section("x", {**section, **sigfox_section(state_of_charge=True)})
+
+
+def test_opcua_pubsub() -> None:
+    section = documented()["opcua_pubsub"]
+    made = opcua_pubsub.PubSubConfig.from_section("x", section)
+    assert made == opcua_pubsub.PubSubConfig.from_section("x", {**section, **opcua_pubsub_section()})
 
 
 def test_modbus(tmp_path: Path) -> None:

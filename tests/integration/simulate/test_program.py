@@ -16,7 +16,7 @@ from flexrelay_sdk.quality.installed import SIMULATORS
 def test_a_setting_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "day.json").write_text(json.dumps(PROFILE))
     names = sorted(point.name for point in entry_points(group=SIMULATORS))
-    assert {"mqtt", "lwm2m", "opcua", "sparkplug", "ultralight", "fiware_json"} <= set(names)
+    assert {"mqtt", "lwm2m", "opcua", "opcua_pubsub", "sparkplug", "ultralight", "fiware_json"} <= set(names)
     for name in names:
         options = ["--protocol", name, "--profile", str(tmp_path / "day.json"), "--set", "nonsense=1", "--json"]
         answer = CliRunner().invoke(app, ["simulate", *options])

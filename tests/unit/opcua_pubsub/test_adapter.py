@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,13 +21,15 @@ from support.opcua_publisher import (
     value_at,
 )
 
-from flexrelay_adapters.opcua_pubsub import PubSubAdapter, PubSubConfig
+from flexrelay_adapters.opcua_pubsub import PubSubAdapter, PubSubCodec, PubSubConfig
 from flexrelay_schemas.quality import Notice
+from flexrelay_sdk import Codec, Decoded, DecodeError, Frame, Receipt
 from flexrelay_sdk.testkit import RecordingSink, running, until
 from flexrelay_sdk.testkit.codecs import mutated
 
 PATIENCE_S = 60.0
 DATA, METADATA, STATUS = (f"opcua/json/{kind}/plc1" for kind in ("data", "metadata", "status"))
+KW = int.from_bytes(b"KWT", "big")
 SECTION: dict[str, Any] = {
     "client_id": "c",
     "datasets": [
@@ -91,6 +93,41 @@ async def test_missing_sequence_numbers_note_a_gap() -> None:
         assert {notice for _, _, notice in fixture.readings()[-5:]} == {Notice.NONE}
         stats = fixture.adapter.stats
         assert (stats.missing, stats.keep_alives, stats.frames) == (4, 2, 11) and fixture.sink.dead == []
+
+
+class Twice(RecordingSink):
+    """Decodes each frame as it would be decoded from the journal, too."""
+
+    async def put(self, frames: Sequence[Frame], codec: Codec) -> list[Receipt]:
+        def found(by: Codec, frame: Frame) -> Decoded | str:
+            try:
+                return by.decode(frame)
+            except DecodeError as error:
+                return str(error)
+
+        alone = PubSubCodec(PubSubConfig.from_section("plant", SECTION).datasets)
+        for frame in frames:
+            assert found(codec, frame) == found(alone, frame)
+        return list(await super().put(frames, codec))
+
+
+async def test_what_is_decoded_once_is_what_its_frame_tells_years_later() -> None:
+    fixture = Fixture()
+    fixture.sink = Twice()
+    async with running(fixture.adapter, fixture.sink, connect_s=PATIENCE_S):
+        await fixture.tell(Message(f"{METADATA}/group", metadata_message({"Power": KW, "Import": 0}, major=1)))
+        for each in encoded_by_node_opcua().values():
+            await fixture.data(*[{**each[kind], "DataSetWriterId": 1} for kind in ("values", "variants", "delta")])
+        version = {"MajorVersion": 1}
+        await fixture.data(
+            power(1, 5, 1, MetaDataVersion=version),
+            data_set_message({"Power": value_at(2.5, AT + 5), "Import": "7"}, 4, MetaDataVersion=version),
+            data_set_message({"Power": value_at(1, AT + 5, Status={"Code": 0x40000000})}, 5, Status={"Code": 1 << 30}),
+            data_set_message({"Power": value_at(1, AT, Status={"Code": 0x80000000})}, 6),
+            data_set_message({"Power": True, "Import": {"UaType": 9}}, 7, MetaDataVersion=version),
+        )
+        await fixture.tell(Message(f"{DATA}/group", b"{"))
+    assert len(fixture.sink.stored) >= 12 and fixture.sink.faults == []
 
 
 async def test_a_gap_is_not_forgotten_when_the_sink_refuses() -> None:

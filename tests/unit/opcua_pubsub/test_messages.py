@@ -38,6 +38,20 @@ def test_what_the_masks_leave_out_may_be_missing(payload: bytes, publisher: str,
         assert message.raw in payload and decoded(message.raw) == message
 
 
+@pytest.mark.parametrize(
+    ("payload", "pieces"),
+    [
+        (' {"Messages" : [ {"P": 1} , {"P":2}\n] , "MessageType": "ua-data" } ', ['{"P": 1}', '{"P":2}']),
+        ('{"x": {"Messages": [1]}, "MessageType": "ua-data", "Messages": [{"P": 1}]}', ['{"P": 1}']),
+        ('{"MessageType": "ua-data", "x": "\\"Messages\\":[", "Messages": {"P": 1 }}', ['{"P": 1 }']),
+        (' {"x": {"Messages": [1]}} ', [' {"x": {"Messages": [1]}} ']),
+        ('{"P": "Messages"}', ['{"P": "Messages"}']),
+    ],
+)
+def test_messages_are_found_wherever_they_stand(payload: str, pieces: list[str]) -> None:
+    assert [message.raw.decode() for message in divided(payload.encode()).messages] == pieces
+
+
 def test_bytes_stay_as_they_came() -> None:
     odd = '{ "DataSetWriterId" :1,\n "Payload":{"Lei\\u0073tung \\" ]}":  1.50, "é": "]}, {"} }'
     payload = f'{{"MessageId": "a]\\"", "Mess\\u0061ges" :  [{odd} , {odd}\t], "MessageType": "ua-data"}}'.encode()
@@ -91,6 +105,12 @@ def test_announcements_are_told_apart(kind: str) -> None:
         (b"7", "not_pubsub"),
         (b"[]", "not_pubsub"),
         (b"[1]", "not_pubsub"),
+        (b" [ ] ", "not_pubsub"),
+        (b' {"MessageType": "ua-data", "Messages": [ ] }', "not_pubsub"),
+        (b'{"MessageType": "ua-data", "Messages": [{"a": 1},]}', "not_json"),
+        (b'{"MessageType": "ua-data", "Messages": [{"a": 1}]]', "not_json"),
+        (b'[{"a": 1}}', "not_json"),
+        (b'{"MessageType": "ua-data", "Messages": [{"a": 1}], "Messages": 1}', "duplicate_name"),
         (b'{"MessageType": "ua-data", "Messages": []}', "not_pubsub"),
         (b'{"MessageType": "ua-data", "Messages": 5}', "not_pubsub"),
         (b'{"MessageType": "other", "Messages": [{"a": 1}]}', "not_pubsub"),
