@@ -16,11 +16,12 @@ from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.grants import holds
 from flexrelay_contracts.market import positions
 from flexrelay_contracts.market.accounts import ROUNDING, Postings, brp_account, imbalance_account
-from flexrelay_contracts.market.terms import CongestionPoint, EnergyJ, require_operator_of
+from flexrelay_contracts.market.terms import CongestionPoint, EnergyJ, check_plausible, require_operator_of
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.rules.settlement import SCALE
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
 from flexrelay_contracts.state import Record, announce, key, load, load_many, need, save
+from flexrelay_schemas.canonical import MAX_INTEGER
 from flexrelay_schemas.did import Did, Hash
 from flexrelay_schemas.intervals import CalendarDay, LocalDate
 from flexrelay_schemas.model import Items, Model
@@ -141,6 +142,7 @@ def _check_closed(args: Allocate, day: CalendarDay) -> None:
     for field, energies in columns:
         if len(energies) != day.isps:
             raise Refused("isps", f"{args.date} has {day.isps} ISPs, not {len(energies)}", field)
+        check_plausible(day, energies, field)
     for isp, reading in enumerate(args.transformer_j, 1):
         total = args.losses_j[isp - 1] + sum(share.energy_j[isp - 1] for share in args.shares)
         if total != reading:
@@ -163,6 +165,8 @@ def _settle(ctx: ContractContext, caller: Caller, args: Settle) -> Result:
     _check_system(day, system, held, allocations)
     prices = args.price_nano_eur_per_wh
     owed = {brp: sum(i * p for i, p in zip(imbalances[brp], prices, strict=True)) for brp in brps}
+    if 2 * sum(abs(amount) for amount in owed.values()) // SCALE > MAX_INTEGER:  # a later run posts the difference
+        raise Refused("out_of_range", "at these prices the amounts are beyond 2^53 µ€", "price_nano_eur_per_wh")
     cash = {brp: -owed[brp] // SCALE for brp in brps}
     operator_cash = sum(owed.values()) // SCALE
     record = {

@@ -18,7 +18,7 @@ from flexrelay_contracts.grants import holds
 from flexrelay_contracts.market import orders, products
 from flexrelay_contracts.market.clearing import find_clearing
 from flexrelay_contracts.market.options import Option
-from flexrelay_contracts.market.terms import BUYERS, EnergyJ, LocalId
+from flexrelay_contracts.market.terms import BUYERS, EnergyJ, LocalId, check_plausible
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
 from flexrelay_contracts.state import announce, key, load, save, scan
@@ -93,6 +93,7 @@ def _nominate(ctx: ContractContext, caller: Caller, args: Nominate) -> Result:
         raise Refused("gate_closed", f"positions for {args.date} were due before {day.start}", "date")
     if len(args.energy_j) != day.isps:
         raise Refused("isps", f"{args.date} has {day.isps} ISPs, the position {len(args.energy_j)}", "energy_j")
+    check_plausible(day, args.energy_j, "energy_j")
     name = key("position", args.date, caller.did)
     before = load(ctx, name)
     revision = before["revision"] + 1 if before else 1

@@ -1,5 +1,6 @@
 """Names, types and checks that the market contracts share."""
 
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints
@@ -10,13 +11,15 @@ from flexrelay_contracts.masterdata import Name
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Caller
 from flexrelay_contracts.state import Record
+from flexrelay_schemas.intervals import CalendarDay
 
 ConnectionId = Name
 CongestionPoint = Name
 AuctionId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
 LocalId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
 """An id that its author chooses."""
-SignedPowerW = Annotated[int, Field(ge=-(10**10), le=10**10)]
+MAX_POWER_W: Final = 10**10
+SignedPowerW = Annotated[int, Field(ge=-MAX_POWER_W, le=MAX_POWER_W)]
 """Watts over an interval, positive = withdrawal."""
 EnergyJ = Annotated[int, Field(ge=-(10**15), le=10**15)]
 """Energy in one interval; far below 2^53, so that sums and products of it stay exact in every reader."""
@@ -24,6 +27,15 @@ EnergyJ = Annotated[int, Field(ge=-(10**15), le=10**15)]
 BUYERS: Final = ("dso", "tso")
 PROVIDERS: Final = ("aggregator", "bsp")
 MAX_ISPS: Final = 100
+
+
+def check_plausible(day: CalendarDay, energies: Sequence[int], field: str) -> None:
+    """Refused('energy') for an interval of more than 10 GW: a number that no settlement could hold with its price would
+    keep everybody's from being settled."""
+    most = MAX_POWER_W * day.isp_seconds
+    for index, energy in enumerate(energies):
+        if abs(energy) > most:
+            raise Refused("energy", f"ISP {index + 1}: {energy} J are more than {most} J, 10 GW", f"{field}.{index}")
 
 
 def require_dso_of(ctx: ContractContext, caller: Caller, connection: str, date: str) -> Record:

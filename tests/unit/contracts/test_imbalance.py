@@ -133,6 +133,28 @@ def test_energy_that_does_not_close_is_refused(street: Street) -> None:
         allocate(street, at(5, 1), at(5, 2), at(5, 0), losses_brp=street.tso.did)
 
 
+def test_nobodys_number_keeps_the_day_from_being_settled(street: Street) -> None:
+    """A nomination of 10^15 J would give amounts that nothing can hold, at a price as on a bad day, for everybody."""
+    most = 10**10 * 900
+    for energy in (most + 1, -most - 1, 10**15):
+        with refused("energy", "energy_j.6"):
+            nominate(street, "north", at(7, energy))
+    nominate(street, "north", [most] * N)
+    nominate(street, "south", [-most] * N)
+    after_delivery(street)
+    for field, values in (
+        ("losses_j", [at(7, 0), at(7, 0), at(7, most + 1)]),
+        ("shares.0.energy_j", [at(7, most + 1), at(7, 0), at(7, 0)]),
+    ):
+        with refused("energy", f"{field}.6"):
+            allocate(street, *values)
+    allocate(street, *[[0] * N] * 3)
+    with refused("out_of_range", "price_nano_eur_per_wh"):
+        settle(street, [10**9] * N)
+    done = settle(street, [5_000_000] * N)  # 5,000 €/MWh
+    assert sum(done["cash_micro_eur"].values()) + done["operator_cash_micro_eur"] + done["rounding_micro_eur"] == 0
+
+
 def test_roles_times_and_areas_are_kept(street: Street) -> None:
     with refused("too_early", "date"):
         allocate(street, at(1, 0), at(1, 0), at(1, 0))
