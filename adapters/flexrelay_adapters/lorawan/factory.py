@@ -31,11 +31,12 @@ def make_adapter(name: str, section: Mapping[str, Any], folder: Path, native: Co
     assert config.mqtt is not None
     application = config.mqtt.application
     topics = [
-        each.replace("{application}", application) for each in (server.readings, server.commands, server.answers[0])
+        each.replace("{application}", application)
+        for each in (server.readings, server.commands, server.answers[0], server.status)
     ]
-    broker = config.broker(*topics)
+    broker = config.broker(*topics[:3])
     if broker.tls is not None:
         files = {field: below(folder, getattr(broker.tls, field)) for field in ("ca", "certificate", "key")}
         broker = broker.model_copy(update={"tls": broker.tls.model_copy(update=files)})
     dialect = LorawanDialect(server, application, config.commands)
-    return LorawanMqtt(broker, codec, server, dialect, counters)
+    return LorawanMqtt(broker, codec, server, dialect, counters, topics[3])

@@ -11,9 +11,10 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
+from flexrelay_adapters.lorawan.nameplate import chirpstack_facts, things_stack_facts
 from flexrelay_adapters.mqtt.commands import CommandResult
 from flexrelay_adapters.mqtt.topics import TopicPattern
-from flexrelay_sdk import Command, DecodeError
+from flexrelay_sdk import Command, DecodeError, DeviceFacts
 from flexrelay_sdk.mapping import instant_ms, parse_json
 
 _NAMESPACE: Final = uuid.UUID("6b0f9d0e-5f0d-5c5e-8a53-3b1f5a0c6c11")
@@ -52,9 +53,15 @@ class Server(Protocol):
     commands: str
     answers: tuple[str, ...]
     """Topics with {application} and {device}."""
+    status: str
+    """The topic of what a device answers to the network server about itself; "" where its uplinks tell that too."""
 
     def uplink(self, document: Any) -> Uplink:
         """Raises DecodeError."""
+        ...
+
+    def about(self, event: str, document: Any) -> tuple[str, DeviceFacts]:
+        """Device, and what an uplink (`event` "up") or a status says of it. Raises DecodeError."""
         ...
 
     def downlink(self, command: Command, f_port: int, confirmed: bool, data: bytes) -> bytes: ...
@@ -79,6 +86,7 @@ class ChirpStack:
         "application/{application}/device/{device}/event/txack",
         "application/{application}/device/{device}/event/log",
     )
+    status = "application/{application}/device/{device}/event/status"
 
     def uplink(self, document: Any) -> Uplink:
         whole = _object(document, "")
@@ -91,6 +99,11 @@ class ChirpStack:
             _bytes(whole.get("data", ""), "data"),
             _decoded(whole.get("object"), "object"),
         )
+
+    def about(self, event: str, document: Any) -> tuple[str, DeviceFacts]:
+        whole = _object(document, "")
+        info = _object(whole.get("deviceInfo"), "deviceInfo")
+        return _text(info, "devEui", "deviceInfo/devEui").lower(), chirpstack_facts(event, whole)
 
     def downlink(self, command: Command, f_port: int, confirmed: bool, data: bytes) -> bytes:
         item = {
@@ -130,6 +143,7 @@ class ThingsStack:
     answers: tuple[str, ...] = tuple(
         f"v3/{{application}}/devices/{{device}}/down/{event}" for event in ("ack", "nack", "failed", "sent")
     )
+    status = ""
 
     def uplink(self, document: Any) -> Uplink:
         whole = _object(document, "")
@@ -144,6 +158,11 @@ class ThingsStack:
             _bytes(message.get("frm_payload", ""), "uplink_message/frm_payload"),
             _decoded(message.get("decoded_payload"), "uplink_message/decoded_payload"),
         )
+
+    def about(self, event: str, document: Any) -> tuple[str, DeviceFacts]:
+        whole = _object(document, "")
+        ids = _object(whole.get("end_device_ids"), "end_device_ids")
+        return _text(ids, "device_id", "end_device_ids/device_id"), things_stack_facts(whole)
 
     def downlink(self, command: Command, f_port: int, confirmed: bool, data: bytes) -> bytes:
         item = {

@@ -1,8 +1,10 @@
-"""The HTTP way: the network server posts each event; uplinks go to the sink, the others are only answered."""
+"""The HTTP way: the network server posts each event; uplinks go to the sink, what a device is, is remembered, and other
+events are only answered."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from starlette.requests import Request
@@ -13,8 +15,9 @@ from flexrelay_adapters._counters import Counters
 from flexrelay_adapters._http import Intake, body_of, serving
 from flexrelay_adapters._tokens import Doorkeeper, read_tokens
 from flexrelay_adapters.lorawan.config import HttpWay, LorawanConfig
+from flexrelay_adapters.lorawan.nameplate import Nameplates
 from flexrelay_adapters.lorawan.servers import Server, Uplink
-from flexrelay_sdk import Codec, DecodeError, Frame, Sink
+from flexrelay_sdk import Codec, DecodeError, DeviceFacts, Frame, Sink
 from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.mapping import parse_json
 
@@ -24,8 +27,8 @@ PROTOCOL: Final = "lorawan"
 
 
 class LorawanWebhook:
-    """`Adapter` for the events that a network server posts. A 2xx means that the uplink is on disk; what
-    the gateway could not take comes again where the network server repeats failed posts."""
+    """`Adapter` and `FactTeller` for the events that a network server posts. A 2xx means that the uplink is on disk;
+    what the gateway could not take comes again where the network server repeats failed posts."""
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class LorawanWebhook:
         self._clock = clock
         self._door = Doorkeeper(config.name, config.http.tokens_file)
         self._intake = Intake(config.http)
+        self._nameplates = Nameplates()
         self._online = asyncio.Event()
         self.port = config.http.port
 
@@ -72,6 +76,10 @@ class LorawanWebhook:
     def codec_for(self, channel: str) -> Codec | None:
         return self._codec if channel == self.config.path else None
 
+    def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
+        """See `FactTeller`."""
+        return self._nameplates.told()
+
     async def run(self, sink: Sink) -> None:
         """Listen until cancelled. What the sink raises besides SinkUnavailable ends it."""
         routes = [
@@ -91,9 +99,9 @@ class LorawanWebhook:
         self._door.identify(request)
         body = await body_of(request, self.config, self._intake)
         event = request.query_params.get("event") or request.path_params.get("event") or "up"
+        uplink = self._heard(event, body) if event in ("up", "status") else None
         if event != "up":
             return Response(status_code=204)
-        uplink = self._uplink(body)
         if uplink is not None and uplink.empty:
             self.counters.note(uplink.device, uplink.f_cnt)
             return Response(status_code=204)
@@ -104,8 +112,10 @@ class LorawanWebhook:
             self.counters.note(uplink.device, uplink.f_cnt)
         return JSONResponse({"outcome": receipt.outcome.value, "reason": receipt.reason})
 
-    def _uplink(self, body: bytes) -> Uplink | None:
-        try:
-            return self._server.uplink(parse_json(body))
-        except DecodeError:
-            return None  # its dead letter says why
+    def _heard(self, event: str, body: bytes) -> Uplink | None:
+        """The uplink, when it is one; of a fault its dead letter says why. What it says of the device is remembered."""
+        with suppress(DecodeError):
+            document = parse_json(body)
+            self._nameplates.learn(*self._server.about(event, document))
+            return self._server.uplink(document) if event == "up" else None
+        return None

@@ -24,7 +24,8 @@ from support.opcua_publisher import iso
 from flexrelay.demo.accounts import Account
 from flexrelay.demo.broker import Mosquitto
 from flexrelay_adapters.lorawan import LorawanMqtt, LorawanWebhook, make_adapter
-from flexrelay_sdk import Adapter, Decoded, DecodeError, Frame
+from flexrelay_sdk import Adapter, Decoded, DecodeError, DeviceFacts, Frame
+from flexrelay_sdk.facts import cleaned
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 
 EUI, SECRET = "a84041ffff1840c3", "secret-of-the-gateway"
@@ -107,6 +108,42 @@ def number_of(payload: bytes) -> int:
     return int.from_bytes(base64.b64decode(data)[:4], "big")
 
 
+class About:
+    """What a device is: `said` of it by the network server, as its uplinks and status carry it."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._facts: DeviceFacts | None = None
+
+    def introduce(self, facts: DeviceFacts) -> DeviceFacts:
+        """What of it can be told."""
+        self._facts = facts
+        battery = facts.battery_permille
+        told = facts._replace(serial="", battery_permille=None if battery is None or battery > 1000 else battery)
+        if self._server == "chirpstack":
+            told = told._replace(manufacturer="", firmware="")
+        return cleaned(told)
+
+    def up(self, number: int) -> bytes:
+        document = UPS[self._server](number.to_bytes(4, "big"), number)
+        if self._facts is not None:
+            maker, model, _, firmware, battery = self._facts
+            if self._server == "chirpstack":
+                document["deviceInfo"]["deviceProfileName"] = model
+            else:
+                version = {"brand_id": maker, "model_id": model, "firmware_version": firmware}
+                level = {"f_cnt": 3, "value": (battery or 0) / 10, "received_at": "2020-02-12T15:00:00Z"}
+                document["uplink_message"] |= {"version_ids": version, "last_battery_percentage": level}
+        return json.dumps(document).encode()
+
+    def status(self) -> bytes | None:
+        """ChirpStack's event; None where there is none."""
+        if self._facts is None or self._server != "chirpstack":
+            return None
+        level = (self._facts.battery_permille or 0) / 10
+        return json.dumps({"deviceInfo": {"devEui": EUI}, "margin": 10, "batteryLevel": level}).encode()
+
+
 class BrokerRig(MqttDevice, Rig):
     """By way of MQTT."""
 
@@ -123,6 +160,7 @@ class BrokerRig(MqttDevice, Rig):
         self._behaviour: Behaviour = "obey"
         self._acts: list[Act] = []
         self._answers: dict[str, tuple[str, bytes]] = {}
+        self._about = About(server)
 
     @classmethod
     @asynccontextmanager
@@ -167,7 +205,13 @@ class BrokerRig(MqttDevice, Rig):
         return self.adapter(SECRET + "-mistyped")
 
     async def send(self, number: int) -> None:
-        await self.send_raw(json.dumps(UPS[self._server](number.to_bytes(4, "big"), number)).encode())
+        await self.send_raw(self._about.up(number))
+        status = self._about.status()
+        if status is not None:
+            await self.tell(f"application/app/device/{EUI}/event/status", status)
+
+    async def introduce(self, facts: DeviceFacts) -> DeviceFacts:
+        return self._about.introduce(facts)
 
     async def send_at(self, number: int, at_ms: int) -> None:
         await self.send_raw(up_at(self._server, number, at_ms))
@@ -276,6 +320,7 @@ class WebhookRig(Rig):
         self._acknowledged: set[int] = set()
         headers = {"authorization": f"Bearer {self.secret}"}
         self._device = HttpDevice(f"http://127.0.0.1:{self._port}", headers, self._taken)
+        self._about = About(server)
         self._path = "/lorawan?event=up" if server == "chirpstack" else "/lorawan/up"
 
     def _taken(self, payload: bytes) -> None:
@@ -302,7 +347,13 @@ class WebhookRig(Rig):
         return self.adapter(max_pending=100, max_pending_bytes=2**18)
 
     async def send(self, number: int) -> None:
-        await self.send_raw(json.dumps(UPS[self._server](number.to_bytes(4, "big"), number)).encode())
+        status = self._about.status()
+        if status is not None:
+            await self._device.deliver("/lorawan?event=status", status)
+        await self.send_raw(self._about.up(number))
+
+    async def introduce(self, facts: DeviceFacts) -> DeviceFacts:
+        return self._about.introduce(facts)
 
     async def send_at(self, number: int, at_ms: int) -> None:
         await self.send_raw(up_at(self._server, number, at_ms))

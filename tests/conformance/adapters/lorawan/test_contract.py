@@ -10,26 +10,26 @@ import pytest
 
 from flexrelay_adapters.lorawan import make_adapter
 from flexrelay_sdk.quality import violations
-from flexrelay_sdk.testkit import AdapterContract, Promise, Rig
+from flexrelay_sdk.testkit import AdapterContract, FactContract, Promise, Rig
 
 from .rig import BrokerRig, WebhookRig
 
 
 @pytest.mark.mosquitto
-class TestChirpStackByMqtt(AdapterContract):
+class TestChirpStackByMqtt(AdapterContract, FactContract):
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
         return BrokerRig.open("chirpstack", tmp_path)
 
 
 @pytest.mark.mosquitto
-class TestThingsStackByMqtt(AdapterContract):
+class TestThingsStackByMqtt(AdapterContract, FactContract):
     """Its own broker does QoS 0 only; here Mosquitto stands for it, with QoS 1."""
 
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
         return BrokerRig.open("things_stack", tmp_path)
 
 
-class _Webhook(AdapterContract):
+class _Webhook(AdapterContract, FactContract):
     is_server = True
     without: ClassVar = {
         Promise.RECONNECT: "the network server connects to the adapter",
