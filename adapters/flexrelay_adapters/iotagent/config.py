@@ -68,6 +68,8 @@ class Measures(Listen):
     port: Annotated[int, Field(ge=0, le=65535)] = 7896
     max_waiting: Annotated[int, Field(ge=1, le=100_000)] = 1000
     """Requests that wait for the journal; beyond them devices are told to come again (503)."""
+    relays: tuple[str, ...] = ()
+    """Common names of certificates that may speak for any device; another's is the device that it names."""
 
 
 class Provisioning(Listen):

@@ -4,15 +4,18 @@
 not be stored 503.
 """
 
+import asyncio
 import logging
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from flexrelay_adapters._http import certificate_of
 from flexrelay_sdk import SinkUnavailable
 
 if TYPE_CHECKING:
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 RETRY_S: Final = "5"
 WARN_S: Final = 10.0
+BODY_S: Final = 30.0
 log = logging.getLogger(__name__)
 
 _UNKNOWN: Final = frozenset({"unknown_device", "no_identity"})
@@ -31,6 +35,7 @@ class MeasuresApi:
     def __init__(self, adapter: "IotAgentAdapter") -> None:
         self._adapter = adapter
         self._path = adapter.dialect.path
+        self._relays = adapter.config.http.relays if adapter.config.http is not None else ()
         self._strangers = 0
         self._warn_at = 0.0
 
@@ -55,9 +60,10 @@ class MeasuresApi:
         if request.method == "GET":
             payload = query["d"].encode() if "d" in query else None
         else:
-            payload = await self._body(request)
-            if payload is None:
-                return self._refused(413, "TOO_LARGE", f"at most {adapter.config.max_payload_bytes} bytes are taken")
+            body = await self._body(request)
+            if isinstance(body, Response):
+                return body
+            payload = body
         polling = query.get("getCmd") == "1"
         if request.method == "POST" and not payload and polling:
             payload = None
@@ -86,8 +92,8 @@ class MeasuresApi:
         if isinstance(who, Response):
             return who
         payload = await self._body(request)
-        if payload is None:
-            return self._refused(413, "TOO_LARGE", "the result is too long")
+        if isinstance(payload, Response):
+            return payload
         try:
             await self._adapter.answered(who, payload)
         except SinkUnavailable as error:
@@ -105,32 +111,47 @@ class MeasuresApi:
             )
         if len(device) > 200 or any(sign in device for sign in "/+#|@\0"):
             return self._refused(400, "WRONG_SYNTAX", "i is no device id")
+        certificate = certificate_of(request)
+        if certificate is not None:  # a connection can outlive it, and one device's is no other's
+            if certificate.ends_at <= datetime.now(UTC):
+                self._warn(device, "a certificate that has expired")
+                return self._refused(401, "UNAUTHORIZED", "the certificate has expired")
+            if certificate.common_name not in (device, *self._relays):
+                self._warn(device, "another device's certificate")
+                return self._refused(403, "WRONG_DEVICE", "the certificate is another device's")
         if not self._adapter.accepts(apikey):
-            self._warn(device)
+            self._warn(device, "an API key that is neither configured nor provisioned")
             return self._refused(404, "GROUP_NOT_FOUND", "there is no service with this API key")
         return f"{apikey}/{device}"
 
-    def _warn(self, device: str) -> None:
+    def _warn(self, device: str, why: str) -> None:
         """Now and then: who guesses keys must not fill the log. The key itself is not told."""
         self._strangers += 1
         now = time.monotonic()
         if now >= self._warn_at:
             self._warn_at = now + WARN_S
             log.warning(
-                "%s: %d requests with an API key that is neither configured nor provisioned, the last of device %r",
+                "%s: %d requests turned away, the last of device %r with %s",
                 self._adapter.name,
                 self._strangers,
                 device[:80],
+                why,
             )
             self._strangers = 0
 
-    async def _body(self, request: Request) -> bytes | None:
-        """None when it is too large."""
-        data = bytearray()
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > self._adapter.config.max_payload_bytes:
-                return None
+    async def _body(self, request: Request) -> bytes | Response:
+        """The whole body, or why there is none."""
+        data, most = bytearray(), self._adapter.config.max_payload_bytes
+        try:
+            async with asyncio.timeout(BODY_S):
+                async for chunk in request.stream():
+                    data += chunk
+                    if len(data) > most:
+                        return self._refused(413, "TOO_LARGE", f"at most {most} bytes are taken")
+        except TimeoutError:
+            return self._refused(408, "TOO_SLOW", f"the body took more than {BODY_S:g} s")
+        except ClientDisconnect:
+            return self._refused(400, "TORN", "the body ended early")
         return bytes(data)
 
     def _refused(self, status: int, name: str, message: str) -> Response:

@@ -123,6 +123,26 @@ async def test_what_is_not_taken(tmp_path: Path) -> None:
         assert len(there.sink.dead) == 1 and there.sink.stored == []
 
 
+async def test_a_body_that_ends_early_or_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("flexrelay_adapters.iotagent.measures.BODY_S", 0.3)
+    head = f"POST /iot/d?k={KEY}&i=m1 HTTP/1.1\r\nhost: x\r\ncontent-length: 900\r\n\r\npower".encode()
+    async with site(tmp_path) as there:
+        port = there.adapter.ports["http"]
+        for hangs_up in (True, False):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head)
+            await writer.drain()
+            if not hangs_up:
+                assert b"408" in await asyncio.wait_for(reader.readline(), 60)
+            writer.close()
+        await until(lambda: there.adapter.stats.refused == 2, 60, "both refusals")
+        assert (await there.measure("power|1")).status_code == 200
+        assert there.sink.values() == [1] and there.sink.dead == []
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_200_comes_after_the_journal_and_503_when_there_is_no_room(tmp_path: Path) -> None:
     async with site(tmp_path, http={"port": 0, "max_waiting": 2}) as there:
         there.sink.hold()
