@@ -1,4 +1,6 @@
-"""Campaigns of kill -9: a gateway under load dies at random moments; what it had acknowledged is in its journal."""
+"""Campaigns of kill -9: a gateway under load dies at random moments; what it had acknowledged is in its journal, and
+what it was to command is done once.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +8,22 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import aiomqtt
 import httpx
 
-from flexrelay_sdk.testkit import until
+from flexrelay_sdk.clock import wall_ms
+from flexrelay_sdk.testkit import Behaviour, until
 from support.any_gateway import KilledGateway
+from support.commanding_gateway import CommandingGateway
 from support.load import JournalChecker
 from support.mqtt_proxy import AckRecorder
 
 PATIENCE_S = 120.0
+HOUR_MS = 3_600_000
 LONGEST_S = 0.5
 """From the first acknowledgement of a process to its end."""
 
@@ -123,6 +129,58 @@ async def kills_behind_a_broker(
     assert checker.stored.keys() == set(sent), "the journal holds what was never sent"
     assert recorder.foreign == 0
     _tell(kills, recorder.acknowledged, checker)
+
+
+class CommandedDevice(Protocol):
+    """A device, or what stands before it, that outlives the gateway and does what has one id once."""
+
+    @property
+    def heard(self) -> int:
+        """Commands that came, also again."""
+        ...
+
+    @property
+    def done(self) -> list[int]:
+        """The `power_w` of each that was done."""
+        ...
+
+    async def behave(self, behaviour: Behaviour) -> None: ...
+
+
+async def kills_amid_commands(
+    device: CommandedDevice,
+    start: Callable[..., AbstractAsyncContextManager[CommandingGateway]],
+    kills: int,
+    chance: random.Random,
+) -> None:
+    """`start` a gateway with one command more each time; it dies a random time after something has come to the device,
+    which says nothing to half of it. In the end each command is done once, and the gateway knows it."""
+    expires_at = (wall_ms() + HOUR_MS) // 1000 * 1000
+    commands = [
+        {
+            "order": f"order {number}",
+            "name": "set_power",
+            "parameters": {"power_w": 100 + number, "from_ms": expires_at - 2 * HOUR_MS, "until_ms": expires_at},
+            "expires_at": expires_at,
+        }
+        for number in range(kills + 1)
+    ]
+    for number in range(1, kills + 1):
+        await device.behave(chance.choice(("obey", "silent")))
+        heard = device.heard
+        async with start(*commands[:number]) as gateway:
+            await gateway.until(lambda n=heard: device.heard > n or not _open(gateway), "that a command is heard")
+            await asyncio.sleep(chance.uniform(0, 0.2))
+    await device.behave("obey")
+    async with start(*commands) as gateway:
+        await gateway.until(lambda: len(gateway.states) > kills and not _open(gateway), "the ends of all")
+        assert set(gateway.states.values()) == {"acked"}, gateway.states
+    assert sorted(device.done) == [100 + number for number in range(kills + 1)]
+    print(f"\n{kills} kills, {len(commands)} commands, heard {device.heard} times, each done once")
+
+
+def _open(gateway: CommandingGateway) -> bool:
+    return any(state in ("queued", "sent") for state in gateway.states.values()) or not gateway.states
 
 
 async def _until(gateway: KilledGateway, condition: Callable[[], bool], what: str) -> None:

@@ -1,19 +1,23 @@
 """kill -9 of a gateway that takes uplinks, of ChirpStack from its broker and of The Things Stack by webhook: what it
-acknowledged is in the journal, whole and once. `make soak` runs the full counts.
+acknowledged is in the journal, whole and once; and of one that sends downlinks. `make soak` runs the full counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import pytest
+from conformance.adapters.lorawan.rig import ACCOUNTS, DOWN, EUI, SECRET, BrokerRig
 from support.any_gateway import KilledGateway
 from support.chance import told_seed
+from support.commanding_gateway import CommandingGateway
 from support.http_device import free_port
-from support.kills import Publishing, Pushing, kills_behind_a_broker, kills_over_http
+from support.kills import Publishing, Pushing, kills_amid_commands, kills_behind_a_broker, kills_over_http
 from support.mosquitto import mosquitto
 from support.mqtt_proxy import AckRecorder
 
@@ -70,6 +74,49 @@ async def by_webhook(folder: Path, kills: int) -> None:
         lambda number, count: uplink("things_stack", "app@tenant", number, count)[1],
     )  # fmt: skip
     await kills_over_http(KilledGateway(folder, "lorawan", section, EUIS), load, kills, random.Random(told_seed()))
+
+
+class Device(BrokerRig):
+    """The network server and the device behind it."""
+
+    heard = 0
+
+    @property
+    def done(self) -> list[int]:
+        return [parameters["power_w"] for _, parameters in self.acts()]
+
+    async def hear(self, payload: bytes, client: aiomqtt.Client) -> None:
+        self.heard += 1
+        await super().hear(payload, client)
+
+
+async def amid_commands(folder: Path, kills: int) -> None:
+    """A downlink has its command's id: the network server knows it when it comes again."""
+    async with mosquitto(folder / "broker", ACCOUNTS) as broker:
+        device = Device("chirpstack", broker, AckRecorder(broker.port))
+        await device.wake()
+        section = {
+            "server": "chirpstack", "client_id": "gw", "username": "gateway", "password": SECRET, "ports": PORTS,
+            "mqtt": {"host": "127.0.0.1", "port": broker.port, "application": "app"}, "commands": {"set_power": DOWN},
+        }  # fmt: skip
+        try:
+            start = partial(CommandingGateway.started, folder, "lorawan", section, EUI)
+            await kills_amid_commands(device, start, kills, random.Random(told_seed()))
+        finally:
+            await device.sleep()
+
+
+@pytest.mark.mosquitto
+@pytest.mark.timeout(300)
+async def test_a_few_kills_amid_commands(tmp_path: Path) -> None:
+    await amid_commands(tmp_path, 3)
+
+
+@pytest.mark.soak
+@pytest.mark.mosquitto
+@pytest.mark.timeout(3600)
+async def test_many_kills_amid_commands(tmp_path: Path) -> None:
+    await amid_commands(tmp_path, SOAK_KILLS)
 
 
 @pytest.mark.mosquitto

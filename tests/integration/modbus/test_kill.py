@@ -7,16 +7,13 @@ there. The gateway's clock is put forward where a command has to be over.
 from __future__ import annotations
 
 import asyncio
-import json
-import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.commanding_gateway import CommandingGateway, put_forward
 from support.modbus_server import ModbusServer
 from support.sunspec import inverter, places
 
@@ -26,53 +23,13 @@ pytestmark = pytest.mark.timeout(240)
 
 POWER, ENABLE = 300, 302
 HOUR_MS = 3_600_000
-WAIT_S = 90.0
 
 
-class Gateway:
-    """The process; `states` by order, `to_end` as its store says."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self.states: dict[str, str] = {}
-        self.to_end = -1
-        self._process = process
-        self._reader = asyncio.create_task(self._read())
-
-    @classmethod
-    @asynccontextmanager
-    async def started(cls, folder: Path, section: dict[str, Any], *commands: dict[str, Any]) -> AsyncIterator[Gateway]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "support.modbus_gateway", str(folder), cwd=Path(__file__).parents[2],
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        gateway = cls(process)
-        assert process.stdin is not None
-        process.stdin.write(json.dumps({"section": section, "commands": commands}).encode() + b"\n")
-        try:
-            yield gateway
-        finally:
-            await gateway.kill()
-
-    async def kill(self) -> None:
-        if self._process.returncode is None:
-            self._process.send_signal(signal.SIGKILL)
-        assert await self._process.wait() == -signal.SIGKILL, "it ended by itself"
-        await self._reader
-
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
-        async with asyncio.timeout(WAIT_S):
-            while not condition():
-                assert self._process.returncode is None, f"the gateway ended before {what}"
-                await asyncio.sleep(0.01)
-
-    async def _read(self) -> None:
-        assert self._process.stdout is not None
-        async for line in self._process.stdout:
-            event = json.loads(line)
-            if "to_end" in event:
-                self.to_end = event["to_end"]
-            else:
-                self.states[event["order"]] = event["state"]
+def started(
+    folder: Path, section: dict[str, Any], *commands: dict[str, Any]
+) -> AbstractAsyncContextManager[CommandingGateway]:
+    (device,) = section["devices"].values()
+    return CommandingGateway.started(folder, "modbus", section, f"{device['endpoint']}/1", *commands)
 
 
 def section(server: ModbusServer) -> dict[str, Any]:
@@ -105,17 +62,11 @@ def ends(server: ModbusServer) -> int:
     return sum((address, values) == (ENABLE, [0]) for _, address, values in server.writes)
 
 
-def put_forward(folder: Path, by_ms: int) -> None:
-    """At once for whoever reads it: the file is exchanged whole."""
-    (folder / "ahead.new").write_text(str(by_ms))
-    (folder / "ahead.new").rename(folder / "ahead_ms")
-
-
 @pytest.mark.parametrize("when", ["first register written", "acknowledged"])
 async def test_a_killed_gateways_command_is_ended_after_the_restart(tmp_path: Path, when: str) -> None:
     async with battery() as server:
         told = command("one", -7000, now_ms() + HOUR_MS)
-        async with Gateway.started(tmp_path, section(server), told) as gateway:
+        async with started(tmp_path, section(server), told) as gateway:
             if when == "acknowledged":
                 await gateway.until(lambda: gateway.states.get("one") == "acked", "the acknowledgement")
             else:
@@ -123,12 +74,12 @@ async def test_a_killed_gateways_command_is_ended_after_the_restart(tmp_path: Pa
             await gateway.kill()
         put_forward(tmp_path, 2 * HOUR_MS)  # nobody is there: the device is at what it was told
         assert ends(server) == 0 and await server.tell({"get": [1, POWER, 2]}) == [0xFFFF, 0x10000 - 7000]
-        async with Gateway.started(tmp_path, section(server), told) as gateway:
+        async with started(tmp_path, section(server), told) as gateway:
             await gateway.until(lambda: gateway.to_end == 0 and "one" in gateway.states, "the end")
             await gateway.until(lambda: gateway.states["one"] in ("acked", "expired"), "the state")
             assert ends(server) == 1 and await server.tell({"get": [1, ENABLE, 1]}) == [0]
         writes = len(server.writes)
-        async with Gateway.started(tmp_path, section(server), told) as gateway:
+        async with started(tmp_path, section(server), told) as gateway:
             await gateway.until(lambda: gateway.to_end == 0 and "one" in gateway.states, "the start")
             await asyncio.sleep(0.6)
         assert len(server.writes) == writes, "what is ended is not ended again"
@@ -137,13 +88,13 @@ async def test_a_killed_gateways_command_is_ended_after_the_restart(tmp_path: Pa
 async def test_a_device_that_is_away_is_ended_when_it_is_back(tmp_path: Path) -> None:
     async with battery() as server:
         told = command("one", 3000, now_ms() + HOUR_MS)
-        async with Gateway.started(tmp_path, section(server), told) as gateway:
+        async with started(tmp_path, section(server), told) as gateway:
             await gateway.until(lambda: gateway.states.get("one") == "acked" and gateway.to_end == 1, "the command")
             await server.stop()
             put_forward(tmp_path, 2 * HOUR_MS)
             await asyncio.sleep(0.6)
             assert gateway.to_end == 1
-        async with Gateway.started(tmp_path, section(server), told) as gateway:
+        async with started(tmp_path, section(server), told) as gateway:
             await gateway.until(lambda: gateway.to_end == 1, "the start")
             await server.start()
             await gateway.until(lambda: gateway.to_end == 0, "the end")
@@ -154,13 +105,13 @@ async def test_a_newer_command_is_not_ended_with_the_older_one(tmp_path: Path) -
     async with battery() as server:
         begin = now_ms()
         older, newer = command("older", 1000, begin + HOUR_MS), command("newer", 2000, begin + 2 * HOUR_MS, 3 * HOUR_MS)
-        async with Gateway.started(tmp_path, section(server), older) as gateway:
+        async with started(tmp_path, section(server), older) as gateway:
             await gateway.until(lambda: gateway.states.get("older") == "acked", "the older one")
-        async with Gateway.started(tmp_path, section(server), older, newer) as gateway:
+        async with started(tmp_path, section(server), older, newer) as gateway:
             await gateway.until(lambda: gateway.states.get("newer") == "acked" and gateway.to_end == 2, "the newer one")
             await gateway.kill()
         put_forward(tmp_path, HOUR_MS + 60_000)
-        async with Gateway.started(tmp_path, section(server), older, newer) as gateway:
+        async with started(tmp_path, section(server), older, newer) as gateway:
             await gateway.until(lambda: gateway.to_end == 1, "the end of the older one")
             assert ends(server) == 0, "the newer one was ended with it"
             put_forward(tmp_path, 3 * HOUR_MS)
@@ -183,7 +134,7 @@ async def test_a_sunspec_timer_ends_it_in_the_device(tmp_path: Path) -> None:
         told = {"order": "one", "name": "limit_power", "parameters": parameters, "expires_at": expires_at}
         roof = {"endpoint": server.endpoint, "sunspec": "inverter", "control": True}
         whole = {"interval_s": 0.1, "backoff_max_s": 0.5, "devices": {"roof": roof}}
-        async with Gateway.started(tmp_path, whole, told) as gateway:
+        async with started(tmp_path, whole, told) as gateway:
             await gateway.until(lambda: gateway.states.get("one") == "acked", "the acknowledgement")
             await gateway.kill()
         told_at = [address - controls for _, address, _ in server.writes]
@@ -193,6 +144,6 @@ async def test_a_sunspec_timer_ends_it_in_the_device(tmp_path: Path) -> None:
         assert 1 <= left_s <= HOUR_MS // 1000
         writes = len(server.writes)
         put_forward(tmp_path, 2 * HOUR_MS)
-        async with Gateway.started(tmp_path, whole, told) as gateway:
+        async with started(tmp_path, whole, told) as gateway:
             await gateway.until(lambda: gateway.to_end == 0, "that there is nothing to end")
         assert len(server.writes) == writes

@@ -13,18 +13,20 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from conformance.adapters.sparkplug.rig import section
 from support.any_gateway import KilledGateway
 from support.chance import told_seed
-from support.kills import LONGEST_S, PATIENCE_S
+from support.commanding_gateway import CommandingGateway
+from support.kills import LONGEST_S, PATIENCE_S, kills_amid_commands
 from support.mosquitto import mosquitto
 from support.sparkplug_edge import ACCOUNTS, GROUP, NODE, Edge, need_sparkplug_client
 
 from flexrelay.journal import SqliteJournal
-from flexrelay_sdk.testkit import until
+from flexrelay_sdk.testkit import Behaviour, until
 
 pytestmark = pytest.mark.mosquitto
 
@@ -136,6 +138,47 @@ async def campaign(folder: Path, kills: int) -> None:
     print(f"\n{kills} kills, {load.sent:,} sent, of them {len(load.held):,} held; {len(found):,} in the journal")
     assert found.keys() <= set(range(load.sent)) and set(found.values()) == {1}
     assert not missing & load.held and cuts <= kills, f"lost in {cuts} runs: {sorted(missing)}"
+
+
+class Device:
+    """The edge node's first device."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+
+    @property
+    def heard(self) -> int:
+        return self._edge.count("told")
+
+    @property
+    def done(self) -> list[int]:
+        return [told["Control/Power"] for told in self._edge.acts]
+
+    async def behave(self, behaviour: Behaviour) -> None:
+        await self._edge.do("behave", behaviour=behaviour)
+
+
+async def amid_commands(folder: Path, kills: int) -> None:
+    """A host that is back asks for births and sends again what has no answer; the device knows what it has done."""
+    need_sparkplug_client()
+    async with (
+        mosquitto(folder / "broker", ACCOUNTS) as broker,
+        Edge.started(broker.port, folder / "edge.log", devices=DEVICES) as edge,
+    ):
+        credential = f"{GROUP}/{NODE}/{DEVICES[0]}"
+        start = partial(CommandingGateway.started, folder, "sparkplug", section(broker.port), credential)
+        await kills_amid_commands(Device(edge), start, kills, random.Random(told_seed()))
+
+
+@pytest.mark.timeout(300)
+async def test_a_few_kills_amid_commands(tmp_path: Path) -> None:
+    await amid_commands(tmp_path, 3)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+async def test_many_kills_amid_commands(tmp_path: Path) -> None:
+    await amid_commands(tmp_path, SOAK_KILLS)
 
 
 @pytest.mark.timeout(300)
