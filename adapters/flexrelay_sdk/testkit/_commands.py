@@ -86,6 +86,51 @@ class CommandTests(ContractBase):
 
         self._run(tmp_path, scenario)
 
+    @keeps(Promise.COMMANDS)
+    def test_a_command_that_went_out_before_a_restart_is_done_once(self, tmp_path: Path) -> None:
+        """The device may have got it, done it and answered, while nobody listened."""
+
+        async def scenario(rig: Rig) -> None:
+            command = _command(rig)
+            async with self._commanding(rig) as target:
+                life = Life(CommandState.SENT)
+                executing = asyncio.create_task(target.execute(command, life))
+                async with asyncio.timeout(2 * self.patience_s):
+                    await life.reached.wait()
+                executing.cancel()
+                await asyncio.gather(executing, return_exceptions=True)
+            async with self._commanding(rig) as target:
+                life = await self._execute(target, command)
+                assert life.states[-1] is CommandState.ACKED, "lost"
+                await asyncio.sleep(self.settle_s)
+            assert len(rig.acts()) == 1, "the device did it twice"
+
+        self._run(tmp_path, scenario)
+
+    @keeps(Promise.SLEEP)
+    def test_a_restart_while_the_device_sleeps_loses_and_repeats_nothing(self, tmp_path: Path) -> None:
+        async def scenario(rig: Rig) -> None:
+            command = _command(rig)
+            async with self._commanding(rig) as target:
+                await rig.sleep()
+                executing = asyncio.create_task(target.execute(command, Life()))
+                await asyncio.sleep(self.settle_s)
+                executing.cancel()
+                await asyncio.gather(executing, return_exceptions=True)
+            async with self._commanding(rig) as target:
+                executing = asyncio.create_task(target.execute(command, life := Life()))
+                await asyncio.sleep(self.settle_s)
+                assert not executing.done() and rig.acts() == []
+                await rig.wake()
+                async with asyncio.timeout(2 * self.patience_s):
+                    await executing
+                life.check()
+                assert life.states[-1] is CommandState.ACKED, "lost"
+                await asyncio.sleep(self.settle_s)
+            assert len(rig.acts()) == 1, "the device did it twice"
+
+        self._run(tmp_path, scenario)
+
     @keeps(Promise.SLEEP)
     def test_a_sleeping_device_gets_its_command_on_waking(self, tmp_path: Path) -> None:
         async def scenario(rig: Rig) -> None:
@@ -133,13 +178,17 @@ class CommandTests(ContractBase):
 
 
 class Life:
-    """Notes a command's states; `check` demands what every life keeps to."""
+    """Notes a command's states; `check` demands what every life keeps to. `reached` is set with the state `until`."""
 
-    def __init__(self) -> None:
+    def __init__(self, until: CommandState | None = None) -> None:
         self.updates: list[CommandUpdate] = []
+        self.reached = asyncio.Event()
+        self._until = until
 
     async def __call__(self, update: CommandUpdate) -> None:
         self.updates.append(update)
+        if update.state is self._until:
+            self.reached.set()
 
     @property
     def states(self) -> list[CommandState]:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -201,6 +202,14 @@ def wrong(hub: ModuleType, fault: str) -> type[Any]:
         async def execute(self, command: Command, on_update: Any) -> None:
             for state in (CommandState.QUEUED, CommandState.SENT, CommandState.ACKED):
                 await on_update(CommandUpdate(command.command_id, state, 1))
+
+    class RenamesCommands(right):
+        """Gives a command another name each time it is handed over; the answer is found all the same."""
+
+        async def _send(self, command: Command) -> bool:
+            again = replace(command, command_id=f"{command.command_id}-{time.time_ns()}")
+            self._answers[again.command_id] = self._answers[command.command_id]
+            return bool(await super()._send(again))
 
     class FindsNobody(right):
         async def discover(self) -> AsyncIterator[str]:
@@ -416,6 +425,8 @@ FAULTS = [
     ("NeverExpires", "test_a_command_without_answer_expires_at_its_time"),
     ("EndsTwice", "test_a_command_is_obeyed"),
     ("AcksByItself", "test_a_refusal_is_told"),
+    ("AcksByItself", "test_a_restart_while_the_device_sleeps_loses_and_repeats_nothing"),
+    ("RenamesCommands", "test_a_command_that_went_out_before_a_restart_is_done_once"),
     ("AcksByItself", "test_a_sleeping_device_gets_its_command_on_waking"),
     ("FindsNobody", "test_a_device_that_nobody_knows_is_discovered"),
     ("FindsEverybodyTwice", "test_a_device_that_nobody_knows_is_discovered"),

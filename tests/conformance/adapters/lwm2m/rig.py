@@ -274,7 +274,9 @@ class Lwm2mRig(Rig):
 
     async def wake(self) -> None:
         self.asleep = False
-        await self._ask(aiocoap.POST, self._location, b"")
+        answer = await self._ask(aiocoap.POST, self._location, b"")
+        if answer.code is aiocoap.NOT_FOUND:  # the server was started again
+            self._location = ""
 
     def done(self, values: dict[str, Any]) -> None:
         """A write: the event's identifier says which command it is."""
