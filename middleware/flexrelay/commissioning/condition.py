@@ -12,7 +12,7 @@ from flexrelay.devices import DeviceRecord
 from flexrelay.dispatch.records import CommandRecord, read_commands
 from flexrelay.journal.port import DeadLetter
 from flexrelay_schemas.quality import Notice
-from flexrelay_sdk import Frame
+from flexrelay_sdk import DecodeError, Frame
 
 _LETTERS: Final = 20
 _PAGE: Final = 1000
@@ -118,7 +118,10 @@ def _clock_offset(gateway: Gateway, letters: Sequence[DeadLetter], seen_at: int)
         codec = gateway.codec_for(letter) if letter.reason in _WRONG_TIME else None
         if codec is not None and letter.received_at > seen_at:
             frame = Frame(letter.protocol, letter.credential, letter.payload, letter.received_at, letter.channel)
-            told = [each.observed_at for each in codec.decode(frame).measurements]
+            try:
+                told = [each.observed_at for each in codec.decode(frame).measurements]
+            except DecodeError:  # the configuration has changed since
+                continue
             return max(told) - gateway.clock.market(letter.received_at)
     return None
 

@@ -131,10 +131,17 @@ def _histories(site: Site, asked: Asked) -> list[_Way]:
             raise CommissioningError(_no_way(gateway, record, "reads its history"))
         return found
     gateways = [gateway_of(site, asked.org)] if asked.org else [site.gateways[org] for org in sorted(site.gateways)]
-    every: list[_Way] = [(*way, ()) for gateway in gateways for way in _backfillers(gateway, asked.adapter)]
+    every = [(gateway, way) for gateway in gateways for way in _backfillers(gateway, asked.adapter)]
     if not every:
         raise CommissioningError(f"no adapter {asked.adapter!r} here reads histories; see flexrelay adapter list")
-    return every
+    found = [
+        (*way, credentials)
+        for gateway, way in every
+        if (credentials := tuple(each for record in gateway.devices for each in credentials_at(way[2], record)))
+    ]
+    if not found:
+        raise CommissioningError(f"no enrolled device is read by the adapter {asked.adapter}")
+    return found
 
 
 def _backfillers(gateway: Gateway, named: str) -> list[tuple[Gateway, str, Adapter, Backfiller]]:

@@ -1,14 +1,14 @@
 """Stretches in which readings may be missing: from a device's newest reading before an outage to its first one after.
 
-When the gateway starts, and whenever an adapter that reads histories loses its connection, a gap is noted for each of
-its devices that has told something before. Once the adapter is connected again the gap's end is found, it is read, and
-forgotten. The notes are on disk: a gateway that is killed in the middle goes on with them.
+When the gateway starts, and when an adapter that reads histories has been without its connection for a while, a gap is
+noted for each of its devices that has told something before. Once the adapter is connected again the gap's end is
+found, it is read, and forgotten. The notes are on disk: a gateway that is killed in the middle goes on with them.
 """
 
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -44,6 +44,9 @@ TRIES: Final = 5
 SETTLE_S: Final = 5.0
 """After the adapter is connected: what it catches up by itself, and the newest values, come first."""
 RETRY_S: Final = 60.0
+AWAY_S: Final = 30.0
+"""A connection that is back earlier left no gap: adapters go on where they were, and no server is asked for the history
+of each device because its network flaps."""
 PATIENCE_S: Final = 600.0
 """What reading one gap may take."""
 _LOOK_S: Final = 1.0
@@ -126,13 +129,10 @@ class GapFilling:
     reach_ms: int
 
     async def note(self, adapters: Mapping[str, Adapter]) -> None:
-        """Before the adapters of these names take anything (again)."""
+        """Before the adapters of these names take anything."""
         for name, adapter in adapters.items():
             if isinstance(adapter, Backfiller) and self.reach_ms:
-                try:
-                    await self.gaps.note(name, {did: newest + 1 for did, newest in self._newest(adapter)})
-                except (StoreUnavailable, HistoryUnavailable) as error:
-                    log.warning("%s: gaps in the readings cannot be noted now: %s", name, error)
+                await self._note(name, self._begins(name, adapter))
 
     async def keep(self, adapters: Mapping[str, Adapter]) -> None:
         """For ever, while the adapters run."""
@@ -149,7 +149,16 @@ class GapFilling:
             while adapter.connected:
                 left = await self._fill(name, adapter)
                 await _while(lambda: adapter.connected, RETRY_S if left else None)
-            await self.note({name: adapter})
+            begins = self._begins(name, adapter)
+            await _while(lambda: not adapter.connected, AWAY_S)
+            if not adapter.connected:
+                await self._note(name, begins)
+
+    async def _note(self, name: str, begins: Mapping[str, int]) -> None:
+        try:
+            await self.gaps.note(name, begins)
+        except StoreUnavailable as error:
+            log.warning("%s: gaps in the readings cannot be noted now: %s", name, error)
 
     async def _fill(self, name: str, adapter: Any) -> bool:
         """Whether something is left for later."""
@@ -199,13 +208,17 @@ class GapFilling:
             log.warning("%s: a gap of %s from %s until %s is given up", name, gap.did, gap.from_ms, until)
         await self.gaps.forget(name, gap)
 
-    def _newest(self, adapter: Any) -> Iterator[tuple[str, int]]:
-        """(DID, instant of the newest reading) of the adapter's devices."""
-        for record in self.devices:
-            if self._taken(record) and credentials_at(adapter, record):
-                newest = self.checks.newest(record.did)
-                if newest is not None:
-                    yield record.did, newest
+    def _begins(self, name: str, adapter: Any) -> dict[str, int]:
+        """DID → instant after the newest reading, of the adapter's devices."""
+        begins = {}
+        try:
+            for record in self.devices:
+                newest = self.checks.newest(record.did) if self._taken(record) else None
+                if newest is not None and credentials_at(adapter, record):
+                    begins[record.did] = newest + 1
+        except HistoryUnavailable as error:
+            log.warning("%s: where gaps in the readings begin cannot be looked up now: %s", name, error)
+        return begins
 
     def _taken(self, record: DeviceRecord) -> bool:
         device = self.ingest.registry.device(record.did)

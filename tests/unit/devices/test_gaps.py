@@ -32,12 +32,22 @@ class Keeper:
     name = "plant"
 
     def __init__(self) -> None:
-        self.connected = True
+        self._connected = True
+        self.looked = 0
         self.history: dict[int, int] = {}
         self.asked: list[tuple[int, int]] = []
         self.broken: Exception | None = None
         self.breaks_after = 10**9
         """Frames."""
+
+    @property
+    def connected(self) -> bool:
+        self.looked += 1
+        return self._connected
+
+    @connected.setter
+    def connected(self, value: bool) -> None:
+        self._connected = value
 
     def channels_for(self, credential: str) -> Sequence[str]:
         return [credential] if credential == CREDENTIAL else []
@@ -98,7 +108,7 @@ class Gateway:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SETTLE_S", "RETRY_S", "_LOOK_S"):
+    for name in ("SETTLE_S", "RETRY_S", "AWAY_S", "_LOOK_S"):
         monkeypatch.setattr(gaps, name, 0.01)
 
 
@@ -184,6 +194,20 @@ async def test_a_lost_connection_leaves_a_gap(tmp_path: Path) -> None:
         keeper.connected = True
         await opened.filled()
         assert sorted(await opened.stored()) == [NOW - 9000, NOW - 8000]
+
+
+async def test_a_connection_that_is_soon_back_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gaps, "AWAY_S", 3600.0)
+    keeper = Keeper()
+    async with gateway(tmp_path, keeper) as opened, opened.filling_in():
+        await opened.live(NOW - 9000)
+        looked = keeper.looked
+        keeper.connected = False
+        await until(lambda: keeper.looked > looked + 20, 60, "a look at its connection")
+        keeper.connected = True
+        looked = keeper.looked
+        await until(lambda: keeper.looked > looked + 20, 60, "a look at its connection")
+        assert keeper.asked == [] and await opened.filling.gaps.of("plant") == []
 
 
 async def test_only_so_far_and_so_often(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
