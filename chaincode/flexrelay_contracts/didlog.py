@@ -138,8 +138,18 @@ def valid_within(key_record: Record, first_market_ms: int, last_market_ms: int) 
 
 
 def counted_at(ctx: ContractContext, did: str, market_ms: int) -> bool:
-    """Whether the DID was registered and neither suspended nor deactivated at this market time."""
-    return any(valid_at(record, market_ms) for record in key_history(ctx, did))
+    """Whether the DID was registered by this market time, and has not been suspended or deactivated since before it.
+
+    A suspension that was lifted is passed over: a few look-ups tell, however often the key was rotated.
+    """
+    if market_ms < key_at(ctx, did, 1)["market_ms"]:
+        return False
+    record = did_record(ctx, did)
+    if record["status"] == "active":
+        return True
+    ended = key_at(ctx, did, record["ended_version"])
+    last: int = ended["spans"][-1]["market_to"] if ended["spans"] else ended["market_ms"]
+    return market_ms < last
 
 
 def key_history(ctx: ContractContext, did: str) -> list[Record]:

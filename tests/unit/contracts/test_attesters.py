@@ -11,8 +11,10 @@ from support.network import Network
 from support.refusals import refused
 from unit.contracts.test_disputes import Case
 from unit.contracts.test_evidence import Story, attested, check, entrust, proof_of, signed, stated
+from unit.contracts.test_identity import apply
 
 from flexrelay_contracts import gateways
+from flexrelay_contracts.identity import suspend
 from flexrelay_schemas.evidence import InclusionProof
 from flexrelay_schemas.reading import FUTURE_TOLERANCE_MS
 
@@ -26,10 +28,6 @@ def net() -> Network:
 
 def withdraw(net: Network, actor: Party, org: str) -> None:
     net.call(actor, "gateways.withdraw", gateway=net.gateways[org].did)
-
-
-def owner_of(net: Network, device: Party) -> Party:
-    return net.parties[device.operation.controller]
 
 
 def word(net: Network, device: Party, org: str, form: int = 2, at: int = 0) -> bytes:
@@ -152,6 +150,40 @@ class TestTheDeviceItself:
         assert check(net, proofs[0])["observed_at"] == last
         with refused("device_not_counted", "payload.observed_at"):
             check(net, proofs[1])
+
+    def test_a_suspension_counts_while_it_lasts(self, net: Network) -> None:
+        ledger, owner = net.ledger, net.actor()
+        meter = net.device(owner)
+        ledger.now += SECOND
+        suspended = net.market_ms
+        apply(net, lambda ctx: suspend(ctx, meter.did, "equivocation"))
+        instants = (suspended - 1, suspended)
+        before, during = Story(net).anchor([(meter.did, [stated(meter, at) for at in instants])])
+        ledger.now += SECOND
+        net.rotate(meter, carrier=owner)
+        for step in ("suspended", "reinstated", "deactivated"):
+            if step == "reinstated":
+                net.call(net.operator, "identity.reinstate", did=meter.did)
+            elif step == "deactivated":
+                net.call(owner, "identity.deactivate", did=meter.did)
+            assert check(net, before)
+            if step == "suspended":
+                with refused("device_not_counted"):
+                    check(net, during)
+            else:
+                assert check(net, during)
+            ledger.now += SECOND
+
+    def test_suspended_rotated_and_then_deactivated(self, net: Network) -> None:
+        owner = net.actor()
+        meter = net.device(owner)
+        net.ledger.now += SECOND
+        apply(net, lambda ctx: suspend(ctx, meter.did, "equivocation"))
+        net.rotate(meter, carrier=owner)
+        net.ledger.now += SECOND
+        net.call(owner, "identity.deactivate", did=meter.did)
+        with refused("device_not_counted"):
+            check(net, proof_of(net, meter, stated(meter, net.market_ms)))
 
     def test_nor_before_it_was_registered_and_a_rotation_leaves_no_gap(self, net: Network) -> None:
         before = net.market_ms - 1
