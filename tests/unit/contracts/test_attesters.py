@@ -13,6 +13,8 @@ from unit.contracts.test_disputes import Case
 from unit.contracts.test_evidence import Story, attested, check, entrust, proof_of, signed, stated
 from unit.contracts.test_identity import apply
 
+from flexrelay.config import IngestConfig
+from flexrelay.ingest import Limits
 from flexrelay_contracts import gateways
 from flexrelay_contracts.identity import suspend
 from flexrelay_schemas.evidence import InclusionProof
@@ -218,6 +220,9 @@ class TestBeforeItsTime:
             check(net, proof_of(net, meter, hour))
         net.ledger.now += 1 * SECOND
         assert check(net, Story(net).anchor([(meter.did, [hour])], "later")[0])
+
+    def test_it_is_the_tolerance_of_ingest(self) -> None:
+        assert IngestConfig().future_tolerance_s * 1000 == Limits().future_ms == FUTURE_TOLERANCE_MS
 
 
 class TestNetworksFromBeforeTheRule:
