@@ -6,15 +6,17 @@ It shares nothing with the adapters' servers but the protocol library (h11, whic
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Final, NamedTuple, Self
 
 import h11
 from pydantic import Field, SecretStr
 
 from flexrelay_sdk.config import AdapterConfig, below
+from flexrelay_sdk.simulation import SimulatorStats
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +42,6 @@ class DeviceGateway(AdapterConfig):
             raise ValueError(f"ca: there is no file {ca}")
         return self.model_copy(update={"ca": ca})
 
-    def client(self, device: str = "") -> "HttpClient":
-        """A connection of its own. `device` goes where the token says `{device}`, if it is given."""
-        token = self.token.get_secret_value()
-        return HttpClient(self.host, self.port, token.replace("{device}", device) if device else token, self.ca)
-
 
 class Reply(NamedTuple):
     """`headers` by their names in small letters."""
@@ -54,33 +51,38 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class HttpClient:
-    """`host:port`, with TLS where `ca` names the certificates (PEM) of those that it trusts. `token` goes along as
-    `Authorization: Bearer`. Raises OSError or ssl.SSLError when `ca` cannot be read."""
+class Request(NamedTuple):
+    """`target` is the path with its query."""
 
-    def __init__(self, host: str, port: int, token: str, ca: Path | None = None) -> None:
-        self._host = host
-        self._port = port
-        name = f"[{host}]" if ":" in host else host
-        self._headers = {"host": f"{name}:{port}", "authorization": f"Bearer {token}"}
-        self._tls = ssl.create_default_context(cafile=ca) if ca is not None else None
+    method: str
+    target: str
+    body: bytes = b""
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+class HttpClient:
+    """One device's, to one gateway. The token goes along as `Authorization: Bearer`, with `device`, if it is given, in
+    place of `{device}`. `stats` counts the tries that got no answer. Raises OSError or ssl.SSLError when `ca` cannot be
+    read."""
+
+    def __init__(self, gateway: DeviceGateway, stats: SimulatorStats, device: str = "") -> None:
+        self._host, self._port, self._backoff_s = gateway.host, gateway.port, gateway.backoff_s
+        self._stats = stats
+        name = f"[{gateway.host}]" if ":" in gateway.host else gateway.host
+        token = gateway.token.get_secret_value()
+        token = token.replace("{device}", device) if device else token
+        self._headers = {"host": f"{name}:{gateway.port}", "authorization": f"Bearer {token}"}
+        self._tls = ssl.create_default_context(cafile=gateway.ca) if gateway.ca is not None else None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._state = h11.Connection(h11.CLIENT)
         self.connections = 0
 
-    async def request(
-        self,
-        method: str,
-        target: str,
-        body: bytes = b"",
-        headers: Mapping[str, str] | None = None,
-        timeout_s: float = 30.0,
-    ) -> Reply:
+    async def _request(self, request: Request, timeout_s: float) -> Reply:
         """Raises ConnectionError when there is no answer: whether the server has acted is not known then."""
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._exchange(method, target, body, headers or {})
+                return await self._exchange(request)
         except TimeoutError:
             self.close()
             raise ConnectionError(f"{self._host}:{self._port} does not answer within {timeout_s:g} s") from None
@@ -91,38 +93,27 @@ class HttpClient:
             self.close()  # an answer may still come: it must not be taken for the next one's
             raise
 
-    async def insist(
-        self,
-        method: str,
-        target: str,
-        body: bytes = b"",
-        headers: Mapping[str, str] | None = None,
-        *,
-        backoff_s: float,
-        lost: Callable[[], None],
-        timeout_s: float = 30.0,
-        known: Sequence[int] = (),
-    ) -> Reply:
-        """The same request until its answer is none of "later"; `lost` is called for each try without an answer.
+    async def insist(self, request: Request, *, timeout_s: float = 30.0, known: Sequence[int] = ()) -> Reply:
+        """The same request until its answer is none of "later".
 
         Raises ConnectionError for an answer that stays a no (but for the `known` ones).
         """
         while True:
             try:
-                reply = await self.request(method, target, body, headers, timeout_s)
+                reply = await self._request(request, timeout_s)
             except ConnectionError as error:
                 log.info("%s; again soon", error)
-                lost()
+                self._stats.reconnects += 1
             else:
                 if reply.status < 300 or reply.status in known:
                     return reply
                 if reply.status not in _LATER:
                     said = reply.body[:200].decode(errors="replace")
                     raise ConnectionError(
-                        f"{self._host}:{self._port} answers {method} {target} with {reply.status} {said}; "
-                        "check token and paths"
+                        f"{self._host}:{self._port} answers {request.method} {request.target} with {reply.status} "
+                        f"{said}; check token and paths"
                     )
-            await asyncio.sleep(backoff_s)
+            await asyncio.sleep(self._backoff_s)
 
     def close(self) -> None:
         """Hang up; the next request connects anew."""
@@ -131,7 +122,8 @@ class HttpClient:
             with suppress(RuntimeError):  # the loop is closed already
                 writer.close()
 
-    async def _exchange(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+    async def _exchange(self, request: Request) -> Reply:
+        method, target, body, headers = request
         reader, writer = await self._connection()
         whole = {**self._headers, "content-length": str(len(body)), **headers}
         out = self._state.send(h11.Request(method=method, target=target, headers=list(whole.items()))) or b""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from flexrelay_adapters._http_client import DeviceGateway, HttpClient
+from flexrelay_adapters._http_client import DeviceGateway, HttpClient, Request
 from flexrelay_adapters._simulated import JsonDevice, json_devices, live_all
 from flexrelay_sdk.config import below
 from flexrelay_sdk.simulation import DeviceSimulator, Plan, SimulatorStats
@@ -65,7 +65,7 @@ class HttpSimulator:
                 yield f"commands of {device.simulator.name}", self._obey(device, self._config.commands)
 
     async def _measure(self, number: int, device: JsonDevice) -> None:
-        client = self._config.client(device.credential)
+        client = HttpClient(self._config, self.stats, device.credential)
         waiting: list[bytes] = []
         try:
             async with aclosing(self._plan.due(number, len(self._devices))) as instants:
@@ -81,9 +81,7 @@ class HttpSimulator:
         body = b"[" + b",".join(readings) + b"]"
         headers = {"content-type": "application/json", "idempotency-key": hashlib.sha256(body).hexdigest()}
         self.stats.sent += len(readings)
-        reply = await client.insist(
-            "POST", f"{self._config.path}/batch", body, headers, backoff_s=self._config.backoff_s, lost=self._lost
-        )
+        reply = await client.insist(Request("POST", f"{self._config.path}/batch", body, headers))
         outcomes = _outcomes(reply.body)
         for outcome in outcomes:
             if outcome.get("outcome") not in ("stored", "duplicate"):
@@ -91,25 +89,18 @@ class HttpSimulator:
         self.stats.confirmed += len(outcomes)
 
     async def _obey(self, device: JsonDevice, path: str) -> None:
-        client, backoff_s = self._config.client(device.credential), self._config.backoff_s
+        client = HttpClient(self._config, self.stats, device.credential)
         try:
             while True:
-                reply = await client.insist(
-                    "GET", f"{path}?wait_s={_WAIT_S}", backoff_s=backoff_s, lost=self._lost, timeout_s=_WAIT_S + 10
-                )
+                reply = await client.insist(Request("GET", f"{path}?wait_s={_WAIT_S}"), timeout_s=_WAIT_S + 10)
                 for command in _commands(reply.body):
                     answer = device.answer(json.dumps(command).encode(), self._plan.wall())
                     if answer is not None:
                         # 404: it has ended meanwhile, and nobody waits for the answer any more
-                        await client.insist(
-                            "POST", f"{path}/results", answer, backoff_s=backoff_s, lost=self._lost, known=(404,)
-                        )
+                        await client.insist(Request("POST", f"{path}/results", answer), known=(404,))
                         self.stats.commands += 1
         finally:
             client.close()
-
-    def _lost(self) -> None:
-        self.stats.reconnects += 1
 
 
 def _outcomes(body: bytes) -> list[dict[str, Any]]:

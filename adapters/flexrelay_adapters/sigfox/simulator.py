@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from flexrelay_adapters._http_client import DeviceGateway, HttpClient, Reply
+from flexrelay_adapters._http_client import DeviceGateway, HttpClient, Reply, Request
 from flexrelay_adapters._simulated import live_all
 from flexrelay_adapters._simulated_uplink import FIELDS, LENGTH, REGISTERS, uplink
 from flexrelay_sdk.simulation import DeviceSimulator, Plan, SimulatorStats
@@ -137,7 +137,7 @@ class SigfoxSimulator:
 
     async def _live(self, number: int, device: SigfoxDevice) -> None:
         config = self._config
-        client = config.client()
+        client = HttpClient(config, self.stats)
         count = 0
         try:
             async with aclosing(self._plan.due(number, len(self._devices))) as instants:
@@ -175,10 +175,7 @@ class SigfoxSimulator:
     async def _post(self, client: HttpClient, path: str, body: Mapping[str, Any]) -> Reply:
         headers = {"content-type": "application/json"}
         data = json.dumps(body).encode()
-        return await client.insist("POST", path, data, headers, backoff_s=self._config.backoff_s, lost=self._lost)
-
-    def _lost(self) -> None:
-        self.stats.reconnects += 1
+        return await client.insist(Request("POST", path, data, headers))
 
 
 def _downlink(reply: Reply, device: str) -> bytes | None:
