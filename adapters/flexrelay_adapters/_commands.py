@@ -1,6 +1,7 @@
 """Commands as JSON, on every way that carries flexrelay's own: what is sent, what comes back, which wait for it."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Literal
 
@@ -8,7 +9,9 @@ from pydantic import Field, ValidationError
 
 from flexrelay_schemas.canonical import MAX_INTEGER, CanonicalError, canonical, parse
 from flexrelay_schemas.model import Model
-from flexrelay_sdk import Command, CommandState, CommandUpdate
+from flexrelay_sdk import Command, CommandState, CommandUpdate, SinkUnavailable
+
+log = logging.getLogger(__name__)
 
 OnUpdate = Callable[[CommandUpdate], Awaitable[None]]
 
@@ -73,6 +76,17 @@ class Waiting:
         async with self._telling:
             await self._tell(CommandState.SENT, at)
             await self._tell(state, at, detail, values or {})
+
+    async def record(
+        self, state: CommandState, at: int, detail: str = "", values: Mapping[str, int] | None = None
+    ) -> None:
+        """`hear`, for a transport that delivers again what is not acknowledged. Raises SinkUnavailable when the answer
+        could not be kept."""
+        try:
+            await self.hear(state, at, detail, values)
+        except Exception as error:
+            log.exception("the answer to command %s could not be recorded", self.command.command_id)
+            raise SinkUnavailable(f"the answer to command {self.command.command_id} could not be recorded") from error
 
     async def _tell(
         self, state: CommandState, at: int, detail: str = "", values: Mapping[str, int] | None = None

@@ -20,7 +20,7 @@ from flexrelay_adapters.iotagent.registry import Provisioned
 from flexrelay_adapters.mqtt._client import KEPT, Connection, DirectConnection, Inbound, Session
 from flexrelay_adapters.mqtt.commands import OnUpdate, Waiting
 from flexrelay_adapters.mqtt.link import BrokerLink, Connect
-from flexrelay_sdk import Codec, Command, CommandState, Decoded, DecodeError, Frame, Sink, SinkUnavailable
+from flexrelay_sdk import Codec, Command, CommandState, Decoded, DecodeError, Frame, Sink
 from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
@@ -299,12 +299,7 @@ class IotAgentAdapter:
             return
         self.stats.results += 1
         state, detail = pending.verdict(result.text)
-        try:
-            await pending.waiting.hear(state, self.clock(), detail)
-        except Exception as error:
-            command_id = pending.waiting.command.command_id
-            log.exception("%s: the answer to command %s could not be recorded", self.name, command_id)
-            raise SinkUnavailable(f"the answer to command {command_id} could not be recorded") from error
+        await pending.waiting.record(state, self.clock(), detail)
 
     # Commands.
 

@@ -16,7 +16,7 @@ from flexrelay_adapters.mqtt.commands import Dialect, OnUpdate, OwnDialect, Wait
 from flexrelay_adapters.mqtt.config import MqttConfig
 from flexrelay_adapters.mqtt.link import Connect, UponBroker
 from flexrelay_adapters.mqtt.topics import TopicPattern
-from flexrelay_sdk import Codec, Command, CommandState, Frame, SinkUnavailable
+from flexrelay_sdk import Codec, Command, CommandState, Frame
 from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
@@ -147,11 +147,7 @@ class MqttAdapter(UponBroker):
             log.info("%s: answer of %s to command %s, which does not wait", self.name, credential, result.command_id)
             return
         self.stats.results += 1
-        try:
-            await waiting.hear(CommandState(result.state), self._clock(), result.detail, result.values)
-        except Exception as error:
-            log.exception("%s: the answer to command %s could not be recorded", self.name, result.command_id)
-            raise SinkUnavailable(f"the answer to command {result.command_id} could not be recorded") from error
+        await waiting.record(CommandState(result.state), self._clock(), result.detail, result.values)
 
     async def execute(self, command: Command, on_update: OnUpdate) -> None:
         """Publish the command and tell its states until it is acked, failed or expired.

@@ -21,7 +21,7 @@ from flexrelay_adapters.sparkplug.payload import read_payload
 from flexrelay_adapters.sparkplug.sparkplug_b_pb2 import Payload
 from flexrelay_adapters.sparkplug.topics import Address, address_of, filters, state_topic, topic_for
 from flexrelay_schemas.canonical import canonical
-from flexrelay_sdk import Codec, Command, CommandState, CommandUpdate, DecodeError, DeviceFacts, Frame, SinkUnavailable
+from flexrelay_sdk import Codec, Command, CommandState, CommandUpdate, DecodeError, DeviceFacts, Frame
 from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.facts import NO_FACTS
 
@@ -246,14 +246,8 @@ class SparkplugAdapter(UponBroker):
         told = reported(payload, thing.told)
         for pending in list(self._pending.get(credential, ())):
             verdict = pending.verdict(told) if pending.sent else None
-            if verdict is None:
-                continue
-            try:
-                await pending.waiting.hear(verdict[0], self._clock(), verdict[1])
-            except Exception as error:
-                command_id = pending.waiting.command.command_id
-                log.exception("%s: the answer to command %s could not be recorded", self.name, command_id)
-                raise SinkUnavailable(f"the answer to command {command_id} could not be recorded") from error
+            if verdict is not None:
+                await pending.waiting.record(verdict[0], self._clock(), verdict[1])
 
     # Commands.
 
