@@ -200,11 +200,7 @@ async def open_gateway(
         journal = await stack.enter_async_context(SqliteJournal(home / "journal.db", bounds))
         if journal.end:
             _refuse_loss(home)
-        store = await stack.enter_async_context(
-            Store(
-                home / "store.db", (OUTBOX, PROJECTIONS, ENROLMENTS, TWIN, WINDOWS, DISPATCH, DISCOVERED, FACTS, GAPS)
-            )
-        )
+        store = await stack.enter_async_context(Store(home / "store.db", COMPONENTS))
         registry = Registry(network, org)
         devices = await Enrolments.open(store, org, registry)
         discovered = Discovered(store, org, registry)

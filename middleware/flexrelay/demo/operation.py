@@ -40,15 +40,13 @@ class Operation:
 
     commands: dict[str, list[CommandRecord]]
     """By aggregator's organisation, as they stood when all of an order's were acknowledged."""
-    damaged_isp: int
-    """The ISP at whose end the DSO did not get battery s1's reading."""
     forged: Forged
 
 
 async def tell(cast: Cast, told: DayAhead, progress: Progress) -> Operation:
     """Runs until the delivery day is over."""
     day = cast.days[DELIVERY]
-    damaged = _damage_one(cast, told)
+    _damage_one(cast, told)
     cast.unsigned[f"battery-{FAILING}"].plant.fail_at(day.start + FAILS_AT_MS)
     await market_reaches(cast, day.start - 3 * HOUR_MS)
     progress("the batteries have their commands")
@@ -62,10 +60,10 @@ async def tell(cast: Cast, told: DayAhead, progress: Progress) -> Operation:
     forged = await _forge(cast, told)
     progress("waiting for the day's end")
     await market_reaches(cast, day.end)
-    return Operation(commands, damaged, forged)
+    return Operation(commands, forged)
 
 
-def _damage_one(cast: Cast, told: DayAhead) -> int:
+def _damage_one(cast: Cast, told: DayAhead) -> None:
     """Between the two ordered ISPs whose powers differ most, the DSO's copy of s1's reading is damaged on its way."""
     ordered: dict[int, int] = {item["isp"]: item["power_w"] for item in told.orders[A]["isps"]}
     steps = {isp: ordered[isp] - ordered.get(isp + 1, 0) for isp in ordered if ordered[isp] > 0}
@@ -73,7 +71,6 @@ def _damage_one(cast: Cast, told: DayAhead) -> int:
     device = cast.devices["battery-s1"]
     boundary = (cast.days[DELIVERY].bounds(isp)[1] - device.start_ms) // device.isp_ms
     device.damage(boundary, DSO)
-    return isp
 
 
 async def _buy(cast: Cast) -> list[CommandRecord]:

@@ -396,11 +396,6 @@ class ForgetsDeadlines(Wrapped):
             return await self.inner.prepare(Call(self.network.intent("probe.emit", names=[])))
 
 
-class LosesSubmissions(Wrapped):
-    async def submit(self, envelope: bytes) -> None:
-        return None
-
-
 class LosesCancelledSubmissionsForGood(Wrapped):
     """An envelope is taken once; when its caller went away, it is gone."""
 

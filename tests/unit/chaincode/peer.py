@@ -24,7 +24,6 @@ from flexrelay_chaincode import wire
 
 Message = wire.ChaincodeMessage
 BATCH = 100
-NEVER = {"write_batch": 0, "multiple": 0}
 
 
 @dataclass(frozen=True)

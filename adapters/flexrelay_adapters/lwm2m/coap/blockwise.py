@@ -14,8 +14,6 @@ from flexrelay_adapters.lwm2m.coap.message import Message, Option, uint
 from flexrelay_adapters.lwm2m.coap.peer import Peer
 
 SIZE: Final = 1024
-EXPONENT: Final = 6
-"""1024 = 2^(6 + 4)."""
 
 
 class Block(NamedTuple):
