@@ -273,9 +273,8 @@ class Lwm2mAdapter:
                 self.layer.release(exchange)
                 return
             content_format = whole.uint(CONTENT_FORMAT) or 0
-            frame = Frame(
-                PROTOCOL, peer.credential, whole.payload, int(self._clock() * 1000), channel(path, content_format)
-            )
+            instant = registration.instant(self._clock())
+            frame = Frame(PROTOCOL, peer.credential, whole.payload, instant, channel(path, content_format))
             self.take(exchange, frame)
 
         self._spawn(fetch(), f"{self.name} notification of {registration.credential}")

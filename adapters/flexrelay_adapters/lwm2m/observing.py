@@ -89,6 +89,6 @@ class Observing:
             registration.observed.pop(token, None)
             log.info("%s does not notify about %s", peer, path)
         frame_channel = channel(path, answer.uint(CONTENT_FORMAT) or 0)
-        frame = Frame(PROTOCOL, peer.credential, answer.payload, int(self._wall() * 1000), frame_channel)
+        frame = Frame(PROTOCOL, peer.credential, answer.payload, registration.instant(self._wall()), frame_channel)
         if answer.payload and not self._take(frame):
             raise NoAnswer("too much waits for the sink")

@@ -82,6 +82,17 @@ class Registration:
     """Whether its observations are still to be set up."""
     nameplate_at: float = 0.0
     """When its device object was asked for last."""
+    taken_at: int = 0
+    """UTC ms of its newest frame."""
+
+    def instant(self, now: float) -> int:
+        """UTC ms of a frame that comes now, another for each: two objects that notify at once, without times, are two
+        readings; at one instant the second would contradict the first."""
+        at = int(now * 1000)
+        if at <= self.taken_at:
+            at = self.taken_at + 1
+        self.taken_at = at
+        return at
 
     @property
     def expires_at(self) -> float:

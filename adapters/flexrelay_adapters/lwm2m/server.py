@@ -120,7 +120,7 @@ class Server:
         content_format = message.uint(CONTENT_FORMAT) or 0
         self._duties.take(
             exchange,
-            Frame(PROTOCOL, peer.credential, message.payload, int(now * 1000), channel(path, content_format)),
+            Frame(PROTOCOL, peer.credential, message.payload, registration.instant(now), channel(path, content_format)),
         )
         return True
 
@@ -142,9 +142,8 @@ class Server:
         self._registrations.wake(registration, peer, now)
         if registration.unobserved:
             self._duties.observe(registration)
-        self._duties.take(
-            exchange, Frame(PROTOCOL, peer.credential, payload, int(now * 1000), channel(SEND, content_format))
-        )
+        at = registration.instant(now)
+        self._duties.take(exchange, Frame(PROTOCOL, peer.credential, payload, at, channel(SEND, content_format)))
 
     def _registration(self, exchange: Exchange, path: tuple[str, ...], payload: bytes) -> None:
         peer, message = exchange

@@ -10,7 +10,7 @@ import pytest
 
 from flexrelay_adapters.lwm2m import Lwm2mAdapter, make_adapter
 from flexrelay_adapters.lwm2m.simulator import Lwm2mSimulator, make_simulator, psk_of
-from flexrelay_sdk import Command, CommandState, CommandUpdate
+from flexrelay_sdk import Command, CommandState, CommandUpdate, Decoded, DecodeError, Frame
 from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.simulation import Plan, Profile, make_devices
 from flexrelay_sdk.testkit import Life, RecordingSink, running, until
@@ -120,3 +120,27 @@ async def test_many_commands_to_one_device_at_once(tmp_path: Path, via: str) -> 
     assert {name: updates[-1].values["power_w"] for name, updates in told.items()} == wanted
     taken = [order.parameters["power_w"] for order in devices._devices[2].model._orders]
     assert sorted(taken) == sorted(wanted.values())
+
+
+async def test_a_reading_that_is_refused_for_good_stops_no_device(tmp_path: Path) -> None:
+    adapter = make_adapter("field", {"coap": {"port": 0}, "observe": ()}, tmp_path, NoNativeCodec())
+    sink = RecordingSink()
+    taken = adapter._codec.decode
+
+    def picky(frame: Frame) -> Decoded:
+        decoded = taken(frame)
+        if decoded.measurements[0].observed_at == T0 + 20_000:
+            raise DecodeError("register_backwards", "as a gateway would say")
+        return decoded
+
+    adapter._codec.decode = picky
+    async with running(adapter, sink):
+        devices = simulator(adapter, tmp_path, psk=False)
+        living = asyncio.create_task(devices.run())
+        try:
+            first = devices.credential(0)
+            await until(lambda: sum(frame.credential == first for frame in sink.frames) >= 3, 60, "the next readings")
+        finally:
+            living.cancel()
+            await asyncio.gather(living, return_exceptions=True)
+    assert [reason for _, reason in sink.dead][:1] == ["register_backwards"] and devices.stats.reconnects == 0
