@@ -34,6 +34,7 @@ class ModbusAdapter:
         self._devices = {device.credential: device for device in config.devices.values()}
         self._endpoints: dict[str, Endpoint] = {}
         self._under_way: set[str] = set()
+        self._running = False
         self._open_endpoints()
 
     def _open_endpoints(self) -> None:
@@ -47,6 +48,8 @@ class ModbusAdapter:
 
     @property
     def endpoint(self) -> str:
+        if not self._endpoints:
+            return ", ".join(dict.fromkeys(scan.endpoint for scan in self.config.scan))
         reached = sum(endpoint.connected for endpoint in self._endpoints.values())
         first = next(iter(self._endpoints.values()))
         if len(self._endpoints) == 1:
@@ -55,7 +58,9 @@ class ModbusAdapter:
 
     @property
     def connected(self) -> bool:
-        """Whether a device of at least one endpoint is being read."""
+        """Whether a device of at least one endpoint is being read; where none is configured, whether it runs."""
+        if not self._endpoints:
+            return self._running
         return any(endpoint.connected for endpoint in self._endpoints.values())
 
     @property
@@ -82,10 +87,14 @@ class ModbusAdapter:
     async def run(self, sink: Sink) -> None:
         """Until cancelled. What the sink raises besides SinkUnavailable ends it (in an exception group)."""
         intake = Intake(self.name, self._codec, self.config.backoff_min_s, self.config.backoff_max_s)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(intake.run(sink), name=f"{self.name} intake")
-            for endpoint in self._endpoints.values():
-                group.create_task(endpoint.run(intake), name=f"{self.name} {endpoint.address}")
+        self._running = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(intake.run(sink), name=f"{self.name} intake")
+                for endpoint in self._endpoints.values():
+                    group.create_task(endpoint.run(intake), name=f"{self.name} {endpoint.address}")
+        finally:
+            self._running = False
 
     async def execute(self, command: Command, on_update: OnUpdate) -> None:
         """Write the command's registers and read them back; returns when it is acked, failed or expired.

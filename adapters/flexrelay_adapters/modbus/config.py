@@ -178,8 +178,9 @@ class ModbusConfig(AdapterConfig):
     """Devices behind any number of endpoints, for one organisation. Each endpoint has one connection with one request
     under way."""
 
-    devices: Annotated[dict[str, DeviceSection], Field(min_length=1, max_length=10_000)]
+    devices: Annotated[dict[str, DeviceSection], Field(default_factory=dict, max_length=10_000)]
     scan: tuple[Scan, ...] = ()
+    """Where discovery looks; alone, before anything is known of the devices, it is enough."""
     interval_s: Interval = 10.0
     timeout_s: Annotated[float, Field(gt=0, le=60)] = 3.0
     """For a connection and for an answer."""
@@ -198,6 +199,8 @@ class ModbusConfig(AdapterConfig):
     def _consistent(self) -> Self:
         if self.backoff_max_s < self.backoff_min_s:
             raise ValueError("backoff_max_s is less than backoff_min_s")
+        if not self.devices and not self.scan:
+            raise ValueError("devices is missing: name some, or say with scan where to look for them")
         seen: dict[str, str] = {}
         for name, device in self.devices.items():
             if device.credential in seen:

@@ -193,6 +193,13 @@ async def test_discovery_finds_what_is_not_configured() -> None:
             ("Acme", "Box 5", "DER-1"), ("Acme", "Meter", "M-1"),
         ]  # fmt: skip
         assert [each.model for each in found[0].models] == [1, 701, 702, 704, 713]
+        alone = ModbusAdapter(ModbusConfig.from_section("plant", {"scan": whole["scan"]}))
+        assert alone.endpoint == server.endpoint and not alone.connected and not alone.can_command
+        async with running(alone, RecordingSink()):
+            assert len([credential async for credential in alone.discover()]) == 3 and alone.connected
+        assert not alone.connected
+    with pytest.raises(ValueError, match="devices is missing: name some, or say with scan"):
+        ModbusConfig.from_section("plant", {})
 
 
 async def test_a_slow_unit_does_not_hold_up_another_endpoint() -> None:
