@@ -8,7 +8,7 @@ found, it is read, and forgotten. The notes are on disk: a gateway that is kille
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -50,6 +50,8 @@ of each device because its network flaps."""
 PATIENCE_S: Final = 600.0
 """What reading one gap may take."""
 _LOOK_S: Final = 1.0
+_AT_ONCE: Final = 100
+"""Gaps between two writes, and before others get their turn."""
 _NOTE: Final = (
     "INSERT INTO reading_gap (tenant, adapter, did, from_ms) VALUES (?, ?, ?, ?) "
     "ON CONFLICT (tenant, adapter, did, from_ms) DO UPDATE SET until_ms = NULL"
@@ -96,24 +98,27 @@ class Gaps:
         rows = await self._store.read(lambda connection: connection.execute(query, values).fetchall())
         return [Gap(*row) for row in rows]
 
-    async def bound(self, adapter: str, gap: Gap, until_ms: int) -> None:
-        """Keep its end: readings that fill it in would move it."""
-        await self._change(_BOUND, adapter, gap, until_ms)
+    async def bound(self, adapter: str, gaps: Sequence[Gap]) -> None:
+        """Keep their ends: readings that fill them in would move them."""
+        await self._change(_BOUND, [(gap.until_ms, *self._place(adapter, gap)) for gap in gaps])
 
     async def failed(self, adapter: str, gap: Gap) -> None:
-        await self._change(_FAILED, adapter, gap)
+        await self._change(_FAILED, [self._place(adapter, gap)])
 
-    async def forget(self, adapter: str, gap: Gap) -> None:
-        await self._change(_FORGET, adapter, gap)
+    async def forget(self, adapter: str, gaps: Sequence[Gap]) -> None:
+        await self._change(_FORGET, [self._place(adapter, gap) for gap in gaps])
 
     async def forget_all(self, adapter: str) -> None:
         values = (self._tenant, adapter)
         statement = "DELETE FROM reading_gap WHERE tenant = ? AND adapter = ?"
         await self._store.write(lambda connection: connection.execute(statement, values).rowcount)
 
-    async def _change(self, statement: str, adapter: str, gap: Gap, *values: int) -> None:
-        all_ = (*values, self._tenant, adapter, gap.did, gap.from_ms)
-        await self._store.write(lambda connection: connection.execute(statement, all_).rowcount)
+    def _place(self, adapter: str, gap: Gap) -> tuple[str, str, str, int]:
+        return self._tenant, adapter, gap.did, gap.from_ms
+
+    async def _change(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if rows:
+            await self._store.write(lambda connection: connection.executemany(statement, rows).rowcount)
 
 
 @dataclass(frozen=True)
@@ -164,10 +169,10 @@ class GapFilling:
         """Whether something is left for later."""
         try:
             try:
-                for gap in await self.gaps.of(name):
-                    if not adapter.connected:
+                gaps = await self._bounded(name)
+                for offset in range(0, len(gaps), _AT_ONCE):
+                    if not await self._fill_some(name, adapter, gaps[offset : offset + _AT_ONCE]):
                         return True
-                    await self._fill_one(name, adapter, gap)
             except HistoryRefused as why:
                 log.info("%s: gaps in the readings stay: %s", name, why)
                 await self.gaps.forget_all(name)
@@ -176,13 +181,36 @@ class GapFilling:
             log.warning("%s: gaps in the readings cannot be filled now: %s", name, error)
             return True
 
-    async def _fill_one(self, name: str, adapter: Any, gap: Gap) -> None:
+    async def _bounded(self, name: str) -> list[Gap]:
+        """What is noted, each with its end."""
+        gaps = []
+        for number, gap in enumerate(await self.gaps.of(name), 1):
+            now = self.market_now()
+            following = self.checks.following(gap.did, gap.from_ms) if gap.until_ms is None else None
+            until = gap.until_ms if gap.until_ms is not None else now if following is None else min(following, now)
+            gaps.append(gap._replace(until_ms=until))
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        await self.gaps.bound(name, gaps)
+        return gaps
+
+    async def _fill_some(self, name: str, adapter: Any, gaps: Sequence[Gap]) -> bool:
+        """Whether the adapter was there for all of them."""
+        over = []
+        try:
+            for gap in gaps:
+                if not adapter.connected:
+                    return False
+                if await self._fill_one(name, adapter, gap):
+                    over.append(gap)
+            return True
+        finally:
+            await self.gaps.forget(name, over)
+
+    async def _fill_one(self, name: str, adapter: Any, gap: Gap) -> bool:
+        """Whether nothing more is to be done about it."""
         now = self.market_now()
-        until = gap.until_ms
-        if until is None:
-            following = self.checks.following(gap.did, gap.from_ms)
-            until = now if following is None else min(following, now)
-            await self.gaps.bound(name, gap, until)
+        until = now if gap.until_ms is None else gap.until_ms
         begin = max(gap.from_ms, now - self.reach_ms)
         record = self.devices.get(gap.did)
         named = () if record is None or not self._taken(record) else credentials_at(adapter, record)
@@ -194,19 +222,19 @@ class GapFilling:
                 log.info("%s: the history of %s cannot be read: %s", name, gap.did, error or "it took too long")
                 if adapter.connected:  # else it is no fault of the gap's
                     await self.gaps.failed(name, gap)
-                return
+                return False
             except (HistoryRefused, StoreUnavailable, HistoryUnavailable, JournalUnavailable, SinkUnavailable):
                 raise
             except Exception:  # somebody else's code, in the outermost loop of a side matter
                 log.exception("%s: the history of %s cannot be read", name, gap.did)
                 await self.gaps.failed(name, gap)
-                return
+                return False
             else:
                 if done.stored or done.refused:
                     log.info("%s: a gap of %s from %s until %s is read: %s", name, gap.did, begin, until, done)
         elif gap.tries >= TRIES:
             log.warning("%s: a gap of %s from %s until %s is given up", name, gap.did, gap.from_ms, until)
-        await self.gaps.forget(name, gap)
+        return True
 
     def _begins(self, name: str, adapter: Any) -> dict[str, int]:
         """DID → instant after the newest reading, of the adapter's devices."""
