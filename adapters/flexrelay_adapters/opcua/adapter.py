@@ -137,8 +137,7 @@ class OpcuaAdapter:
 
     def channels_for(self, credential: str) -> Sequence[str]:
         """The server's URL, when the credential is one of this adapter's devices."""
-        names = [name for name in self.config.devices if self.config.credential(name) == credential]
-        return [self._channel] if names else []
+        return [self._channel] if self.config.device(credential) is not None else []
 
     def codec_for(self, channel: str) -> Codec | None:
         return self._codec if channel == self._channel else None
@@ -505,10 +504,11 @@ class OpcuaAdapter:
             self._under_way.discard(command.command_id)
 
     def _route(self, command: Command) -> CommandRoute:
-        for name, device in self.config.devices.items():
-            if self.config.credential(name) == command.credential:
-                if command.name not in device.commands:
-                    known = ", ".join(sorted(device.commands)) or "none"
-                    raise ValueError(f"{name} takes no command {command.name}; configured are {known}")
-                return device.commands[command.name]
-        raise ValueError(f"{command.credential!r} is not in the configuration of {self.name}")
+        name = self.config.device(command.credential)
+        if name is None:
+            raise ValueError(f"{command.credential!r} is not in the configuration of {self.name}")
+        commands = self.config.devices[name].commands
+        if command.name not in commands:
+            known = ", ".join(sorted(commands)) or "none"
+            raise ValueError(f"{name} takes no command {command.name}; configured are {known}")
+        return commands[command.name]

@@ -199,6 +199,12 @@ class OpcuaConfig(AdapterConfig):
         """The credential of one of the server's devices."""
         return f"{self.identity}/{device}"
 
+    def device(self, credential: str) -> str | None:
+        """The device with this credential; None when it is none of this server's."""
+        identity = f"{self.identity}/"
+        name = credential.removeprefix(identity)
+        return name if credential.startswith(identity) and name in self.devices else None
+
     def nodes(self) -> Iterator[tuple[str, str, NodeSource]]:
         """(device, register, source) in a fixed order: the client handles count along it, from 1."""
         for device in sorted(self.devices):
