@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -39,7 +40,8 @@ class FilesAdapter:
         self._online = False
         mapping = config.codec
         self._apart = int(isinstance(mapping, Mapping) and mapping.may_use_receive_time)
-        """ms between the receive times of a file's readings, where that is their instant."""
+        """ms between the receive times of a file's readings, where that is their instant: the same ones when a kill
+        came before the move and the file is taken again, so that the gateway knows the readings."""
 
     def validate(self) -> None:
         """Raises ValueError when the folder is something else. One that is away (a mount) may come: `run` waits."""
@@ -74,7 +76,10 @@ class FilesAdapter:
                     whole = await asyncio.to_thread(self._folder.look)
                     self._online, complained = True, False
                     for found in whole:
-                        await self._take(found, sink)
+                        try:
+                            await self._take(found, sink)
+                        except OSError as error:
+                            await asyncio.to_thread(self._folder.leave, found.path, error)
                 except OSError as error:
                     self._online = False
                     if not complained:
@@ -95,7 +100,7 @@ class FilesAdapter:
             return  # its sender took it back
         if content is None:
             return
-        channel = f"in/{found.credential}/{found.path.name}"
+        channel = f"in/{found.credential}/{os.fsencode(found.path.name).decode(errors='backslashreplace')}"
         now = wall_ms()
         problem: DecodeError | None = None
         parts: list[bytes] = []
@@ -110,6 +115,8 @@ class FilesAdapter:
             letter = Frame(PROTOCOL, found.credential, content[: self.config.max_row_bytes], now, channel)
             receipts = list(await sink.put([letter], _Refusing(problem)))
         else:
+            if self._apart:
+                now = await asyncio.to_thread(self._folder.taken_at, found, now)
             receipts = await self._put(parts, found, channel, now, sink)
         outcomes = [(receipt.outcome.value, receipt.reason) for receipt in receipts]
         good = not any(outcome == "dead_letter" for outcome, _ in outcomes)

@@ -58,6 +58,12 @@ def ocmf(count: int) -> Written:
     return b"\n".join(texts) + b"\n", texts
 
 
+def untimed(count: int) -> Written:
+    """One reading: its instant is that of its reception, which must be the same when the file is taken again."""
+    reading = b'{"e": %d}' % count
+    return reading, [reading]
+
+
 def numbers(count: int) -> range:
     return range(count * READINGS, (count + 1) * READINGS)
 
@@ -84,6 +90,7 @@ KINDS: dict[str, tuple[Callable[[int], Written], dict[str, Any]]] = {
             "registers": {"import_j": {"pointer": "/e", "unit": "Wh"}},
         },
     ),
+    "untimed": (untimed, {"kind": "json", "registers": {"import_j": {"pointer": "/e", "unit": "Wh"}}}),
     "ocmf": (ocmf, {"kind": "ocmf", "keys_file": "keys"}),
 }
 

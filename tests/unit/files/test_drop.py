@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 from conformance.adapters.files.rig import NoNative
 
 from flexrelay_adapters.files import FilesAdapter, make_adapter
+from flexrelay_adapters.files.folder import DropFolder
 from flexrelay_sdk.testkit import RecordingSink, running, until
 
 CSV: dict[str, Any] = {
@@ -45,6 +49,64 @@ async def test_a_half_written_file_is_not_taken(tmp_path: Path) -> None:
         await asyncio.sleep(0.5)
     assert sink.values("import_j") == [3600 * row for row in range(8)]
     assert sorted(path.name for path in inbox.iterdir()) == [".hidden", "link.csv", "other.csv.part"]
+
+
+async def test_what_cannot_be_moved_keeps_no_other_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is older than all others, and complained about once."""
+    adapter, inbox = dropping(tmp_path, settle_s=0.05)
+    (tmp_path / "drop" / "in" / "m2").mkdir()
+    (tmp_path / "drop" / "done").mkdir()
+    (tmp_path / "drop" / "done" / "m1").write_text("in the way")
+    (inbox / "stuck.csv").write_text("t,e\n10,1\n")
+    os.utime(inbox / "stuck.csv", (1, 1))
+    sink = RecordingSink()
+    async with running(adapter, sink):
+        for number in range(3):
+            (tmp_path / "drop/in/m2/day.csv").write_text(f"t,e\n{number},{number}\n")
+            await until(lambda: not (tmp_path / "drop/in/m2/day.csv").exists(), 60, "the other sender's move")
+        assert (inbox / "stuck.csv").exists() and caplog.text.count("is left where it is") == 1
+        (tmp_path / "drop" / "done" / "m1").unlink()
+        await until(lambda: not (inbox / "stuck.csv").exists(), 60, "the move")
+
+
+@pytest.mark.parametrize("name", [b"x" * 255, b"\xff\xfe.csv", b"two\nlines"])
+async def test_strange_names_are_taken(tmp_path: Path, name: bytes) -> None:
+    adapter, inbox = dropping(tmp_path, settle_s=0.05)
+    path = inbox / os.fsdecode(name)
+    path.write_text("t,e\n10,x\n")
+    (inbox.parent / os.fsdecode(b"\xff")).mkdir()
+    sink = RecordingSink()
+    async with running(adapter, sink):
+        await until(lambda: not path.exists(), 60, "the move")
+    ((frame, reason),) = sink.dead
+    assert reason == "not_a_number" and frame.channel.encode().startswith(b"in/m1/")
+    (report,) = (tmp_path / "drop" / "failed" / "m1").glob("*.report.json")
+    assert json.loads(report.read_text())["file"] == path.name
+
+
+async def test_without_a_time_of_its_own_a_reading_that_is_taken_again_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapping = {"kind": "json", "registers": {"power_w": {"pointer": "/p", "unit": "W"}}}
+    adapter, inbox = dropping(tmp_path, settle_s=0.05, codec=mapping)
+    (inbox / "a.json").write_text('[{"p": 1}, {"p": 2}]')
+    sink, finish = RecordingSink(), DropFolder.finish
+
+    def full(*_: object) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(DropFolder, "finish", full)
+    async with running(adapter, sink):
+        await until(lambda: len(sink.frames) >= 4, 60, "the second time")
+    monkeypatch.setattr(DropFolder, "finish", finish)
+    section = {"folder": "drop", "codec": mapping, "poll_s": 0.05, "settle_s": 0.05}
+    async with running(make_adapter("drop", section, tmp_path, NoNative()), sink):
+        await until(lambda: not (inbox / "a.json").exists(), 60, "the move")
+        (inbox / "a.json").write_text('{"p": 3}')
+        await until(lambda: not (inbox / "a.json").exists(), 60, "the next one's move")
+    *again, last = [frame.received_at for frame in sink.frames]
+    assert len(again) >= 6 and set(again[::2]) == {again[0]} and set(again[1::2]) == {again[0] + 1} != {last}
+    assert [path.name for path in (tmp_path / "drop/done/m1").iterdir() if path.name.startswith(".")] == []
 
 
 async def test_one_bad_row_fails_the_file_and_the_report_says_which(tmp_path: Path) -> None:
