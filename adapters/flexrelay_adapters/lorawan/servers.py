@@ -213,6 +213,10 @@ class LorawanDialect:
         self._known[key_of(command.command_id)] = (command.command_id, down.confirmed)
         return self._server.downlink(command, down.f_port, down.confirmed, data)
 
+    def tells_beginning(self, command: Command) -> bool:
+        down = self._downlinks.get(command.name)
+        return down is None or "from_ms" in down.fields
+
     def result(self, topic: str, payload: bytes) -> CommandResult | None:
         event = topic.rpartition("/")[2]
         try:

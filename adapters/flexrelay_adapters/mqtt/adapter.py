@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from flexrelay_adapters._commands import begun
 from flexrelay_adapters.mqtt._client import DirectConnection, Inbound
 from flexrelay_adapters.mqtt.checked import Checked
 from flexrelay_adapters.mqtt.commands import Dialect, OnUpdate, OwnDialect, Waiting
@@ -187,5 +188,7 @@ class MqttAdapter(UponBroker):
         except ValueError as error:
             await waiting.tell(CommandState.FAILED, self._clock(), str(error)[:500])
             return
+        if not self._dialect.tells_beginning(waiting.command):
+            await begun(waiting.command, self._clock)
         if await self.link.publish(topic, payload, waiting.command.expires_at):
             await waiting.tell(CommandState.SENT, self._clock())

@@ -20,6 +20,10 @@ class Dialect(Protocol):
         """Raises ValueError for a command that cannot be written: it ends as failed."""
         ...
 
+    def tells_beginning(self, command: Command) -> bool:
+        """Whether the device is told when to begin; if not, it gets the command then."""
+        ...
+
     def result(self, topic: str, payload: bytes) -> CommandResult | None:
         """None: it says nothing about a command's end. Raises ValueError for what is no answer."""
         ...
@@ -33,6 +37,9 @@ class OwnDialect:
 
     def payload(self, command: Command) -> bytes:
         return command_payload(command)
+
+    def tells_beginning(self, command: Command) -> bool:
+        return True
 
     def result(self, topic: str, payload: bytes) -> CommandResult | None:
         return parse_result(payload)
