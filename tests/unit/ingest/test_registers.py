@@ -122,6 +122,10 @@ def test_the_verdict_is_the_models(steps: list[Point | str], exchanges: tuple[in
                     if not judged.duplicate:
                         batch.append(step)
                 assert found == expected
+    instants = sorted(point.observed_at for point in history.stored + batch)
+    assert checks.newest(DID) == max(instants, default=None)
+    for instant in range(0, 42, 3):
+        assert checks.following(DID, instant) == next((at for at in instants if at >= instant), None)
 
 
 def test_the_export_before_may_be_older_than_memory() -> None:
