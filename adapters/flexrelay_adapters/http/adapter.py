@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from flexrelay_adapters._commands import OnUpdate, parse_result
 from flexrelay_adapters._elements import elements, lines
-from flexrelay_adapters._http import Intake, Refusal, body_of, serving
-from flexrelay_adapters._tokens import Doorkeeper, read_tokens
+from flexrelay_adapters._http import Refusal, body_of
+from flexrelay_adapters._pushed import UponHttp
 from flexrelay_adapters.http.config import HttpConfig
 from flexrelay_adapters.http.instants import Instants
 from flexrelay_adapters.http.mailbox import Mailbox
@@ -42,17 +42,14 @@ class _Torn:
         raise DecodeError(self._error.reason, self._error.message, self._error.field)
 
 
-class HttpAdapter:
+class HttpAdapter(UponHttp):
     """`Adapter` and `CommandTarget` that listens for requests. `clock` is wall-clock UTC ms."""
 
     def __init__(self, config: HttpConfig, codec: Codec, *, clock: Callable[[], int] = wall_ms) -> None:
-        self.name = config.name
+        super().__init__(config.name, config, codec, certificates=config.certificates)
         self.protocol = PROTOCOL
         self.config = config
-        self._codec = codec
         self._clock = clock
-        self._door = Doorkeeper(config.name, config.tokens_file, config.certificates)
-        self._intake = Intake(config)
         self._apart = config.may_use_receive_time
         self._newest: dict[str, int] = {}
         """Sender → the last instant that it was given, where readings get the time of their reception."""
@@ -65,28 +62,6 @@ class HttpAdapter:
         self._mailbox = Mailbox(config.command_repeat_s, clock)
         self._elements = parse_path(config.elements) if config.elements is not None else None
         self._device = parse_path(config.device) if config.device is not None else ()
-        self._online = False
-        self._closing = asyncio.Event()
-        self.port = config.port
-        """Where it listens; a free one when it was configured as 0."""
-
-    def validate(self) -> None:
-        """Check what the model cannot: the files. Raises ValueError naming the field."""
-        self.config.check_files(self.name)
-        if self.config.tokens_file is not None:
-            try:
-                read_tokens(self.config.tokens_file)
-            except ValueError as error:
-                raise ValueError(f"{self.name}.{error}") from None
-
-    @property
-    def endpoint(self) -> str:
-        return f"{self.config.host}:{self.port}{self.config.path}"
-
-    @property
-    def connected(self) -> bool:
-        """Whether it listens."""
-        return self._online
 
     @property
     def can_command(self) -> bool:
@@ -105,15 +80,7 @@ class HttpAdapter:
         if self._instants is not None:
             self._instants.open()
         try:
-            async with serving(self.config, self.name, routes=self._routes()) as port:
-                self.port = port
-                self._closing.clear()
-                self._online = True
-                try:
-                    await self._intake.run(sink)
-                finally:
-                    self._online = False
-                    self._closing.set()
+            await self._serve(self._routes(), sink)
         finally:
             if self._instants is not None:
                 await self._instants.close()

@@ -5,14 +5,14 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from flexrelay_adapters._http import Listen
+from flexrelay_adapters._pushed import PushedListen, PushPath
 from flexrelay_adapters.ocmf import OcmfConfig
 from flexrelay_sdk.config import AdapterConfig
 from flexrelay_sdk.mapping import JsonMapping
 from flexrelay_sdk.mapping import Path as Place
 
 
-class HttpConfig(Listen, AdapterConfig):
+class HttpConfig(PushedListen, AdapterConfig):
     """One listener for one organisation. An identity (of a token or certificate) is a device unless it is named in
     `relays` or `platforms`.
 
@@ -21,8 +21,7 @@ class HttpConfig(Listen, AdapterConfig):
     """
 
     name: str = "http"
-    path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$", max_length=200)] = "/readings"
-    tokens_file: Path | None = None
+    path: PushPath = "/readings"
     certificates: Literal["common_name", "fingerprint"] = "common_name"
     """What of a client certificate is the identity: its subject's common name, or its SHA-256."""
     relays: tuple[str, ...] = ()
@@ -44,7 +43,7 @@ class HttpConfig(Listen, AdapterConfig):
     state: Path | None = None
     """Folder that keeps over a restart when requests with an Idempotency-Key came. Only needed for readings without a
     time of their own: a repeated one would be another reading after a restart."""
-    commands: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$", max_length=200)] | None = None
+    commands: PushPath | None = None
     """Path where devices fetch their commands and tell results; None: this adapter commands nothing."""
     command_repeat_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
     """A command that was fetched and not answered is given out again after this time."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from flexrelay_adapters._binary import BinaryCommand, BinaryLayout
-from flexrelay_adapters._http import Listen
+from flexrelay_adapters._pushed import PushedListen, PushPath
 from flexrelay_adapters.mqtt.config import MqttConfig
 from flexrelay_sdk.config import AdapterConfig, Section
 from flexrelay_sdk.mapping import Mapping
@@ -67,10 +67,10 @@ class MqttWay(Section):
     """Others of the MQTT adapter's: tls, backoff_min_s, max_pending, …"""
 
 
-class HttpWay(Listen):
+class HttpWay(PushedListen):
     """Where the network server's webhook sends to. Every identity in `tokens_file` is the network server."""
 
-    path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$", max_length=200)] = "/lorawan"
+    path: PushPath = "/lorawan"
     tokens_file: Path
 
 

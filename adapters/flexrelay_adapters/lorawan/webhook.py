@@ -1,7 +1,6 @@
 """The HTTP way: the network server posts each event; uplinks go to the sink, what a device is, is remembered, and other
 events are only answered."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -12,8 +11,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from flexrelay_adapters._counters import Counters
-from flexrelay_adapters._http import Intake, body_of, serving
-from flexrelay_adapters._tokens import Doorkeeper, read_tokens
+from flexrelay_adapters._http import body_of
+from flexrelay_adapters._pushed import UponHttp
 from flexrelay_adapters.lorawan.config import HttpWay, LorawanConfig
 from flexrelay_adapters.lorawan.nameplate import Nameplates
 from flexrelay_adapters.lorawan.servers import Server, Uplink
@@ -26,7 +25,7 @@ log = logging.getLogger(__name__)
 PROTOCOL: Final = "lorawan"
 
 
-class LorawanWebhook:
+class LorawanWebhook(UponHttp):
     """`Adapter` and `FactTeller` for the events that a network server posts. A 2xx means that the uplink is on disk;
     what the gateway could not take comes again where the network server repeats failed posts."""
 
@@ -40,41 +39,13 @@ class LorawanWebhook:
         clock: Callable[[], int] = wall_ms,
     ) -> None:
         assert config.http is not None
-        self.name = config.name
+        super().__init__(config.name, config.http, codec, section=f"{config.name}.http")
         self.protocol = PROTOCOL
         self.config: HttpWay = config.http
         self.counters = counters
         self._server = server
-        self._codec = codec
         self._clock = clock
-        self._door = Doorkeeper(config.name, config.http.tokens_file)
-        self._intake = Intake(config.http)
         self._nameplates = Nameplates()
-        self._online = asyncio.Event()
-        self.port = config.http.port
-
-    def validate(self) -> None:
-        """Raises ValueError naming the field."""
-        self.config.check_files(f"{self.name}.http")
-        try:
-            read_tokens(self.config.tokens_file)
-        except ValueError as error:
-            raise ValueError(f"{self.name}.http.{error}") from None
-
-    @property
-    def endpoint(self) -> str:
-        return f"{self.config.host}:{self.port}{self.config.path}"
-
-    @property
-    def connected(self) -> bool:
-        """Whether it listens."""
-        return self._online.is_set()
-
-    def channels_for(self, credential: str) -> Sequence[str]:
-        return [self.config.path]
-
-    def codec_for(self, channel: str) -> Codec | None:
-        return self._codec if channel == self.config.path else None
 
     def facts(self) -> Sequence[tuple[str, DeviceFacts]]:
         """See `FactTeller`."""
@@ -86,13 +57,7 @@ class LorawanWebhook:
             Route(self.config.path, self._event, methods=["POST"]),
             Route(f"{self.config.path}/{{event}}", self._event, methods=["POST"]),
         ]
-        async with serving(self.config, self.name, routes=routes) as port:
-            self.port = port
-            self._online.set()
-            try:
-                await self._intake.run(sink)
-            finally:
-                self._online.clear()
+        await self._serve(routes, sink)
 
     async def _event(self, request: Request) -> Response:
         """ChirpStack names the event in the query (`?event=up`), The Things Stack in the path (`/up`)."""

@@ -1,7 +1,7 @@
 """The adapter: callbacks → sink → answers, which are the only moment for a downlink."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from starlette.requests import Request
@@ -10,60 +10,32 @@ from starlette.routing import Route
 
 from flexrelay_adapters._commands import OnUpdate
 from flexrelay_adapters._counters import Counters
-from flexrelay_adapters._http import Intake, Refusal, body_of, serving
-from flexrelay_adapters._tokens import Doorkeeper, read_tokens
+from flexrelay_adapters._http import Refusal, body_of
+from flexrelay_adapters._pushed import UponHttp
 from flexrelay_adapters.sigfox.codec import SEQUENCE, SigfoxCodec, Uplink, acknowledgement, uplink
 from flexrelay_adapters.sigfox.config import SigfoxConfig
 from flexrelay_adapters.sigfox.downlinks import Downlinks
-from flexrelay_sdk import Codec, Command, DecodeError, Frame, Sink
+from flexrelay_sdk import Command, DecodeError, Frame, Sink
 from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.mapping import parse_json
 
 PROTOCOL: Final = "sigfox"
 
 
-class SigfoxAdapter:
+class SigfoxAdapter(UponHttp):
     """`Adapter` and `CommandTarget` over the Sigfox backend's callbacks. `clock` is wall-clock UTC ms."""
 
     def __init__(self, config: SigfoxConfig, *, clock: Callable[[], int] = wall_ms) -> None:
-        self.name = config.name
+        self.counters = Counters(config.name, SEQUENCE)
+        super().__init__(config.name, config, SigfoxCodec(config, self.counters))
         self.protocol = PROTOCOL
         self.config = config
-        self.counters = Counters(config.name, SEQUENCE)
         self._clock = clock
-        self._codec = SigfoxCodec(config, self.counters)
         self._downlinks = Downlinks(config.commands, clock)
-        self._door = Doorkeeper(config.name, config.tokens_file)
-        self._intake = Intake(config)
-        self._online = False
-        self.port = config.port
-
-    def validate(self) -> None:
-        """Raises ValueError naming the field."""
-        self.config.check_files(self.name)
-        try:
-            read_tokens(self.config.tokens_file)
-        except ValueError as error:
-            raise ValueError(f"{self.name}.{error}") from None
-
-    @property
-    def endpoint(self) -> str:
-        return f"{self.config.host}:{self.port}{self.config.path}"
-
-    @property
-    def connected(self) -> bool:
-        """Whether it listens."""
-        return self._online
 
     @property
     def can_command(self) -> bool:
         return bool(self.config.commands)
-
-    def channels_for(self, credential: str) -> Sequence[str]:
-        return [self.config.path]
-
-    def codec_for(self, channel: str) -> Codec | None:
-        return self._codec if channel == self.config.path else None
 
     async def execute(self, command: Command, on_update: OnUpdate) -> None:
         """Keep the command until its device asks; tell its states until it is acked, failed or expired."""
@@ -75,13 +47,7 @@ class SigfoxAdapter:
             Route(self.config.path, self._uplink, methods=["POST"]),
             Route(f"{self.config.path}/acknowledge", self._acknowledge, methods=["POST"]),
         ]
-        async with serving(self.config, self.name, routes=routes) as port:
-            self.port = port
-            self._online = True
-            try:
-                await self._intake.run(sink)
-            finally:
-                self._online = False
+        await self._serve(routes, sink)
 
     async def _uplink(self, request: Request) -> Response:
         self._door.identify(request)

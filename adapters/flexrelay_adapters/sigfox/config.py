@@ -1,12 +1,12 @@
 """The adapter's configuration: where callbacks come in, what 12 bytes mean, what 8 bytes say."""
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
 from flexrelay_adapters._binary import BinaryCommand, BinaryLayout
-from flexrelay_adapters._http import Listen
+from flexrelay_adapters._pushed import PushedListen, PushPath
 from flexrelay_sdk.config import AdapterConfig
 from flexrelay_sdk.mapping import Mapping
 from flexrelay_sdk.vocabulary import COMMANDS
@@ -14,12 +14,12 @@ from flexrelay_sdk.vocabulary import COMMANDS
 DOWNLINK_BYTES = 8
 
 
-class SigfoxConfig(Listen, AdapterConfig):
+class SigfoxConfig(PushedListen, AdapterConfig):
     """One group of devices of one kind. Every identity in `tokens_file` is the Sigfox backend; which device it was, the
     backend says, which has authenticated it."""
 
     name: str = "sigfox"
-    path: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._-]+)+$", max_length=200)] = "/sigfox"
+    path: PushPath = "/sigfox"
     tokens_file: Path
     payload: BinaryLayout
     mapping: Mapping
