@@ -133,7 +133,9 @@ class Gateway:
         return next((codec for codec in codecs if codec is not None), None)
 
     def checks(self) -> Iterable[Check]:
-        """Readiness: everything that takes readings is connected, and no intent waits for somebody to look."""
+        """Readiness: readings can be kept, everything that takes them is connected, and no intent waits for somebody to
+        look."""
+        yield Check(f"{self.org} journal", not self.ingest.trouble, self.ingest.trouble)
         for name, adapter in self.adapters.items():
             detail = f"not connected to {adapter.endpoint}: is it up?"
             yield Check(f"{self.org} adapter {name}", adapter.connected, detail)

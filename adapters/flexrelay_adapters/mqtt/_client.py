@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Protocol, Self
 import mqttium
 from mqttium import MQTTError, MQTTProtocolVersion
 from mqttium.api import AsyncClient, Properties, PublishMessage
+from mqttium.errors import ConnectRefusedError
 from mqttium.types import Message
 
 from flexrelay_adapters.mqtt._publish import Publish, PublishCutter, puback
@@ -19,6 +20,23 @@ from flexrelay_adapters.mqtt._wire import Wire
 from flexrelay_adapters.mqtt.config import BrokerConfig
 
 log = logging.getLogger(__name__)
+
+_LOGIN: Final = "check `username`, the password and what the broker lets this user do"
+_REFUSALS: Final = {
+    1: "it does not speak this version: set `protocol`",
+    2: "it does not take this `client_id`",
+    3: "it takes nobody now",
+    4: _LOGIN,
+    5: _LOGIN,
+    132: "it does not speak this version: set `protocol`",
+    133: "it does not take this `client_id`",
+    134: _LOGIN,
+    135: _LOGIN,
+    136: "it takes nobody now",
+    137: "it is busy",
+    138: "it has banned this client",
+}
+"""By the code of MQTT 3.1.1 (below 6) or MQTT 5."""
 
 _PACKET_HEADROOM = 1024 * 1024
 """Packets beyond the payload limit still arrive, so that they can be dead-lettered instead of poisoning the session."""
@@ -206,6 +224,10 @@ def _client(config: BrokerConfig, session: Session) -> AsyncClient:
 async def _connect(client: AsyncClient, config: BrokerConfig) -> None:
     try:
         await client.connect(config.host, config.port, ssl=_tls(config))
+    except ConnectRefusedError as error:
+        known = _REFUSALS.get(error.reason_code, "see the broker's log")
+        text = f"{config.host}:{config.port} refuses the connection (code {error.reason_code}): {known}"
+        raise ConnectionLost(text) from error
     except (MQTTError, OSError) as error:
         raise ConnectionLost(f"cannot connect to {config.host}:{config.port}: {error}") from error
 

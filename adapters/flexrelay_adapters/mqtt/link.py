@@ -59,6 +59,8 @@ class BrokerLink:
         self.connections = 0
         self.acknowledged = 0
         self.sink_refusals = 0
+        self.trouble = ""
+        """Why there is no connection; empty while there is one."""
         self._upon = upon
         self._connect = connect
         self._connection: Connection | None = None
@@ -79,9 +81,11 @@ class BrokerLink:
             try:
                 await self._serve()
             except ConnectionLost as error:
+                self.trouble = str(error)
                 log.warning("%s: %s", self.config.name, error)
             except SinkUnavailable as error:
                 self.sink_refusals += 1
+                self.trouble = "the gateway cannot store"
                 log.warning("%s: the gateway cannot store (%s); backing off", self.config.name, error)
             task = asyncio.current_task()
             if task is not None and task.cancelling():
@@ -148,6 +152,7 @@ class BrokerLink:
         await connection.subscribe(self._upon.filters())
         await self._upon.opened(connection)
         self.connections += 1
+        self.trouble = ""
         self._online.set()
 
     async def _pump(self, connection: Connection) -> None:
@@ -176,7 +181,9 @@ class UponBroker:
 
     @property
     def endpoint(self) -> str:
-        return f"{self.link.config.host}:{self.link.config.port}"
+        """The broker, and why it is not connected."""
+        broker = f"{self.link.config.host}:{self.link.config.port}"
+        return f"{broker} ({self.link.trouble})" if self.link.trouble else broker
 
     @property
     def connected(self) -> bool:

@@ -120,6 +120,8 @@ class Ingest:
         self.limits = limits or Limits()
         self.outcomes: Counter[str] = Counter()
         """Frames by outcome, dead letters by "dead_letter:" and their reason; for metrics."""
+        self.trouble = ""
+        """Why the last batch could not be kept; empty after one that was."""
         self._journal = journal
         self._checks = checks
         self._market_now = market_now
@@ -190,13 +192,16 @@ class Ingest:
             first = await self._journal.append(batch.entries, batch.letters)
         except JournalUnavailable as error:
             self._checks.roll_back()
+            self.trouble = str(error)
             _LOG.error("nothing can be stored: %s", error)
             await self._refuse_all(SinkUnavailable(str(error)))
         except Exception as error:  # damage, or a fault of our own: nothing of it may be acknowledged
             self._checks.roll_back()
+            self.trouble = f"the gateway failed: {error}"
             _LOG.exception("ingest failed")
             await self._refuse_all(SinkUnavailable(f"the gateway failed: {error}"))
         else:
+            self.trouble = ""
             self._checks.commit(self._journal.end)
             await self._answer(batch, first)
 

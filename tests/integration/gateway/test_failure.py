@@ -50,7 +50,12 @@ async def test_an_event_that_cannot_be_projected_ends_the_site(tmp_path: Path, m
 
 async def test_readiness_tells_what_the_ledger_cannot_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with site(tmp_path) as opened:
-        assert {check.name: check.good for check in opened.checks()} == {"ledger": True, "dso relay": True}
+        good = {"ledger": True, "dso journal": True, "dso relay": True}
+        assert {check.name: check.good for check in opened.checks()} == good
+        monkeypatch.setattr(opened.gateways["dso"].ingest, "trouble", "the disk is full")
+        (check,) = (check for check in opened.checks() if not check.good)
+        assert (check.name, check.detail) == ("dso journal", "the disk is full")
+        monkeypatch.setattr(opened.gateways["dso"].ingest, "trouble", "")
         monkeypatch.setattr(opened.ledger._ledger, "_lag", "no space for the next block")
         (check,) = (check for check in opened.checks() if check.name == "ledger")
         assert not check.good and "no space" in check.detail

@@ -35,8 +35,11 @@ async def test_tls_with_user_and_password(tmp_path: Path, protocol: str) -> None
             await until(lambda: sink.payloads() == [reading(1)], what="the reading")
         with pytest.raises(ConnectionLost, match="cannot connect"):
             await MqttiumConnection.open(config(broker, tls={}))  # the system's roots do not know our CA
-        with pytest.raises(ConnectionLost, match="cannot connect"):
-            await MqttiumConnection.open(config(broker, tls={"ca": authority.ca}, password="wrong"))
+        with pytest.raises(
+            ConnectionLost, match=r"refuses the connection \(code (5|135)\): check `username`, the password"
+        ):
+            wrong = config(broker, protocol=protocol, tls={"ca": authority.ca}, password="wrong")
+            await MqttiumConnection.open(wrong)
         with pytest.raises(ConnectionLost, match="cannot connect"):
             await MqttiumConnection.open(config(broker, tls=None, connect_timeout_s=2))
 

@@ -445,9 +445,11 @@ async def test_a_journal_that_cannot_store_refuses_and_recovers(tmp_path: Path) 
             with pytest.raises(SinkUnavailable, match="full"):
                 await put(path, meter, *big)
         assert path.journal.end == 1
+        assert "cannot store now: database or disk is full" in path.ingest.trouble
         path.journal._writer.execute("PRAGMA max_page_count = 1000000")
         receipts = await put(path, meter, *big)
         assert [receipt.position for receipt in receipts] == list(range(2, 40))
+        assert path.ingest.trouble == ""
         assert await path.journal.verify() == 39
 
 

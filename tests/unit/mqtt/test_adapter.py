@@ -79,6 +79,7 @@ async def test_every_refusal_and_loss_closes_its_connection_and_waits_longer() -
     hand.batches.put_nowait([Message("r/a", b'{"p": 1}')])
     await until(lambda: len(hand.acknowledged) == 1)
     assert made.link._failures == 0
+    assert "(" not in made.endpoint, "what is over is not told any more"
     running.cancel()
 
 
@@ -92,4 +93,5 @@ async def test_a_refused_subscription_ends_the_connection() -> None:
     running = asyncio.create_task(made.run(MemorySink()))
     await until(lambda: hand.closed >= 3)
     assert not made.connected
+    assert made.endpoint.endswith(" (not authorised)"), "who looks at readiness is told why"
     running.cancel()
