@@ -86,3 +86,31 @@ async def test_a_node_is_asked_again_when_the_interval_is_over() -> None:
         await hand.batches.put([Message("spBv1.0/g/NDATA/n", data(2, 3.0))])
         await until(lambda: len(hand.acknowledged) == 8)
         assert asked() == 2 and sink.values()[-2:] == [2, 3]
+
+
+async def test_a_node_that_is_another_after_its_rebirth() -> None:
+    """Its aliases mean something else from then on; what came before, and what comes in between, is read as it was
+    meant."""
+    hand, sink = Hand(), RecordingSink()
+    adapter = SparkplugAdapter(SparkplugConfig.from_section("plant", SECTION), connect=hand.open)
+
+    def born(power_alias: int) -> Message:
+        payload = Payload(timestamp=1_700_000_000_000, seq=0)
+        payload.metrics.add(name="bdSeq", long_value=power_alias)
+        for alias, name in enumerate(("Power", "Other") if power_alias == 1 else ("Other", "Power"), 1):
+            payload.metrics.add(name=name, alias=alias, datatype=10, is_null=True)
+        return Message("spBv1.0/g/NBIRTH/n", payload.SerializeToString())
+
+    def told(seq: int, alias: int, value: float) -> Message:
+        payload = Payload(timestamp=1_700_000_000_000 + int(value), seq=seq)
+        payload.metrics.add(alias=alias, double_value=value)
+        return Message("spBv1.0/g/NDATA/n", payload.SerializeToString())
+
+    async with running(adapter, sink):
+        batch = [born(1), told(1, 1, 10), told(2, 2, 99), born(2), told(1, 1, 99), told(2, 2, 20)]
+        await hand.batches.put(batch)
+        await until(lambda: len(hand.acknowledged) == len(batch), 60)
+        assert sink.values() == [10, 20] and sink.dead == []
+        codec = adapter.codec_for(sink.frames[0].channel)
+        assert codec is not None
+        assert [codec.decode(frame).measurements[0].registers["power_w"] for frame in sink.frames] == [10, 20]
