@@ -128,7 +128,6 @@ async def test_readings_and_commands(broker: Mosquitto, tmp_path: Path, server: 
         assert obeyed[max(obeyed)]["soc_permille"] > 500
 
 
-@pytest.mark.soak
 async def test_downlinks_and_uplinks_outlive_the_broker(broker: Mosquitto, tmp_path: Path) -> None:
     when = plan()
     devices_there, target = simulator(broker, "chirpstack", when), adapter(broker, "chirpstack")
