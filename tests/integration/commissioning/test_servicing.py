@@ -113,15 +113,15 @@ async def test_opc_ua_from_discovery_over_an_outage_to_what_was_before(tmp_path:
             await until(lambda: have(*range(30, 35)), "what an outage left out", log)
         assert not have(10), "only what an outage left out is read without being asked for"
 
-        asked = ("device", "backfill", folder, "roof", "--from", began, "--until", now_ms())
+        asked = ("device", "backfill", folder, "roof", "--from", began, "--until", now_ms(), "--wait", 120)
         (first,) = await ask(*asked)
         assert first["stored"] == 4 and first["duplicates"] >= 11 and first["refused"] == {}, first
         assert first["readings"] == first["stored"] + first["duplicates"]
         (again,) = await ask(*asked)
         assert (again["stored"], again["readings"]) == (0, first["readings"])
-        (whole,) = await ask("device", "backfill", folder, "--adapter", "plant", "--from", began)
+        (whole,) = await ask("device", "backfill", folder, "--adapter", "plant", "--from", began, "--wait", 120)
         assert whole["readings"] >= first["readings"] and whole["refused"] == {}
-    gone = await asyncio.to_thread(flexrelay, *asked, "--wait", 0)
+    gone = await asyncio.to_thread(flexrelay, *asked[:-1], 0)
     assert gone.exit_code == 4 and "was not connected to" in gone.stderr
 
 
@@ -193,10 +193,10 @@ async def test_a_wrong_clock_is_shown_and_set(tmp_path: Path) -> None:
         off = (await ask("device", "show", folder, "m1"))["clock_offset_ms"]
         assert isinstance(off, int) and abs(off - HOUR_S * 1000) < 60_000
         device.refuses = True
-        refused = await asyncio.to_thread(flexrelay, "device", "clock", folder, "m1", "--json")
+        refused = await asyncio.to_thread(flexrelay, "device", "clock", folder, "m1", "--wait", 120, "--json")
         assert refused.exit_code == 1 and device.ahead_s == HOUR_S, refused.output
         device.refuses = False
-        told = await ask("device", "clock", folder, "m1")
+        told = await ask("device", "clock", folder, "m1", "--wait", 120)
         assert told["set"] and abs(told["offset_ms"] - HOUR_S * 1000) < 60_000 and abs(device.ahead_s) < 60
         async with running(folder):
             await until(lambda: rows(folder, "SELECT did FROM twin_device") != set(), "a reading", log)
