@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import threading
-import time
 
 from unit.chaincode.network import config, failure
 from unit.chaincode.peer import Client, PeerDouble
