@@ -1,7 +1,6 @@
 """What the gateway judges, through every adapter to the journal on disk: who it is, repetitions, order, and times.
 
-The devices are those of the contract's rigs. Modbus is not here: its readings have no time of their own, and their
-sender is the configuration's (tests/integration/modbus).
+The devices are those of the contract's rigs. Readings over Modbus have no time of their own, so of them only who it is.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from conformance.adapters.http.rig import HttpRig
 from conformance.adapters.iotagent.rig import HttpDeviceRig, JsonSpeech, MqttDeviceRig, UltralightSpeech
 from conformance.adapters.lorawan.rig import BrokerRig, WebhookRig
 from conformance.adapters.lwm2m.rig import Lwm2mRig
+from conformance.adapters.modbus.rig import PymodbusRig
 from conformance.adapters.mqtt.rig import MqttRig
 from conformance.adapters.opcua_pubsub.rig import PubSubRig
 from conformance.adapters.sigfox.rig import SigfoxRig
@@ -173,3 +173,17 @@ async def test_who_when_and_how_often(name: str, tmp_path: Path) -> None:
             assert found.items() >= {instant: number for number, instant in told.items()}.items()
             assert len(found) == len(told) or way.coarse, "something was stored twice"
             assert not {EQUIVOCATION, FUTURE, STALE, REVOKED} & set((await gateway.readings()).values())
+
+
+async def test_polled_devices_that_are_unknown_or_revoked(tmp_path: Path) -> None:
+    party = Party.new("device")
+    async with PymodbusRig.open() as rig, started(tmp_path, rig, party, enrolled=False) as gateway:
+        await rig.send(1)
+        await gateway.refused("unknown_device")
+        gateway.enrol()
+        await rig.send(2)
+        await gateway.taken(2)
+        gateway.revoke()
+        await rig.send(3)
+        await gateway.refused("device_deactivated")
+        assert set((await gateway.readings()).values()) == {2}
