@@ -35,14 +35,17 @@ def list_(
         gateway = gateway_of(site, org)
         found = await _letters(gateway, reason, after, limit)
         count = await gateway.journal.count()
-        return {**count._asdict(), "letters": [_document(letter) for letter in found]}
+        return {**count._asdict(), "letters": [_document(gateway, letter) for letter in found]}
 
     found = on_site(folder, Level.READING, json_, work)
 
     def render() -> None:
-        rows = [(i["id"], i["reason"], i["message"], iso(i["received_at"]), i["channel"]) for i in found["letters"]]
+        rows = [
+            (i["id"], i["reason"], i["device"] or i["credential"], _what(i), iso(i["received_at"]), i["channel"])
+            for i in found["letters"]
+        ]
         title = f"{found['kept']} kept ({found['kept_bytes']} bytes), {found['dropped']} dropped"
-        table(title, ("id", "reason", "message", "received", "channel"), rows)
+        table(title, ("id", "reason", "device", "message", "received", "channel"), rows)
 
     show(found, json_, render)
 
@@ -52,11 +55,12 @@ def show_(folder: Folder, letter: int, org: Org, json_: Json = False) -> None:
     """One dead letter with its payload."""
 
     async def work(site: Site) -> dict[str, Any]:
-        found = await gateway_of(site, org).journal.letter(letter)
+        gateway = gateway_of(site, org)
+        found = await gateway.journal.letter(letter)
         if found is None:
             raise CommissioningError(f"{org} has no dead letter {letter}")
         text = found.payload.decode(errors="backslashreplace")
-        return {**_document(found), "payload": b64u(found.payload), "payload_text": text}
+        return {**_document(gateway, found), "payload": b64u(found.payload), "payload_text": text}
 
     found = on_site(folder, Level.READING, json_, work)
 
@@ -103,10 +107,20 @@ async def _letters(gateway: Gateway, reason: str, after: int, limit: int) -> lis
     return found[:limit]
 
 
-def _document(letter: DeadLetter) -> dict[str, Any]:
+def _what(letter: dict[str, Any]) -> str:
+    """The message, after the field that it is about where it does not name it."""
+    field, message = letter["field"], letter["message"]
+    return f"{field}: {message}" if field and field not in message else str(message)
+
+
+def _document(gateway: Gateway, letter: DeadLetter) -> dict[str, Any]:
+    """`device`: the name under which the sender is enrolled here; empty for a stranger."""
+    sender = gateway.registry.identify(letter.protocol, letter.credential)
+    record = gateway.devices.get(letter.did or ("" if sender is None else sender.did))
     return {
         "id": letter.letter_id,
         "reason": letter.reason,
+        "device": "" if record is None else record.name,
         "message": letter.message,
         "field": letter.field,
         "did": letter.did,

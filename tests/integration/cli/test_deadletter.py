@@ -52,7 +52,11 @@ def test_letters_are_listed_and_shown(folder: Path) -> None:
     first, second = listed["letters"]
     assert answer("deadletter", "list", folder, "--org", "agg", "--reason", second["reason"])["letters"] == [second]
     assert answer("deadletter", "list", folder, "--org", "agg", "--after", first["id"])["letters"] == [second]
+    assert (first["device"], second["device"]) == ("", "m1"), "a stranger, and whoever is enrolled under this name"
+    told = flexrelay("deadletter", "list", folder, "--org", "agg").stdout
+    assert "meter-7" in told and "m1" in told
     shown = answer("deadletter", "show", folder, second["id"], "--org", "agg")
+    assert shown["device"] == "m1"
     assert shown["payload_text"] == "\\xff nonsense"
     assert iso(shown["received_at"]) in flexrelay("deadletter", "show", folder, second["id"], "--org", "agg").stdout
     assert flexrelay("deadletter", "show", folder, 99, "--org", "agg").exit_code == 2
