@@ -21,7 +21,7 @@ class TestModbusAdapter(AdapterContract, DiscoveryContract, FactContract):
         Promise.REDELIVERY: _NO_ACKNOWLEDGEMENT,
         Promise.RESUME: _NO_ACKNOWLEDGEMENT,
         Promise.CRASH: _NO_ACKNOWLEDGEMENT,
-        Promise.SLEEP: "Modbus devices do not sleep; a command waits for the connection, see tests/integration/modbus",
+        Promise.SLEEP: "Modbus devices do not sleep; a command waits for the connection: test_commands_in_an_outage.py",
     }
 
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:
