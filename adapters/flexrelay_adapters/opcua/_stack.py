@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from flexrelay_adapters.opcua import wire
 from flexrelay_adapters.opcua.config import OpcuaConfig, Security
 from flexrelay_adapters.opcua.guard import BEFORE_SESSION_BYTES, Guard
-from flexrelay_adapters.opcua.refusals import ConnectionLost, explained
+from flexrelay_adapters.opcua.refusals import NO_ANSWER, ConnectionLost, explained
 from flexrelay_adapters.opcua.trust import TrustList
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,19 @@ _MODES: Final = {
     "Sign": ua.MessageSecurityMode.Sign,
     "SignAndEncrypt": ua.MessageSecurityMode.SignAndEncrypt,
 }
+ITEMS_PER_CALL: Final = 500
+"""Monitored items that are made with one request, unless the server wants fewer (MaxMonitoredItemsPerCall)."""
+_TOO_MUCH: Final = frozenset(
+    {
+        ua.StatusCodes.BadTooManyOperations,
+        ua.StatusCodes.BadRequestTooLarge,
+        ua.StatusCodes.BadResponseTooLarge,
+        ua.StatusCodes.BadEncodingLimitsExceeded,
+    }
+)
 _STOCK_BYTES: Final = 2**18
 """The greatest publish response that the library may decode."""
+MOST_KEEP_ALIVE_S: Final = 86_400
 _PROBE_S: Final = 5.0
 _CLOSE_S: Final = 3.0
 _LOST: Final = (OSError, TimeoutError, asyncio.TimeoutError, ua.UaError, ServiceError)
@@ -77,6 +88,9 @@ class Subscription:
     number: int
     publishing_ms: float
     keep_alive_s: float
+    server_started: int = 0
+    """UTC ms of the start of the server that made it, 0 when it does not tell: after another start the number may be
+    somebody else's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +110,7 @@ class Connection:
         self._namespaces: list[str] = []
         self._guard: Guard | None = None
         self._most = BEFORE_SESSION_BYTES
+        self._items_per_call = ITEMS_PER_CALL
         self.broken = ""
         """Why the connection was broken off here."""
         self.lost = asyncio.Event()
@@ -122,6 +137,8 @@ class Connection:
                 await client.load_client_certificate(str(config.user_certificate))
                 await client.load_private_key(config.user_key)
             await client.connect()
+            if not 0 < client.session_timeout < float("inf"):  # nor NaN, which would upset the loop's timers
+                raise ConnectionLost(f"{config.url}: the server makes a session of {client.session_timeout} ms")
             connection._namespaces = await client.get_namespace_array()
         except Exception as error:  # the library's assertions too: what a server says must not end the adapter
             await connection.close()
@@ -241,20 +258,47 @@ class Connection:
             Priority=0,
         )
         found = (await self._ask(request, ua.CreateSubscriptionResponse)).Parameters
-        return Subscription(
-            found.SubscriptionId,
-            found.RevisedPublishingInterval,
-            found.RevisedPublishingInterval * found.RevisedMaxKeepAliveCount / 1000,
-        )
+        every_ms = found.RevisedPublishingInterval
+        keep_alive_s = every_ms * found.RevisedMaxKeepAliveCount / 1000
+        if not (every_ms > 0 and keep_alive_s <= MOST_KEEP_ALIVE_S):  # nor NaN
+            raise ConnectionLost(
+                f"{config.url}: the server makes a subscription of {every_ms} ms that tells that it lives every "
+                f"{keep_alive_s} s; at most {MOST_KEEP_ALIVE_S} s are taken"
+            )
+        return Subscription(found.SubscriptionId, every_ms, keep_alive_s, await self.started())
+
+    async def started(self) -> int:
+        """When the server has started, UTC ms; 0 when it does not tell."""
+        try:
+            found = await self.read(ua.NodeId(ua.ObjectIds.Server_ServerStatus_StartTime))
+        except ValueError:
+            return 0
+        except ConnectionLost as error:
+            if not error.name or error.name in NO_ANSWER:
+                raise
+            return 0
+        return wire.milliseconds(_ticks(found)) if isinstance(found, datetime) else 0
 
     async def monitor(self, subscription: int, items: Sequence[Monitored]) -> list[str]:
         """Watch variables; one text an item: "" or why the server does not."""
+        found: list[str] = []
+        while len(found) < len(items):
+            part = items[len(found) : len(found) + self._items_per_call]
+            try:
+                found += await self._monitor(subscription, part)
+            except ConnectionLost as error:
+                if error.status not in _TOO_MUCH or len(part) == 1:
+                    raise
+                self._items_per_call = len(part) // 2
+        return found
+
+    async def _monitor(self, subscription: int, items: Sequence[Monitored]) -> list[str]:
         request = ua.CreateMonitoredItemsRequest()
         request.Parameters.SubscriptionId = subscription
         request.Parameters.TimestampsToReturn = ua.TimestampsToReturn.Both
         request.Parameters.ItemsToCreate = [_item(item) for item in items]
-        response = await self._ask(request, ua.CreateMonitoredItemsResponse)
-        return ["" if result.StatusCode.is_good() else result.StatusCode.name for result in response.Results]
+        results = self._each(await self._ask(request, ua.CreateMonitoredItemsResponse), len(items))
+        return ["" if result.StatusCode.is_good() else result.StatusCode.name for result in results]
 
     async def publish(self, acknowledge: Sequence[tuple[int, int]]) -> wire.Publish:
         """Wait for the next notification. `acknowledge` holds (subscription, sequence) of what is stored."""
@@ -338,7 +382,7 @@ class Connection:
         wanted = ua.ReadValueId()
         wanted.NodeId, wanted.AttributeId = node, attribute
         request.Parameters.NodesToRead = [wanted]
-        value = (await self._ask(request, ua.ReadResponse)).Results[0]
+        (value,) = self._each(await self._ask(request, ua.ReadResponse), 1)
         if value.StatusCode is not None and not value.StatusCode.is_good():
             raise ValueError(f"{node.to_string()}: {value.StatusCode.name}")
         return value.Value.Value if value.Value is not None else None
@@ -350,7 +394,7 @@ class Connection:
         wanted.NodeId, wanted.AttributeId = node, ua.AttributeIds.Value
         wanted.Value = ua.DataValue(value, StatusCode=None)
         request.Parameters.NodesToWrite = [wanted]
-        status = (await self._ask(request, ua.WriteResponse)).Results[0]
+        (status,) = self._each(await self._ask(request, ua.WriteResponse), 1)
         return "" if status.is_good() else str(status.name)
 
     async def call(self, target: NodeId, method: NodeId, arguments: Sequence[Variant]) -> tuple[str, list[Any]]:
@@ -359,7 +403,7 @@ class Connection:
         wanted.ObjectId, wanted.MethodId, wanted.InputArguments = target, method, list(arguments)
         request = ua.CallRequest()
         request.Parameters.MethodsToCall = [wanted]
-        result = (await self._ask(request, ua.CallResponse)).Results[0]
+        (result,) = self._each(await self._ask(request, ua.CallResponse), 1)
         outputs = [argument.Value for argument in result.OutputArguments or ()]
         return "" if result.StatusCode.is_good() else str(result.StatusCode.name), outputs
 
@@ -375,15 +419,24 @@ class Connection:
         request = ua.BrowseRequest()
         request.Parameters.NodesToBrowse = [wanted]
         request.Parameters.RequestedMaxReferencesPerNode = 1000
-        result = (await self._ask(request, ua.BrowseResponse)).Results[0]
+        (result,) = self._each(await self._ask(request, ua.BrowseResponse), 1)
         found = list(result.References or ())
         while result.ContinuationPoint:
             following = ua.BrowseNextRequest()
             following.Parameters.ReleaseContinuationPoints = False
             following.Parameters.ContinuationPoints = [result.ContinuationPoint]
-            result = (await self._ask(following, ua.BrowseNextResponse)).Parameters.Results[0]
+            (result,) = self._each((await self._ask(following, ua.BrowseNextResponse)).Parameters, 1)
             found += result.References or ()
         return found
+
+    def _each(self, response: Any, count: int) -> list[Any]:
+        """Its results, one for each of what was asked. Raises ConnectionLost when they are not as many."""
+        results = list(response.Results or ())
+        if len(results) != count:
+            raise ConnectionLost(
+                f"{self._config.url}: a {type(response).__name__} with {len(results)} results, {count} were asked for"
+            )
+        return results
 
     async def _ask(self, request: Any, kind: type) -> Any:
         body = await self._send(request)

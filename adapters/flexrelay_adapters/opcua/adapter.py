@@ -35,8 +35,6 @@ from flexrelay_sdk.clock import wall_ms
 
 log = logging.getLogger(__name__)
 
-ITEMS_PER_CALL = 500
-"""Monitored items that are made with one request."""
 _NO_FILTER = frozenset({"BadMonitoredItemFilterUnsupported", "BadMonitoredItemFilterInvalid", "BadFilterNotAllowed"})
 RETRY_ITEMS_S = 60.0
 """After it the variables that the server did not let us watch are tried again."""
@@ -168,7 +166,9 @@ class OpcuaAdapter:
             return
         self._framing.resume(found.newest)
         if found.subscription:
-            self._subscription = Subscription(found.subscription, found.publishing_ms, found.keep_alive_s)
+            self._subscription = Subscription(
+                found.subscription, found.publishing_ms, found.keep_alive_s, found.server_started
+            )
             self._sequence = found.sequence
 
     def _save(self) -> None:
@@ -178,6 +178,7 @@ class OpcuaAdapter:
         if now is not None:
             resume.subscription, resume.sequence = now.number, self._sequence
             resume.publishing_ms, resume.keep_alive_s = now.publishing_ms, now.keep_alive_s
+            resume.server_started = now.server_started
         try:
             resume.write(self._file)
         except OSError as error:
@@ -197,8 +198,10 @@ class OpcuaAdapter:
     async def _serve(self, sink: Sink) -> None:
         connection = await Connection.open(self.config, self._trust)
         helpers: list[asyncio.Task[None]] = []
+        subscribed = False
         try:
             subscription, waiting = await self._subscribe(connection)
+            subscribed = True
             self._connection = connection
             self.stats.connections += 1
             self.trouble = ""
@@ -221,15 +224,16 @@ class OpcuaAdapter:
             for helper in helpers:
                 helper.cancel()
             await asyncio.gather(*helpers, return_exceptions=True)
-            await connection.close(keep_subscriptions=True)
+            await connection.close(keep_subscriptions=subscribed)  # one that came to nothing does not stay behind
 
     async def _subscribe(self, connection: Connection) -> tuple[Subscription, tuple[int, ...] | None]:
         """The old subscription with what waits there, or (…, None) a new one."""
-        if self._subscription is not None:
-            waiting = await connection.transfer(self._subscription.number)
+        known = self._subscription
+        if known is not None and _same_start(known.server_started, await connection.started()):
+            waiting = await connection.transfer(known.number)
             if waiting is not None:
                 self.stats.transfers += 1
-                return self._subscription, waiting
+                return known, waiting
         subscription = await connection.subscribe()
         self.stats.subscriptions += 1
         self.refused = {}
@@ -274,20 +278,18 @@ class OpcuaAdapter:
     async def _monitor(
         self, connection: Connection, subscription: Subscription, wanted: Sequence[tuple[tuple[str, str], Monitored]]
     ) -> None:
-        for offset in range(0, len(wanted), ITEMS_PER_CALL):
-            part = wanted[offset : offset + ITEMS_PER_CALL]
-            items = [item for _, item in part]
-            results = await connection.monitor(subscription.number, items)
-            plain = [index for index, why in enumerate(results) if why in _NO_FILTER and items[index].by_time]
-            if plain:  # this server reports by value only
-                again = [replace(items[index], by_time=False) for index in plain]
-                for index, why in zip(plain, await connection.monitor(subscription.number, again), strict=True):
-                    results[index] = why
-            for (place, item), why in zip(part, results, strict=True):
-                if why:
-                    self.refused[place] = f"{item.node.to_string()}: {why}"
-                else:
-                    self.refused.pop(place, None)
+        items = [item for _, item in wanted]
+        results = await connection.monitor(subscription.number, items)
+        plain = [index for index, why in enumerate(results) if why in _NO_FILTER and items[index].by_time]
+        if plain:  # this server reports by value only
+            again = [replace(items[index], by_time=False) for index in plain]
+            for index, why in zip(plain, await connection.monitor(subscription.number, again), strict=True):
+                results[index] = why
+        for (place, item), why in zip(wanted, results, strict=True):
+            if why:
+                self.refused[place] = f"{item.node.to_string()}: {why}"
+            else:
+                self.refused.pop(place, None)
 
     async def _retry_items(self, connection: Connection, subscription: Subscription) -> None:
         while self.refused:
@@ -512,3 +514,12 @@ class OpcuaAdapter:
             known = ", ".join(sorted(commands)) or "none"
             raise ValueError(f"{name} takes no command {command.name}; configured are {known}")
         return commands[command.name]
+
+
+def _same_start(one_ms: int, other_ms: int) -> bool:
+    """Whether both are of one start of a server; what is not told is taken for the same."""
+    return not one_ms or not other_ms or abs(one_ms - other_ms) <= _START_MS
+
+
+_START_MS = 2000
+"""Servers that reckon their start from how long they have been up tell it a little differently each time."""

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from flexrelay_adapters._commands import begun
 from flexrelay_adapters.opcua._stack import Connection, variant
 from flexrelay_adapters.opcua.config import Argument, CommandRoute
-from flexrelay_adapters.opcua.refusals import ConnectionLost
+from flexrelay_adapters.opcua.refusals import NO_ANSWER, ConnectionLost
 from flexrelay_sdk import Command, CommandState, CommandUpdate
 from flexrelay_sdk.mapping import UNITS
 
@@ -94,6 +94,9 @@ async def carry_out(
             async with asyncio.timeout(max(0.0, command.expires_at - clock()) / 1000):
                 refusal = await _give(connection, route, arguments)
         except ConnectionLost as error:
+            if error.name and error.name not in NO_ANSWER:
+                await tell(CommandState.FAILED, error.name)  # the whole request was refused
+                return
             detail = f"no answer: {error}"
             await asyncio.sleep(RETRY_S)
             continue

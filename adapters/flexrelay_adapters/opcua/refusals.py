@@ -6,13 +6,27 @@ from flexrelay_adapters.opcua.config import OpcuaConfig
 
 
 class ConnectionLost(ConnectionError):
-    """The connection to the server is over or was refused. `status` is the server's StatusCode where it gave one."""
+    """The connection to the server is over or was refused. `status` is the server's StatusCode where it gave one,
+    `name` what it is called."""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, name: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.name = name
 
 
+NO_ANSWER: Final = frozenset(
+    {
+        "BadCommunicationError", "BadConnectionClosed", "BadDisconnect", "BadNoCommunication", "BadOutOfMemory",
+        "BadRequestCancelledByClient", "BadRequestCancelledByRequest", "BadRequestInterrupted", "BadRequestTimeout",
+        "BadResourceUnavailable", "BadSecureChannelClosed", "BadSecureChannelIdInvalid",
+        "BadSecureChannelTokenUnknown", "BadSequenceNumberInvalid", "BadServerHalted", "BadServerNotConnected",
+        "BadSessionClosed", "BadSessionIdInvalid", "BadSessionNotActivated", "BadShutdown",
+        "BadTcpNotEnoughResources", "BadTcpSecureChannelUnknown", "BadTcpServerTooBusy", "BadTimeout",
+    }
+)  # fmt: skip
+"""What says that the request was not dealt with, or that nobody knows: it may be made again. Every other StatusCode is
+the server's answer."""
 _REMEDIES: Final = {
     "BadIdentityTokenRejected": "the server refuses who we log in as: set `username` and its password, or have the "
     "user certificate trusted at the server",
@@ -53,7 +67,7 @@ def explained(error: BaseException, config: OpcuaConfig) -> ConnectionLost:
     name = getattr(error, "name", "") or type(error).__name__
     if isinstance(code, int):
         remedy = _REMEDIES.get(name, "").format(own=config.pki / "own" / "certificate.der")
-        return ConnectionLost(f"{config.url}: {name}{': ' + remedy if remedy else f' ({error})'}", code)
+        return ConnectionLost(f"{config.url}: {name}{': ' + remedy if remedy else f' ({error})'}", code, name)
     if isinstance(error, AssertionError):  # the library's way to say that no secure channel came about
         return ConnectionLost(f"{config.url}: {_NO_CHANNEL.format(own=config.pki / 'own' / 'certificate.der')}")
     if isinstance(error, ConnectionRefusedError | TimeoutError):

@@ -21,6 +21,7 @@ class Resume:
     sequence: int = 0
     publishing_ms: float = 0.0
     keep_alive_s: float = 0.0
+    server_started: int = 0
     newest: dict[int, int] = field(default_factory=dict)
 
     @classmethod
@@ -35,6 +36,7 @@ class Resume:
                 int(values["sequence"]),
                 float(values["publishing_ms"]),
                 float(values["keep_alive_s"]),
+                int(values.get("server_started", 0)),
                 newest,
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -45,7 +45,7 @@ async function main() {
     allowAnonymous: !wanted.users,
     disableDiscovery: false,
     userManager: { isValidUser: (name, word) => !!wanted.users && wanted.users[name] === word },
-    serverCapabilities: { maxSessions: wanted.maxSessions ?? 200, maxMonitoredItemsQueueSize: 200000, maxSubscriptionsPerSession: 20, minSupportedSampleRate: 0 },
+    serverCapabilities: { maxSessions: wanted.maxSessions ?? 200, maxMonitoredItemsQueueSize: 200000, maxSubscriptionsPerSession: 20, minSupportedSampleRate: 0, operationLimits: wanted.limits || {} },
     maxConnectionsPerEndpoint: 200,
   });
   await server.initialize();
