@@ -39,21 +39,18 @@ RIGS: dict[str, Callable[[Path], AbstractAsyncContextManager[Any]]] = {
 )
 async def test_a_command_waits_and_an_expired_one_is_never_sent(name: str, tmp_path: Path) -> None:
     async with RIGS[name](tmp_path) as rig:
-        adapter = rig.adapter()
+        adapter, (kind, parameters) = rig.adapter(), rig.command()
 
-        def execute(command_id: str, lasts_ms: int, life: Life) -> Any:
-            kind, parameters = rig.command()
-            expires_at = now_ms() + lasts_ms
-            return adapter.execute(
-                Command(command_id, "did:x", rig.credential, kind, parameters, expires_at, "order"), life
-            )
+        def execute(command_id: str, power_w: int, lasts_ms: int, life: Life) -> Any:
+            told, expires_at = {**parameters, "power_w": power_w}, now_ms() + lasts_ms
+            return adapter.execute(Command(command_id, "did:x", rig.credential, kind, told, expires_at, "order"), life)
 
         async with running(adapter, RecordingSink(), connect_s=PATIENCE_S):
-            kept, late = Life(), Life()
+            kept, late, wanted_w = Life(), Life(), parameters["power_w"]
             async with rig.outage():
                 await until(lambda: not adapter.connected, PATIENCE_S, "the loss of the connection")
-                waiting = asyncio.create_task(execute("kept", 120_000, kept))
-                await execute("late", 300, late)
+                waiting = asyncio.create_task(execute("kept", wanted_w, 120_000, kept))
+                await execute("late", 2 * wanted_w, 300, late)
                 assert not waiting.done()
             if isinstance(rig, MqttDevice):  # the device has lost its connection, too
                 await rig.sleep()
@@ -63,4 +60,4 @@ async def test_a_command_waits_and_an_expired_one_is_never_sent(name: str, tmp_p
             kept.check()
             assert late.states == [CommandState.QUEUED, CommandState.EXPIRED]
             assert kept.states == [CommandState.QUEUED, CommandState.SENT, CommandState.ACKED]
-            assert len(rig.acts()) == 1
+            assert [act["power_w"] for _, act in rig.acts()] == [wanted_w]

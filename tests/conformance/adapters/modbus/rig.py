@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -134,7 +135,8 @@ class PymodbusRig(Rig):
         await self.server.tell({"behave": behaviour})
 
     def acts(self) -> Sequence[Act]:
-        return [("set_power", {"power_w": act}) for act in self.server.acts]
+        """The same registers written again are what the device does already."""
+        return [("set_power", {"power_w": act}) for act, _ in itertools.groupby(self.server.acts)]
 
     def command(self) -> tuple[str, Mapping[str, int]]:
         return "set_power", {"power_w": -1200, "from_ms": 1_700_000_000_000, "until_ms": 1_700_000_900_000}
