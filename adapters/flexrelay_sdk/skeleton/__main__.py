@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    sys.stdout.write(f"{made}: pip install '{made}[test]', then pytest {made}\n")
+    sys.stdout.write(f"{made}: next, in that folder: pip install CHECKOUT '.[test]' && pytest (CHECKOUT: where flexrelay is)\n")
     return 0
 
 

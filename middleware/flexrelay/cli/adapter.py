@@ -77,7 +77,7 @@ def new(
         fail(str(error), BAD_INPUT, json_)
 
     def render() -> None:
-        out.print(f"{made}: next, pip install '{made}[test]' and pytest {made}", markup=False, soft_wrap=True)
+        out.print(f"{made}: next, in that folder: pip install CHECKOUT '.[test]' && pytest (CHECKOUT: where flexrelay is)", markup=False, soft_wrap=True)
 
     show({"folder": str(made), "files": sorted(str(f.relative_to(made)) for f in _files(made))}, json_, render)
 
