@@ -9,6 +9,12 @@ from importlib.metadata import entry_points
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path, PurePosixPath
+from typing import Final
+
+NEXT: Final = (
+    "next, in that folder: pip install CHECKOUT '.[test]' && pytest (CHECKOUT: the folder of flexrelay itself)"
+)
+"""What to do with a package that was made."""
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _SUFFIX = ".template"

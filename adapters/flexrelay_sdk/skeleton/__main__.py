@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from flexrelay_sdk.skeleton import generate
+from flexrelay_sdk.skeleton import NEXT, generate
 
 
 def main(arguments: list[str]) -> int:
@@ -15,7 +15,7 @@ def main(arguments: list[str]) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    sys.stdout.write(f"{made}: next, in that folder: pip install CHECKOUT '.[test]' && pytest (CHECKOUT: where flexrelay is)\n")
+    sys.stdout.write(f"{made}: {NEXT}\n")
     return 0
 
 

@@ -7,7 +7,7 @@ import typer
 
 from flexrelay.cli.output import BAD_INPUT, Json, fail, out, show, table
 from flexrelay_sdk.quality import Installed, Level, installed_adapters, read_declaration, rules
-from flexrelay_sdk.skeleton import generate
+from flexrelay_sdk.skeleton import NEXT, generate
 
 app = typer.Typer(help="Adapters: what is installed, a new one.", no_args_is_help=True)
 
@@ -77,7 +77,7 @@ def new(
         fail(str(error), BAD_INPUT, json_)
 
     def render() -> None:
-        out.print(f"{made}: next, in that folder: pip install CHECKOUT '.[test]' && pytest (CHECKOUT: where flexrelay is)", markup=False, soft_wrap=True)
+        out.print(f"{made}: {NEXT}", markup=False, soft_wrap=True)
 
     show({"folder": str(made), "files": sorted(str(f.relative_to(made)) for f in _files(made))}, json_, render)
 
