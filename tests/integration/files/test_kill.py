@@ -31,7 +31,7 @@ WAITING = 6
 """Files in the drop folder at any time."""
 START = datetime(2016, 5, 20, tzinfo=UTC)
 KEY = ec.derive_private_key(4711, ec.SECP256R1())
-CI_KILLS, SOAK_KILLS = 2, 20
+SOAK_KILLS = 20
 
 Written = tuple[bytes, list[bytes]]
 """A file, and the frames that it is made of."""
@@ -185,10 +185,10 @@ async def campaign(folder: Path, kind: str, kills: int) -> None:
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "kills"), [("csv", 2), ("json", 1), ("untimed", 1), ("ocmf", 1)])
 @pytest.mark.timeout(240)
-async def test_a_few_kills(tmp_path: Path, kind: str) -> None:
-    await campaign(tmp_path, kind, CI_KILLS)
+async def test_a_few_kills(tmp_path: Path, kind: str, kills: int) -> None:
+    await campaign(tmp_path, kind, kills)
 
 
 @pytest.mark.soak

@@ -109,7 +109,7 @@ async def amid_commands(folder: Path, kills: int) -> None:
 @pytest.mark.mosquitto
 @pytest.mark.timeout(300)
 async def test_a_few_kills_amid_commands(tmp_path: Path) -> None:
-    await amid_commands(tmp_path, 3)
+    await amid_commands(tmp_path, 2)
 
 
 @pytest.mark.soak
