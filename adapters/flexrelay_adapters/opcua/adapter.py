@@ -46,6 +46,7 @@ _TOO_MANY = 0x8078_0000
 """BadTooManyPublishRequests."""
 _AHEAD = "future"
 """Why the gateway refuses a time that lies ahead."""
+_BY_TIME = frozenset({_AHEAD, "stale"})
 _MARGIN = 2.5
 """Keep-alive times without a response after which the connection counts as dead."""
 
@@ -423,9 +424,14 @@ class OpcuaAdapter:
             self._framing.forget()  # nobody knows what of it is on disk
             raise
         self.stats.frames += len(frames)
+        others: list[Frame] = []
         for frame, receipt in zip(frames, receipts, strict=True):
             if receipt.reason == _AHEAD:
                 self._framing.disown(frame.credential, self._clock())
+            if receipt.reason in _BY_TIME:
+                others += self._framing.apart(frame)
+        if others:  # a wrong time costs no others of its publication
+            await self._put(sink, others)
 
     async def _catch_up(self, connection: Connection, sink: Sink) -> None:
         """After an outage: what the server kept of it, before its new subscription tells anything."""

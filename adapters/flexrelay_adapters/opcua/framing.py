@@ -23,6 +23,7 @@ from flexrelay_adapters.opcua.wire import (
     STATUS_AT,
     STATUS_MASK,
     Changes,
+    Item,
     Malformed,
     item_at,
     milliseconds,
@@ -166,6 +167,18 @@ class Framing:
                 self._newest[handle] = now
         self._latest = max(self._newest.values(), default=0)
 
+    def apart(self, frame: Frame) -> list[Frame]:
+        """The same, a frame for each instant; none for a frame of one instant."""
+        payload = frame.payload
+        offset = start = open_frame(payload).start
+        found: dict[int, list[bytes]] = {}
+        while offset < len(payload):
+            item, after = item_at(payload, offset, len(payload))
+            found.setdefault(_instant(item, self._stamps), []).append(payload[offset:after])
+            offset = after
+        parts = [payload[:start] + b"".join(items) for _, items in sorted(found.items())]
+        return [frame._replace(payload=part) for part in parts] if len(parts) > 1 else []
+
     def told(self, framed: Framed) -> None:
         """These frames go to the disk: what they say is known from now on."""
         newest = self._newest
@@ -291,13 +304,18 @@ def _told(device: _Device, stamps: object) -> dict[int, dict[int, bytes]]:
         offset = envelope.start
         while offset < len(payload):
             item, after = item_at(payload, offset, len(payload))
-            first, second = item.source_time, item.server_time
-            if stamps is BY_SERVER:
-                first, second = second, first
-            instant = (milliseconds(first) or milliseconds(second)) + envelope.shift_ms
+            instant = _instant(item, stamps) + envelope.shift_ms
             told.setdefault(instant, {})[item.handle] = payload[offset:after]
             offset = after
     return told
+
+
+def _instant(item: Item, stamps: object) -> int:
+    """UTC ms of the time that counts; 0 without one."""
+    first, second = item.source_time, item.server_time
+    if stamps is BY_SERVER:
+        first, second = second, first
+    return milliseconds(first) or milliseconds(second)
 
 
 def _free(instant: int, told: dict[int, dict[int, bytes]]) -> int:

@@ -118,15 +118,26 @@ def test_large_ones_are_divided_between_instants() -> None:
     assert [at for at, _ in readings] == list(range(3000)) and all(len(registers) == 2 for _, registers in readings)
 
 
-async def test_a_refused_time_that_lies_ahead_hides_no_outage() -> None:
-    class Judge(RecordingSink):
-        async def put(self, frames: Sequence[Frame], codec: Codec) -> Sequence[Receipt]:
-            receipts = list(await super().put(frames, codec))
-            for number, frame in enumerate(frames):
-                if max(m.observed_at for m in codec.decode(frame).measurements) > AT + 60_000:
-                    receipts[number] = Receipt(Outcome.DEAD_LETTER, 0, "future")
-            return receipts
+class Judge(RecordingSink):
+    """Refuses frames of wrong times, as a gateway does."""
 
+    async def put(self, frames: Sequence[Frame], codec: Codec) -> Sequence[Receipt]:
+        found = [[m.observed_at for m in codec.decode(frame).measurements] for frame in frames]
+        reasons = ["future" if max(at) > AT + 60_000 else "stale" if min(at) < AT - 10**9 else "" for at in found]
+        await super().put([frame for frame, reason in zip(frames, reasons, strict=True) if not reason], codec)
+        return [Receipt(Outcome.DEAD_LETTER, 0, why) if why else Receipt(Outcome.STORED) for why in reasons]
+
+
+async def test_a_wrong_time_costs_no_others_of_its_publication() -> None:
+    adapter, sink = OpcuaAdapter(config(), clock=lambda: AT + 500), Judge()
+    times = [(1, AT), (2, AT), (2, AT + 10**9), (1, AT + 1), (2, 1000)]
+    told = changes(*[item(handle, float(n), source=at) for n, (handle, at) in enumerate(times)])
+    await adapter._store([Publish(1, 1, False, (told,), None, ())], sink)
+    found = [(m.observed_at - AT, dict(m.registers)) for m in sink.measurements]
+    assert found == [(0, {"import_j": 0, "power_w": 1}), (1, {"import_j": 3})]
+
+
+async def test_a_refused_time_that_lies_ahead_hides_no_outage() -> None:
     adapter, sink = OpcuaAdapter(config(), clock=lambda: AT + 500), Judge()
     framing, reached = adapter._framing, []
     for number, (handle, at) in enumerate([(1, AT), (3, AT), (1, AT + 10**9), (1, AT + 1000)], 1):
