@@ -66,7 +66,7 @@ def test_files_that_are_none_are_named(tmp_path: Path) -> None:
         ({"readings": ["a/+/{device}"]}, "must not hold"),
         ({"readings": ["a/b"]}, "needs the level"),
         ({"results": None}, "belong together"),
-        ({"nonsense": 1}, "^nonsense: "),
+        ({"nonsense": 1}, "^nonsense is not a known key"),
     ],
 )
 def test_settings_that_make_no_sense_are_named(tmp_path: Path, change: dict[str, object], says: str) -> None:
