@@ -52,11 +52,14 @@ class Run:
 
 
 def tell(folder: Path, *options: str) -> Run:
+    """A demo into a folder that is named as the default one is: relative to where the user stands."""
     report = folder.with_suffix(".json")
     program = Path(sys.executable).with_name("flexrelay")
-    command = [program, "demo", "--no-serve", "--report", report, "--folder", folder, "--lead", "60", *options]
+    command = [program, "demo", "--no-serve", "--report", report, "--folder", folder.name, "--lead", "60", *options]
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT_S)
+        done = subprocess.run(
+            command, cwd=folder.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=LIMIT_S
+        )
     except subprocess.TimeoutExpired as late:
         output = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout
         pytest.fail(f"flexrelay demo did not end within {LIMIT_S} s\n{output}", pytrace=False)

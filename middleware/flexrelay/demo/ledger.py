@@ -45,7 +45,8 @@ async def founded(
         profiles = await stack.enter_async_context(_fabric(folder / "fabric", network, wallets, fabric, progress))
         async with AsyncExitStack() as founding:
             await found(FabricHost(founding, profiles), network, wallets, make_clock(), DSO)
-        lines = [f'{org} = "{path.relative_to(folder)}"' for org, path in sorted(profiles.items())]
+        place = folder.absolute()  # as the network names its files
+        lines = [f'{org} = "{path.relative_to(place)}"' for org, path in sorted(profiles.items())]
         yield '[ledger]\nkind = "fabric"\n\n[ledger.profiles]\n' + "\n".join(lines) + "\n"
 
 
