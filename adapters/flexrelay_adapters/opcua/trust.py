@@ -4,6 +4,7 @@
     trusted/*.der                       servers' certificates, or authorities' whose servers are trusted
     pending/*.der                       shown by servers, waiting for somebody to decide
     rejected/*.der                      never trusted
+    revocations/*.crl                   newest list of each trusted authority: what it vouches for no longer
 
 Files other than ours are named by their SHA-256 thumbprint. All checks are of the moment: a decision takes effect with
 the next connection.
@@ -115,6 +116,8 @@ class TrustList:
         what = f"the certificate {thumbprint[:16]}… of {url}"
         if (self.folder / "rejected" / f"{thumbprint}.der").exists():
             raise UntrustedServer(f"{what} is rejected: `flexrelay opcua trust {thumbprint[:16]}` takes that back")
+        if self._revoked(certificate):
+            raise UntrustedServer(f"{what} is revoked by its authority: give the server a new one")
         if not self._vouched(certificate):
             self._wait(certificate, thumbprint)
             names = ", ".join(uris_of(certificate)) or "no application URI"
@@ -152,7 +155,11 @@ class TrustList:
         return self._move(thumbprint, "rejected")
 
     def add(self, data: bytes) -> Known:
-        """Trust a certificate that came another way (DER or PEM). Raises ValueError."""
+        """Trust a certificate that came another way (DER or PEM); of a revocation list the authority, which must be
+        trusted already. Raises ValueError."""
+        revocations = _revocations(data)
+        if revocations is not None:
+            return self._take_back(revocations)
         try:
             certificate = (
                 x509.load_pem_x509_certificate(data) if b"-----BEGIN" in data else x509.load_der_x509_certificate(data)
@@ -163,18 +170,51 @@ class TrustList:
         return self._move(thumbprint_of(certificate), "trusted")
 
     def _vouched(self, certificate: x509.Certificate) -> bool:
-        trusted = self.folder / "trusted"
-        if (trusted / f"{thumbprint_of(certificate)}.der").exists():
+        if (self.folder / "trusted" / f"{thumbprint_of(certificate)}.der").exists():
             return True
-        for path in trusted.glob("*.der"):
+        return any(
+            authority.not_valid_after_utc >= self._now() and _issued(certificate, authority)
+            for authority in self._authorities()
+        )
+
+    def _authorities(self) -> Iterator[x509.Certificate]:
+        for path in (self.folder / "trusted").glob("*.der"):
             try:
-                authority = x509.load_der_x509_certificate(path.read_bytes())
-                if _is_authority(authority) and authority.not_valid_after_utc >= self._now():
-                    certificate.verify_directly_issued_by(authority)
-                    return True
-            except (ValueError, TypeError, InvalidSignature):
+                found = x509.load_der_x509_certificate(path.read_bytes())
+            except ValueError:
                 continue
+            if _is_authority(found):
+                yield found
+
+    def _list_of(self, authority: x509.Certificate) -> Path:
+        return self.folder / "revocations" / f"{thumbprint_of(authority)}.crl"
+
+    def _revoked(self, certificate: x509.Certificate) -> bool:
+        for authority in self._authorities():
+            path = self._list_of(authority)
+            if path.exists() and _issued(certificate, authority):
+                found = _revocations(path.read_bytes())
+                if found is None or not _signed(found, authority):
+                    raise UntrustedServer(f"{path} is no revocation list of its authority: add it again")
+                if found.get_revoked_certificate_by_serial_number(certificate.serial_number) is not None:
+                    return True
         return False
+
+    def _take_back(self, revocations: x509.CertificateRevocationList) -> Known:
+        for authority in self._authorities():
+            if revocations.issuer != authority.subject or not _signed(revocations, authority):
+                continue
+            path = self._list_of(authority)
+            known = _revocations(path.read_bytes()) if path.exists() else None
+            if known is not None and known.last_update_utc > revocations.last_update_utc:
+                raise ValueError(f"a newer revocation list of {known.last_update_utc:%F %T} UTC is here already")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, revocations.public_bytes(Encoding.DER), 0o644)
+            return next(each for each in self._in("trusted") if each.thumbprint == thumbprint_of(authority))
+        raise ValueError(
+            f"the revocation list is of {revocations.issuer.rfc4514_string()}, which is no trusted authority here: add "
+            "its certificate first"
+        )
 
     def _wait(self, certificate: x509.Certificate, thumbprint: str) -> None:
         place = self.folder / "pending"
@@ -270,6 +310,29 @@ def _first(chain: bytes) -> bytes:
     if chain[:1] != b"\x30" or len(chain) < 4:
         return chain
     return chain[: int.from_bytes(chain[2:4], "big") + 4] if chain[1] == 0x82 else chain
+
+
+def _revocations(data: bytes) -> x509.CertificateRevocationList | None:
+    """None: it is no revocation list (DER or PEM)."""
+    try:
+        return x509.load_pem_x509_crl(data) if b"-----BEGIN" in data else x509.load_der_x509_crl(data)
+    except ValueError:
+        return None
+
+
+def _issued(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _signed(revocations: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
+    try:
+        return revocations.is_signature_valid(authority.public_key())  # type: ignore[arg-type]  # whatever key it is
+    except (ValueError, TypeError):
+        return False
 
 
 def _is_authority(certificate: x509.Certificate) -> bool:

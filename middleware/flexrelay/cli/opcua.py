@@ -48,11 +48,13 @@ def reject(folder: Folder, thumbprint: Thumbprint, adapter: Adapter = "", json_:
 @app.command()
 def add(
     folder: Folder,
-    file: Annotated[Path, typer.Argument(help="A server's or authority's certificate, PEM or DER.")],
+    file: Annotated[Path, typer.Argument(help="A certificate or revocation list, PEM or DER.")],
     adapter: Adapter = "",
     json_: Json = False,
 ) -> None:
-    """Trust a certificate that came another way; of an authority: all servers that it vouches for."""
+    """Trust a certificate that came another way; of an authority: all servers that it vouches for.
+
+    An authority's revocation list takes that back for those that it names."""
     with explained(json_):
         data = file.read_bytes()
     try:

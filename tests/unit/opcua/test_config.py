@@ -63,7 +63,7 @@ def test_abilities_are_told_by_the_factory() -> None:
         ),
         ({"devices": {"m": {"registers": {"power_w": {"node": "i=1", "unit": "kWh"}}}}}, "cannot be given in kWh"),
         ({"devices": {"m": {"registers": {"speed": {"node": "i=1", "unit": "W"}}}}}, "unknown register"),
-        ({"unknown": 1}, "unknown: "),
+        ({"unknown": 1}, "unknown is not a known key"),
     ],
 )
 def test_what_is_refused(change: dict[str, Any], words: str) -> None:
@@ -106,7 +106,7 @@ def test_arguments_of_commands() -> None:
 
 def test_what_is_remembered_survives_and_rubbish_is_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x" / "plant.json"
-    resume = Resume("layout", 7, 9, 1000.0, 10.0, {1: 2})
+    resume = Resume("layout", 7, 9, 1000.0, 10.0, 1_700_000_000_000, {1: 2})
     resume.write(path)
     assert Resume.read(path) == resume
     for rubbish in ("", "[]", "{}", '{"newest": 1}', '{"newest": {"a": "b"}}'):

@@ -92,31 +92,67 @@ def test_rubbish_is_no_certificate_and_nobody_fills_the_disk(trust: TrustList) -
     assert len(list(place.iterdir())) == PENDING
 
 
+CA = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "plant CA")])
+SERVER = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
+
+
+def signed(by: rsa.RSAPrivateKey, of: rsa.RSAPrivateKey, subject: x509.Name, ca: bool) -> x509.Certificate:
+    uris = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(URI)])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(CA)
+        .public_key(of.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - timedelta(days=1))
+        .not_valid_after(NOW + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+        .add_extension(uris, critical=False)
+        .sign(by, hashes.SHA256())
+    )
+
+
+def revocations(
+    by: rsa.RSAPrivateKey, *revoked: x509.Certificate, at: datetime = NOW
+) -> x509.CertificateRevocationList:
+    made = x509.CertificateRevocationListBuilder().issuer_name(CA).last_update(at).next_update(at + timedelta(days=1))
+    for each in revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(each.serial_number).revocation_date(at).build()
+        made = made.add_revoked_certificate(entry)
+    return made.sign(by, hashes.SHA256())
+
+
 def test_an_authority_vouches_for_its_servers(trust: TrustList) -> None:
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "plant CA")])
-
-    def signed(by: rsa.RSAPrivateKey, of: rsa.RSAPrivateKey, subject: x509.Name, ca: bool) -> x509.Certificate:
-        uris = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(URI)])
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(name)
-            .public_key(of.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(NOW - timedelta(days=1))
-            .not_valid_after(NOW + timedelta(days=1))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(uris, critical=False)
-            .sign(by, hashes.SHA256())
-        )
-
-    server_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
-    trust.add(der(signed(key("ca"), key("ca"), name, ca=True)))
-    good = signed(key("ca"), key("server"), server_name, ca=False)
+    trust.add(der(signed(key("ca"), key("ca"), CA, ca=True)))
+    good = signed(key("ca"), key("server"), SERVER, ca=False)
     assert trust.check_server(der(good), URI, URL) == good
-    forged = signed(key("server"), key("server"), server_name, ca=False)
+    forged = signed(key("server"), key("server"), SERVER, ca=False)
     with pytest.raises(UntrustedServer, match="waits for approval"):
         trust.check_server(der(forged), URI, URL)
+
+
+def test_an_authority_takes_it_back(trust: TrustList) -> None:
+    authority = signed(key("ca"), key("ca"), CA, ca=True)
+    stolen, good = (signed(key("ca"), key("server"), SERVER, ca=False) for _ in range(2))
+    listed = revocations(key("ca"), stolen)
+    with pytest.raises(ValueError, match=r"plant CA, which is no trusted authority here: add its certificate first"):
+        trust.add(listed.public_bytes(Encoding.DER))
+    trust.add(der(authority))
+    trust.add(der(stolen))  # even one that somebody has chosen by hand
+    assert trust.check_server(der(stolen), URI, URL) == stolen
+    with pytest.raises(ValueError, match="no trusted authority"):
+        trust.add(revocations(key("server"), good).public_bytes(Encoding.PEM))  # signed by another
+    assert trust.add(listed.public_bytes(Encoding.PEM)).thumbprint == thumbprint_of(authority)
+    for _ in range(2):
+        with pytest.raises(UntrustedServer, match="is revoked by its authority"):
+            trust.check_server(der(stolen), URI, URL)
+        assert trust.check_server(der(good), URI, URL) == good
+        with pytest.raises(ValueError, match="a newer revocation list"):
+            trust.add(revocations(key("ca"), at=NOW - timedelta(hours=1)).public_bytes(Encoding.DER))
+    (path,) = (trust.folder / "revocations").iterdir()
+    path.write_bytes(b"torn")
+    with pytest.raises(UntrustedServer, match="no revocation list of its authority"):
+        trust.check_server(der(good), URI, URL)
 
 
 def test_our_own_certificate(trust: TrustList, tmp_path: Path) -> None:
