@@ -45,9 +45,13 @@ async def founded(
         profiles = await stack.enter_async_context(_fabric(folder / "fabric", network, wallets, fabric, progress))
         async with AsyncExitStack() as founding:
             await found(FabricHost(founding, profiles), network, wallets, make_clock(), DSO)
-        place = folder.absolute()  # as the network names its files
-        lines = [f'{org} = "{path.relative_to(place)}"' for org, path in sorted(profiles.items())]
-        yield '[ledger]\nkind = "fabric"\n\n[ledger.profiles]\n' + "\n".join(lines) + "\n"
+        yield _section(folder, profiles)
+
+
+def _section(folder: Path, profiles: Mapping[str, Path]) -> str:
+    """The configuration of gateways with these profiles, below `folder`, which may be named from where one stands."""
+    lines = [f'{org} = "{path.relative_to(folder.absolute())}"' for org, path in sorted(profiles.items())]
+    return '[ledger]\nkind = "fabric"\n\n[ledger.profiles]\n' + "\n".join(lines) + "\n"
 
 
 def description(network: str, orgs: Mapping[str, Wallet], fabric: str) -> Spec:
