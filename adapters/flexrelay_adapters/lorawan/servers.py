@@ -18,6 +18,8 @@ from flexrelay_sdk import Command, DecodeError, DeviceFacts
 from flexrelay_sdk.mapping import instant_ms, parse_json
 
 _NAMESPACE: Final = uuid.UUID("6b0f9d0e-5f0d-5c5e-8a53-3b1f5a0c6c11")
+_KNOWN: Final = 10_000
+"""More than a gateway has under way: the answer to each must be known."""
 
 
 class Uplink(NamedTuple):
@@ -198,7 +200,7 @@ class LorawanDialect:
         self._application = application
         self._downlinks = downlinks
         self._known: dict[str, tuple[str, bool]] = {}
-        """Downlink's id → command's id, and whether the device confirms it; the newest thousand."""
+        """Downlink's id → command's id, and whether the device confirms it; the newest ones."""
 
     def topics(self, results: str) -> tuple[TopicPattern, ...]:
         return tuple(TopicPattern(topic.replace("{application}", self._application)) for topic in self._server.answers)
@@ -208,7 +210,7 @@ class LorawanDialect:
         if down is None:
             raise ValueError(f"{command.name} has no downlink in `commands`")
         data = down.write({**command.parameters, "expires_at": command.expires_at})
-        while len(self._known) >= 1000:
+        while len(self._known) >= _KNOWN:
             del self._known[next(iter(self._known))]
         self._known[key_of(command.command_id)] = (command.command_id, down.confirmed)
         return self._server.downlink(command, down.f_port, down.confirmed, data)
