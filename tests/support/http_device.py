@@ -8,11 +8,13 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
 from flexrelay_sdk.testkit import Act, Behaviour
+
+PADDING: Final = 50_000
 
 
 def free_port() -> int:
@@ -55,6 +57,18 @@ class HttpDevice:
                     self.answers = [*self.answers[-50:], answer]
                     return answer
             await asyncio.sleep(0.05)
+
+    async def flood(self, path: str, payload_of: Callable[[int, str], bytes], total_bytes: int) -> int:
+        """Payloads of a number and a padding, eight at a time; how many."""
+        count = total_bytes // PADDING
+        numbers = iter(range(count))
+
+        async def sender() -> None:
+            for number in numbers:
+                await self.deliver(path, payload_of(number, "x" * PADDING))
+
+        await asyncio.gather(*(sender() for _ in range(8)))
+        return count
 
 
 class CommandPoller:

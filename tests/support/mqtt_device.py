@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TypeVar
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from flexrelay.demo.broker import Mosquitto
+from flexrelay.demo.broker import Account, Mosquitto
+from support.mosquitto import mosquitto
+from support.mqtt_proxy import AckRecorder
 
 
 class MqttDevice(ABC):
@@ -82,3 +86,23 @@ class MqttDevice(ABC):
     async def _listen(self, client: aiomqtt.Client) -> None:
         async for message in client.messages:
             await self.hear(bytes(message.payload), client)  # type: ignore[arg-type]  # bytes, as sent
+
+
+Awake = TypeVar("Awake", bound=MqttDevice)
+
+
+@asynccontextmanager
+async def recorded(
+    folder: Path, accounts: Sequence[Account], protocol: str, device_of: Callable[[Mosquitto, AckRecorder], Awake]
+) -> AsyncIterator[Awake]:
+    """A device, awake, on a broker of its own. What the adapter acknowledges in `protocol` is noted on its way there by
+    the recorder."""
+    async with mosquitto(folder / "broker", accounts) as broker:
+        recorder = AckRecorder(broker.port, mqtt5=protocol == "5")
+        async with recorder.running():
+            device = device_of(broker, recorder)
+            await device.wake()
+            try:
+                yield device
+            finally:
+                await device.sleep()

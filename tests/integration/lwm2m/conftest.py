@@ -10,17 +10,12 @@ from typing import Any
 import pytest
 
 from flexrelay_adapters.lwm2m import Lwm2mAdapter, make_adapter
-from flexrelay_sdk import Decoded, DecodeError, Frame
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import RecordingSink, running
 
 KEY = "00112233445566778899aabbccddeeff"
 
 Serve = Callable[..., AbstractAsyncContextManager[Lwm2mAdapter]]
-
-
-class NoNative:
-    def decode(self, frame: Frame) -> Decoded:
-        raise DecodeError("not_expected", "no signed readings here")
 
 
 @pytest.fixture
@@ -35,7 +30,7 @@ def serve(tmp_path: Path, sink: RecordingSink) -> Serve:
     @asynccontextmanager
     async def serving(other: RecordingSink | None = None, **section: Any) -> AsyncIterator[Lwm2mAdapter]:
         settings: dict[str, Any] = {"coap": {"port": 0}, "ack_timeout_s": 1.0, **section}
-        adapter = make_adapter("field", settings, tmp_path, NoNative())
+        adapter = make_adapter("field", settings, tmp_path, NoNativeCodec())
         async with running(adapter, sink if other is None else other):
             yield adapter
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conformance.adapters.files.rig import NoNative
 
 from flexrelay_adapters.files import FilesAdapter, make_adapter
 from flexrelay_adapters.files.folder import DropFolder
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import RecordingSink, running, until
 
 CSV: dict[str, Any] = {
@@ -27,7 +27,7 @@ def dropping(folder: Path, **changes: Any) -> tuple[FilesAdapter, Path]:
     inbox = folder / "drop" / "in" / "m1"
     inbox.mkdir(parents=True)
     section = {"folder": "drop", "codec": CSV, "poll_s": 0.05, "settle_s": 0.3, **changes}
-    return make_adapter("drop", section, folder, NoNative()), inbox
+    return make_adapter("drop", section, folder, NoNativeCodec()), inbox
 
 
 async def test_a_half_written_file_is_not_taken(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ async def test_without_a_time_of_its_own_a_reading_that_is_taken_again_is_the_sa
         await until(lambda: len(sink.frames) >= 4, 60, "the second time")
     monkeypatch.setattr(DropFolder, "finish", finish)
     section = {"folder": "drop", "codec": mapping, "poll_s": 0.05, "settle_s": 0.05}
-    async with running(make_adapter("drop", section, tmp_path, NoNative()), sink):
+    async with running(make_adapter("drop", section, tmp_path, NoNativeCodec()), sink):
         await until(lambda: not (inbox / "a.json").exists(), 60, "the move")
         (inbox / "a.json").write_text('{"p": 3}')
         await until(lambda: not (inbox / "a.json").exists(), 60, "the next one's move")

@@ -8,10 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conformance.adapters.files.rig import NoNative
 from support.crowd import GOOD, HOSTILE, bounded_memory, nobody_was_disturbed
 
 from flexrelay_adapters.files import make_adapter
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import RecordingSink, running, until
 
 ROWS = 4
@@ -62,7 +62,7 @@ async def test_the_good_ones_are_not_disturbed(tmp_path: Path, share: int) -> No
     section = {"folder": "drop", "codec": CODEC, "poll_s": 0.05, "settle_s": 0.05, "max_file_bytes": MOST}
     sink = RecordingSink()
     with bounded_memory():
-        async with running(make_adapter("drop", section, tmp_path, NoNative()), sink):
+        async with running(make_adapter("drop", section, tmp_path, NoNativeCodec()), sink):
             wanted = bad * len(BAD)
             failed = tmp_path / "drop" / "failed"
             done = tmp_path / "drop" / "done"

@@ -13,12 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conformance.adapters.http.rig import NoNative, tokens
+from conformance.adapters.http.rig import tokens
 from support.chance import told_seed
 from support.crowd import GOOD, HOSTILE, bounded_memory, nobody_was_disturbed
 from support.http_raw import RawHttp
 
 from flexrelay_adapters.http import make_adapter
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import RecordingSink, running
 
 ROUNDS, CONNECTIONS = 2, 40
@@ -85,7 +86,7 @@ async def test_the_good_ones_are_not_disturbed(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(tokens(**{name: token(name) for name in (*good, *hostile)}))
     codec = {"kind": "json", "registers": {"power_w": {"pointer": "/p", "unit": "W"}}}
     section = {"port": 0, "tokens_file": "tokens", "codec": codec, "body_timeout_s": 5.0}
-    adapter, over = make_adapter("push", section, tmp_path, NoNative()), asyncio.Event()
+    adapter, over = make_adapter("push", section, tmp_path, NoNativeCodec()), asyncio.Event()
     with bounded_memory():
         async with running(adapter, sink), asyncio.TaskGroup() as group:
             for name in hostile:

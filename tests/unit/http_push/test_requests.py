@@ -11,10 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
-from conformance.adapters.http.rig import NoNative, tokens
+from conformance.adapters.http.rig import tokens
 from support.certificates import Authority
 
 from flexrelay_adapters.http import HttpAdapter, make_adapter
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import RecordingSink, running, until
 
 CODEC = {"kind": "json", "registers": {"power_w": {"pointer": "/p", "unit": "W"}}}
@@ -26,7 +27,7 @@ async def listening(folder: Path, sink: RecordingSink, **changes: Any) -> AsyncI
     names = {name: f"token of {name}, long enough" for name in ("meter1", "meter2", "edge7", "cloud")}
     (folder / "tokens").write_text(tokens(**names))
     section = {"port": 0, "tokens_file": "tokens", "codec": CODEC, "relays": ["edge7"], **changes}
-    adapter = make_adapter("push", section, folder, NoNative())
+    adapter = make_adapter("push", section, folder, NoNativeCodec())
     scheme = "https" if adapter.config.tls is not None else "http"
     async with running(adapter, sink):
 
@@ -212,10 +213,10 @@ def test_configurations_that_let_nobody_in_or_mix_roles_are_refused(tmp_path: Pa
         ({**base, "tokens_file": "t", "relays": ["a"], "platforms": ["a"], "device": "/d"}, "not in both"),
     ]:
         with pytest.raises(ValueError, match=place):
-            make_adapter("push", section, tmp_path, NoNative())
+            make_adapter("push", section, tmp_path, NoNativeCodec())
     (tmp_path / "t").write_text("meter1:token in clear\n")
     with pytest.raises(ValueError, match="line 1") as told:
-        make_adapter("push", {**base, "tokens_file": "t"}, tmp_path, NoNative()).validate()
+        make_adapter("push", {**base, "tokens_file": "t"}, tmp_path, NoNativeCodec()).validate()
     assert "clear" not in str(told.value)
 
 

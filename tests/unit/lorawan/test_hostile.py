@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conformance.adapters.lorawan.rig import EUI, PORTS, UPS, NoNative
+from conformance.adapters.lorawan.rig import EUI, PORTS, UPS
 from support.chance import told_seed
 from support.crowd import GOOD, HOSTILE, bounded_memory, nobody_was_disturbed
 from support.mqtt_hand import Hand, Message
 
 from flexrelay_adapters.lorawan import LorawanMqtt, make_adapter
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import RecordingSink, running, until
 
 ROUNDS = 3
@@ -51,7 +52,7 @@ async def test_the_good_ones_are_not_disturbed(server: str) -> None:
         "mqtt": {"host": "127.0.0.1", "application": application},
         "ports": PORTS,
     }
-    adapter = make_adapter("field", section, Path(), NoNative())
+    adapter = make_adapter("field", section, Path(), NoNativeCodec())
     assert isinstance(adapter, LorawanMqtt)
     adapter.link._connect = hand.open
     good = [f"a84041{n:010x}" for n in range(GOOD)]

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conformance.adapters.lorawan.rig import DOWN, EUI, PORTS, TOPICS, UPS, NoNative, chirpstack_up
+from conformance.adapters.lorawan.rig import DOWN, EUI, PORTS, TOPICS, UPS, chirpstack_up
 from support.mqtt_hand import Message
 
 from flexrelay_adapters._binary import BinaryCommand, BinaryField, BinaryLayout
@@ -19,6 +19,7 @@ from flexrelay_adapters.lorawan import LorawanMqtt, LorawanWebhook, make_adapter
 from flexrelay_adapters.lorawan.config import Downlink
 from flexrelay_adapters.lorawan.servers import SERVERS, LorawanDialect, key_of
 from flexrelay_sdk import Command, DecodeError, SinkUnavailable
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import RecordingSink, running
 
 PARAMETERS = {"power_w": -1200, "from_ms": 1_700_000_000_000, "until_ms": 1_700_000_900_000}
@@ -123,7 +124,7 @@ def test_gaps_and_new_beginnings_of_a_counter() -> None:
 async def test_other_events_are_answered_and_not_stored(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(f"ns:{hashlib.sha256(b'token').hexdigest()}\n")
     section = {"server": "chirpstack", "http": {"port": 0, "tokens_file": "tokens"}, "ports": PORTS}
-    adapter = make_adapter("field", section, tmp_path, NoNative())
+    adapter = make_adapter("field", section, tmp_path, NoNativeCodec())
     assert isinstance(adapter, LorawanWebhook)
     sink = RecordingSink()
     async with running(adapter, sink), httpx.AsyncClient(base_url=f"http://127.0.0.1:{adapter.port}") as server:
@@ -159,7 +160,7 @@ def empty_uplinks(server: str) -> list[dict[str, Any]]:
 async def test_uplinks_without_anything_in_them_are_counted_and_no_dead_letters(tmp_path: Path, server: str) -> None:
     (tmp_path / "tokens").write_text(f"ns:{hashlib.sha256(b'token').hexdigest()}\n")
     section = {"server": server, "http": {"port": 0, "tokens_file": "tokens"}, "ports": PORTS}
-    adapter, sink = make_adapter("field", section, tmp_path, NoNative()), RecordingSink()
+    adapter, sink = make_adapter("field", section, tmp_path, NoNativeCodec()), RecordingSink()
     assert isinstance(adapter, LorawanWebhook)
     async with running(adapter, sink), httpx.AsyncClient(base_url=f"http://127.0.0.1:{adapter.port}") as poster:
         poster.headers["authorization"] = "Bearer token"
@@ -180,7 +181,7 @@ async def test_empty_uplinks_of_another_device_or_too_large_are_still_refused(tm
                  "options": {"max_payload_bytes": 65_536}},
         "ports": PORTS,
     }  # fmt: skip
-    adapter, sink = make_adapter("field", section, tmp_path, NoNative()), RecordingSink()
+    adapter, sink = make_adapter("field", section, tmp_path, NoNativeCodec()), RecordingSink()
     assert isinstance(adapter, LorawanMqtt)
     own, other = TOPICS[server][0], TOPICS[server][0].replace(EUI, "0011223344556677")
     empty = empty_uplinks(server)
@@ -218,4 +219,4 @@ def test_configurations_that_cannot_work_are_refused(tmp_path: Path) -> None:
         ({**base, "mqtt": {**mqtt, "options": {"no_such": 1}}, "client_id": "c"}, r"^mqtt\.options\.no_such"),
     ]:
         with pytest.raises(ValueError, match=words):
-            make_adapter("field", section, tmp_path, NoNative())
+            make_adapter("field", section, tmp_path, NoNativeCodec())

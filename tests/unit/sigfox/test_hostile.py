@@ -10,12 +10,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conformance.adapters.sigfox.rig import SECTION, TOKEN, NoNative
+from conformance.adapters.sigfox.rig import SECTION, TOKEN
 from support.chance import told_seed
 from support.crowd import GOOD, HOSTILE, bounded_memory, nobody_was_disturbed
 from support.http_raw import RawHttp
 
 from flexrelay_adapters.sigfox import make_adapter
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import RecordingSink, running
 
 ROUNDS, CONNECTIONS = 2, 40
@@ -62,7 +63,7 @@ async def test_the_good_ones_are_not_disturbed(tmp_path: Path) -> None:
     chance, sink = random.Random(told_seed()), RecordingSink()
     good, hostile = [f"{0xA0000 + n:X}" for n in range(GOOD)], [f"{0xE0000 + n:X}" for n in range(HOSTILE)]
     (tmp_path / "tokens").write_text(f"backend:{hashlib.sha256(TOKEN.encode()).hexdigest()}\n")
-    adapter = make_adapter("meters", {**SECTION, "port": 0}, tmp_path, NoNative())
+    adapter = make_adapter("meters", {**SECTION, "port": 0}, tmp_path, NoNativeCodec())
     judged: dict[str, Counter[str]] = {name: Counter() for name in ("", *hostile)}
     with bounded_memory():
         async with running(adapter, sink):

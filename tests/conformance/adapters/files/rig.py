@@ -11,15 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from flexrelay_adapters.files import FilesAdapter, make_adapter
-from flexrelay_sdk import Decoded, DecodeError, Frame
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import Rig
-
-
-class NoNative:
-    """No signed readings here."""
-
-    def decode(self, frame: Frame) -> Decoded:
-        raise DecodeError("not_expected", "this configuration has a mapping")
 
 
 class FilesRig(Rig):
@@ -50,7 +43,7 @@ class FilesRig(Rig):
             "max_file_bytes": 2**16,
             **changes,
         }
-        return make_adapter("drop", section, self._folder, NoNative())
+        return make_adapter("drop", section, self._folder, NoNativeCodec())
 
     async def send(self, number: int) -> None:
         await self.send_raw(b'{"p": %d}' % number)

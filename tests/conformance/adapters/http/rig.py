@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -14,17 +13,11 @@ import httpx
 from support.http_device import CommandPoller, HttpDevice, free_port
 
 from flexrelay_adapters.http import HttpAdapter, make_adapter
-from flexrelay_sdk import Adapter, Decoded, DecodeError, Frame
+from flexrelay_sdk import Adapter
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 
 TOKEN = "a-long-token-of-meter-1"
-
-
-class NoNative:
-    """No signed readings here."""
-
-    def decode(self, frame: Frame) -> Decoded:
-        raise DecodeError("not_expected", "this configuration has a mapping")
 
 
 def tokens(**named: str) -> str:
@@ -74,7 +67,7 @@ class HttpRig(Rig):
             "command_repeat_s": 0.3,
             **changes,
         }
-        return make_adapter("push", section, self._folder, NoNative())
+        return make_adapter("push", section, self._folder, NoNativeCodec())
 
     def bounded_adapter(self) -> HttpAdapter:
         return self.adapter(max_pending=100, max_pending_bytes=2**18)
@@ -89,15 +82,10 @@ class HttpRig(Rig):
         self._device.queue.put_nowait(payload)
 
     async def flood(self, total_bytes: int) -> int:
-        count = total_bytes // 50_000
-        numbers = iter(range(count))
+        def payload(number: int, padding: str) -> bytes:
+            return json.dumps({"p": number, "x": padding}).encode()
 
-        async def sender() -> None:
-            for number in numbers:
-                await self._device.deliver("/readings", json.dumps({"p": number, "x": "x" * 50_000}).encode())
-
-        await asyncio.gather(*(sender() for _ in range(8)))
-        return count
+        return await self._device.flood("/readings", payload, total_bytes)
 
     def acknowledged(self) -> set[int]:
         return self._acknowledged

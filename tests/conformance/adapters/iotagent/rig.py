@@ -7,13 +7,13 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import aiomqtt
 import httpx
-from support.mosquitto import mosquitto
-from support.mqtt_device import MqttDevice
+from support.mqtt_device import MqttDevice, recorded
 from support.mqtt_proxy import AckRecorder
 from support.opcua_publisher import iso
 
@@ -197,16 +197,9 @@ class MqttDeviceRig(MqttDevice, DeviceRig):
             Account(DEVICE, PASSWORD, read=(f"/{KEY}/{DEVICE}/cmd",), write=(f"/{speech.level}/{KEY}/{DEVICE}/#",)),
             Account("gateway", SECRET, read=(f"/{speech.level}/#",), write=("/+/+/cmd",)),
         )
-        async with mosquitto(folder / "broker", accounts) as broker:
-            recorder = AckRecorder(broker.port, mqtt5=protocol == "5")
-            async with recorder.running():
-                rig = cls(speech, broker, recorder, protocol)
-                rig._state = folder / "provisioned"
-                await rig.wake()
-                try:
-                    yield rig
-                finally:
-                    await rig.sleep()
+        async with recorded(folder, accounts, protocol, partial(cls, speech, protocol=protocol)) as rig:
+            rig._state = folder / "provisioned"
+            yield rig
 
     def adapter(self, **changes: Any) -> Adapter:
         most = {"max_payload_bytes": changes.pop("max_payload_bytes")} if "max_payload_bytes" in changes else {}

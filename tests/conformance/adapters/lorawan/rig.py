@@ -3,29 +3,29 @@ to write, and a client that posts the same to the webhook. The network servers t
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import hashlib
 import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiomqtt
 import httpx
 from support.http_device import HttpDevice, free_port
-from support.mosquitto import mosquitto
-from support.mqtt_device import MqttDevice
+from support.mqtt_device import MqttDevice, recorded
 from support.mqtt_proxy import AckRecorder
 from support.opcua_publisher import iso
 
 from flexrelay.demo.accounts import Account
 from flexrelay.demo.broker import Mosquitto
 from flexrelay_adapters.lorawan import LorawanMqtt, LorawanWebhook, make_adapter
-from flexrelay_sdk import Adapter, Decoded, DecodeError, DeviceFacts, Frame
+from flexrelay_sdk import Adapter, DeviceFacts
 from flexrelay_sdk.facts import cleaned
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 
 EUI, SECRET = "a84041ffff1840c3", "secret-of-the-gateway"
@@ -43,6 +43,7 @@ DOWN = {
         "expires_at": {"offset": 13, "length": 8},
     },
 }
+PROTOCOLS = {"chirpstack": "5", "things_stack": "3.1.1"}
 PORTS = [
     {
         "f_ports": [2],
@@ -50,13 +51,6 @@ PORTS = [
         "registers": {"power_w": {"pointer": "/p", "unit": "W"}},
     }
 ]
-
-
-class NoNative:
-    """LoRaWAN devices do not sign."""
-
-    def decode(self, frame: Frame) -> Decoded:
-        raise DecodeError("not_expected", "no signed readings here")
 
 
 def chirpstack_up(data: bytes, count: int = 7, extra: str = "") -> dict[str, Any]:
@@ -165,15 +159,8 @@ class BrokerRig(MqttDevice, Rig):
     @classmethod
     @asynccontextmanager
     async def open(cls, server: str, folder: Path) -> AsyncIterator[Rig]:
-        async with mosquitto(folder / "broker", ACCOUNTS) as broker:
-            recorder = AckRecorder(broker.port, mqtt5=server == "chirpstack")
-            async with recorder.running():
-                rig = cls(server, broker, recorder)
-                await rig.wake()
-                try:
-                    yield rig
-                finally:
-                    await rig.sleep()
+        async with recorded(folder, ACCOUNTS, PROTOCOLS[server], partial(cls, server)) as rig:
+            yield rig
 
     def adapter(self, password: str = SECRET, **options: Any) -> Adapter:
         made = make_adapter(
@@ -193,7 +180,7 @@ class BrokerRig(MqttDevice, Rig):
                 "commands": {"set_power": DOWN},
             },
             Path(),
-            NoNative(),
+            NoNativeCodec(),
         )
         assert isinstance(made, LorawanMqtt)
         return made
@@ -339,7 +326,7 @@ class WebhookRig(Rig):
     def adapter(self, **changes: Any) -> Adapter:
         http = {"port": self._port, "tokens_file": "tokens", "max_body_bytes": 2**16, **changes}
         section = {"server": self._server, "http": http, "ports": PORTS}
-        made = make_adapter("field", section, self._folder, NoNative())
+        made = make_adapter("field", section, self._folder, NoNativeCodec())
         assert isinstance(made, LorawanWebhook)
         return made
 
@@ -362,16 +349,10 @@ class WebhookRig(Rig):
         self._device.queue.put_nowait(payload)
 
     async def flood(self, total_bytes: int) -> int:
-        count = total_bytes // 50_000
-        numbers = iter(range(count))
+        def payload(number: int, padding: str) -> bytes:
+            return json.dumps(UPS[self._server](number.to_bytes(4, "big"), number, padding)).encode()
 
-        async def sender() -> None:
-            for number in numbers:
-                up = UPS[self._server](number.to_bytes(4, "big"), number, "x" * 50_000)
-                await self._device.deliver(self._path, json.dumps(up).encode())
-
-        await asyncio.gather(*(sender() for _ in range(8)))
-        return count
+        return await self._device.flood(self._path, payload, total_bytes)
 
     def acknowledged(self) -> set[int]:
         return self._acknowledged

@@ -17,8 +17,9 @@ import cbor2
 
 from flexrelay_adapters.lwm2m import make_adapter
 from flexrelay_adapters.lwm2m.device import DeviceClient, Security, Tree
-from flexrelay_sdk import Adapter, Decoded, DecodeError, DeviceFacts, Frame
+from flexrelay_sdk import Adapter, DeviceFacts
 from flexrelay_sdk.facts import cleaned
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 
 HOST, NEIGHBOUR = "127.0.77.1", "127.0.77.4"
@@ -33,13 +34,6 @@ class Impatient(aiocoap.numbers.constants.TransportTuning):
 
     ACK_TIMEOUT = 0.4
     MAX_RETRANSMIT = 3
-
-
-class NoNative:
-    """LwM2M devices do not sign."""
-
-    def decode(self, frame: Frame) -> Decoded:
-        raise DecodeError("not_expected", "no signed readings here")
 
 
 def free_port() -> int:
@@ -187,7 +181,7 @@ class Lwm2mRig(Rig):
             "refused_for_s": 0.2,
             **changes,
         }
-        return make_adapter("field", section, self._folder, NoNative())
+        return make_adapter("field", section, self._folder, NoNativeCodec())
 
     async def send(self, number: int) -> None:
         self._queue.put_nowait((number, reading(number)))

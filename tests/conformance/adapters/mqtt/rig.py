@@ -6,29 +6,22 @@ import json
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiomqtt
-from support.mosquitto import mosquitto
-from support.mqtt_device import MqttDevice
+from support.mqtt_device import MqttDevice, recorded
 from support.mqtt_proxy import AckRecorder
 
 from flexrelay.demo.broker import Mosquitto, device_account, gateway_account
 from flexrelay_adapters.mqtt import MqttAdapter, make_adapter
-from flexrelay_sdk import Decoded, DecodeError, Frame
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 
 DEVICE, PASSWORD, SECRET = "meter1", "secret-1", "secret-of-the-gateway"
 READINGS, COMMANDS, RESULTS = (f"flexrelay/v1/dso/{DEVICE}/{kind}" for kind in ("readings", "commands", "results"))
 ACCOUNTS = (device_account(DEVICE, PASSWORD), gateway_account("dso", "gateway-dso", SECRET))
-
-
-class NoNative:
-    """No signed readings here."""
-
-    def decode(self, frame: Frame) -> Decoded:
-        raise DecodeError("not_expected", "this configuration has a mapping")
 
 
 class MqttRig(MqttDevice, Rig):
@@ -47,15 +40,8 @@ class MqttRig(MqttDevice, Rig):
     @classmethod
     @asynccontextmanager
     async def open(cls, folder: Path, protocol: str) -> AsyncIterator[MqttRig]:
-        async with mosquitto(folder / "broker", ACCOUNTS) as broker:
-            recorder = AckRecorder(broker.port, mqtt5=protocol == "5")
-            async with recorder.running():
-                rig = cls(broker, recorder, protocol)
-                await rig.wake()
-                try:
-                    yield rig
-                finally:
-                    await rig.sleep()
+        async with recorded(folder, ACCOUNTS, protocol, partial(cls, protocol=protocol)) as rig:
+            yield rig
 
     def adapter(self, **changes: Any) -> MqttAdapter:
         section: dict[str, Any] = {
@@ -76,7 +62,7 @@ class MqttRig(MqttDevice, Rig):
             "backoff_max_s": 0.4,
             **changes,
         }
-        return make_adapter("plant", section, Path(), NoNative())
+        return make_adapter("plant", section, Path(), NoNativeCodec())
 
     def bounded_adapter(self) -> MqttAdapter:
         return self.adapter(max_pending=100, max_pending_bytes=2**18, max_payload_bytes=2**16)

@@ -6,12 +6,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import aiomqtt
-from support.mosquitto import mosquitto
-from support.mqtt_device import MqttDevice
+from support.mqtt_device import MqttDevice, recorded
 from support.mqtt_proxy import AckRecorder
 from support.opcua_publisher import AT, data_set_message, network_message, value_at
 
@@ -60,15 +60,8 @@ class PubSubRig(MqttDevice, Rig):
     @classmethod
     @asynccontextmanager
     async def open(cls, folder: Path, protocol: str) -> AsyncIterator[PubSubRig]:
-        async with mosquitto(folder / "broker", ACCOUNTS) as broker:
-            recorder = AckRecorder(broker.port, mqtt5=protocol == "5")
-            async with recorder.running():
-                rig = cls(broker, recorder, protocol)
-                await rig.wake()
-                try:
-                    yield rig
-                finally:
-                    await rig.sleep()
+        async with recorded(folder, ACCOUNTS, protocol, partial(cls, protocol=protocol)) as rig:
+            yield rig
 
     def adapter(self, **changes: Any) -> PubSubAdapter:
         made = section(self._recorder.port, protocol=self._protocol, **changes)

@@ -17,7 +17,6 @@ from typing import Any
 import aiomqtt
 import httpx
 import pytest
-from conformance.adapters.http.rig import NoNative
 from support.contracts import Party
 from support.mosquitto import mosquitto
 from support.readings import ingest_path
@@ -29,6 +28,7 @@ from flexrelay_adapters.http import make_adapter as make_http
 from flexrelay_adapters.mqtt import MqttAdapter
 from flexrelay_adapters.mqtt import make_adapter as make_mqtt
 from flexrelay_sdk import Sink
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import RecordingSink, running, until
 
 ROOT = Path(__file__).parents[4]
@@ -59,7 +59,7 @@ def test_every_page_has_a_frame_and_every_platform_a_page() -> None:
 def test_the_configuration_of_the_page_makes_its_adapter_as_it_stands(page: str) -> None:
     name, section = section_of(PAGES[page])
     kind = section.pop("type")
-    made = (make_http if kind == "http" else make_mqtt)(name, section, Path("/nowhere"), NoNative())
+    made = (make_http if kind == "http" else make_mqtt)(name, section, Path("/nowhere"), NoNativeCodec())
     assert isinstance(made, HttpAdapter | MqttAdapter) and made.endpoint.startswith(section["host"])
     if section["tls"]:
         with pytest.raises(ValueError, match="there is no file"):
@@ -138,7 +138,7 @@ async def connected(about: dict[str, Any], folder: Path, sink: Sink) -> AsyncIte
     name, section = section_of(PAGES[about["page"]])
     section.pop("tls")
     if section.pop("type") == "http":
-        adapter = make_http(name, {**section, "port": 0, **tokens(section, folder)}, folder, NoNative())
+        adapter = make_http(name, {**section, "port": 0, **tokens(section, folder)}, folder, NoNativeCodec())
         async with running(adapter, sink), httpx.AsyncClient(base_url=f"http://127.0.0.1:{adapter.port}") as platform:
             path = adapter.config.path
             for origin in adapter.config.webhook_origins:
@@ -153,7 +153,7 @@ async def connected(about: dict[str, Any], folder: Path, sink: Sink) -> AsyncIte
         here = {"host": "127.0.0.1", "port": broker.port, "username": "gateway", "password": "secret-g"}
         user = {"username": "platform", "password": "p"}
         async with (
-            running(make_mqtt(name, {**section, **here}, folder, NoNative()), sink),
+            running(make_mqtt(name, {**section, **here}, folder, NoNativeCodec()), sink),
             aiomqtt.Client("127.0.0.1", broker.port, **user) as platform,
         ):
             yield lambda body: platform.publish(about["topic"], body, qos=1)

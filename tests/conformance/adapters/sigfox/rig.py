@@ -15,7 +15,8 @@ import httpx
 from support.http_device import HttpDevice, free_port
 
 from flexrelay_adapters.sigfox import SigfoxAdapter, make_adapter
-from flexrelay_sdk import Adapter, Decoded, DecodeError, Frame
+from flexrelay_sdk import Adapter
+from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import Act, Behaviour, Rig
 
 TOKEN = "a-long-token-of-the-backend"
@@ -34,13 +35,6 @@ SECTION: dict[str, Any] = {
         }
     },
 }
-
-
-class NoNative:
-    """Sigfox devices do not sign."""
-
-    def decode(self, frame: Frame) -> Decoded:
-        raise DecodeError("not_expected", "no signed readings here")
 
 
 def callback(number: int, asks: bool = False, extra: str = "", at_s: int = 1_463_738_400) -> bytes:
@@ -88,7 +82,7 @@ class SigfoxRig(Rig):
 
     def adapter(self, **changes: Any) -> SigfoxAdapter:
         section = {**SECTION, "port": self._port, "max_body_bytes": 2**16, **changes}
-        return make_adapter("meters", section, self._folder, NoNative())
+        return make_adapter("meters", section, self._folder, NoNativeCodec())
 
     def command(self) -> tuple[str, Mapping[str, int]]:
         """Asked for by the tests of commands alone: from now on the device asks for downlinks."""
@@ -109,15 +103,10 @@ class SigfoxRig(Rig):
         self._device.queue.put_nowait(payload)
 
     async def flood(self, total_bytes: int) -> int:
-        count = total_bytes // 50_000
-        numbers = iter(range(count))
+        def payload(number: int, padding: str) -> bytes:
+            return callback(number, extra=padding)
 
-        async def sender() -> None:
-            for number in numbers:
-                await self._device.deliver("/sigfox", callback(number, extra="x" * 50_000))
-
-        await asyncio.gather(*(sender() for _ in range(8)))
-        return count
+        return await self._device.flood("/sigfox", payload, total_bytes)
 
     def acknowledged(self) -> set[int]:
         return self._acknowledged
