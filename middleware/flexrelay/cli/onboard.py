@@ -17,6 +17,7 @@ from flexrelay.commissioning.onboarding import (
     OnboardingReport,
     Source,
     Step,
+    check_place,
     onboard,
     plan_onboarding,
 )
@@ -46,6 +47,8 @@ def onboard_(
     source = Source(file, org, controller, operations, lwm2m_uri)
 
     async def work(site: Site) -> tuple[OnboardingPlan, OnboardingReport | None]:
+        if report is not None:
+            check_place(report)
         plan = await plan_onboarding(site, source)
         if dry_run or plan.problems:
             if report is not None:

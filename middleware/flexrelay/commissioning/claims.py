@@ -98,12 +98,14 @@ def _values(file: Path) -> Iterator[tuple[int, Any]]:
         raise CommissioningError(f"{file} is not UTF-8") from None
     try:
         yield 1, json.loads(text)
+    except RecursionError:
+        raise CommissioningError(f"{file}: nested too deeply") from None
     except ValueError:
         for line, content in enumerate(text.splitlines(), 1):
             if content.strip():
                 try:
                     yield line, json.loads(content)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise CommissioningError(f"{file}, line {line}: not JSON: {error}") from None
 
 

@@ -24,6 +24,11 @@ def test_dry_run_then_bad_rows_then_all(tmp_path: Path) -> None:
     assert (first["line"], first["name"], first["step"], first["message"]) == ("2", "m1", "new", "")
     assert (second["line"], second["column"]) == ("3", "kind") and "'toaster'" in second["message"]
     path.write_text("name,kind\nm1,meter\nm2,pv\n")
+    nowhere = flexrelay(*call, "--report", tmp_path / "nowhere" / "done.csv")
+    assert nowhere.exit_code == 2 and "there is no folder" in nowhere.stderr and answer("device", "list", folder) == []
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    deep = flexrelay(*call, "--operations", tmp_path / "deep.json")
+    assert deep.exit_code == 2 and "nested too deeply" in deep.stderr
     plan = answer(*call, "--dry-run", "--report", tmp_path / "plan.json")
     assert json.loads((tmp_path / "plan.json").read_text()) == plan
     assert (plan["new"], plan["problems"], answer("device", "list", folder)) == (2, [], [])

@@ -6,7 +6,7 @@ report = await onboard(site, plan)
 
 from flexrelay.commissioning.onboarding.plan import Source, plan_onboarding
 from flexrelay.commissioning.onboarding.problem import Problem
-from flexrelay.commissioning.onboarding.report import DeviceReport, Ended, OnboardingReport
+from flexrelay.commissioning.onboarding.report import DeviceReport, Ended, OnboardingReport, check_place
 from flexrelay.commissioning.onboarding.run import GROUP, onboard
 from flexrelay.commissioning.onboarding.table import COLUMNS
 from flexrelay.commissioning.onboarding.wanted import OnboardingPlan, Step, Wanted
@@ -22,6 +22,7 @@ __all__ = [
     "Source",
     "Step",
     "Wanted",
+    "check_place",
     "onboard",
     "plan_onboarding",
 ]

@@ -80,13 +80,20 @@ class OnboardingReport:
         write_report(path, self.to_json(), _COLUMNS, (device.to_json() for device in self.devices))
 
 
+def check_place(path: Path) -> None:
+    """Before anything is done that is to be reported there. Raises CommissioningError."""
+    if path.is_dir():
+        raise CommissioningError(f"{path} is a folder: name a file for the report")
+    if not path.parent.is_dir():
+        raise CommissioningError(f"there is no folder {path.parent} for the report")
+
+
 def write_report(
     path: Path, document: Mapping[str, Any], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> None:
     """The rows as CSV for `.csv`, else the document as JSON; there in full or not at all. Raises CommissioningError,
     KeyFileError."""
-    if path.is_dir():
-        raise CommissioningError(f"{path} is a folder: name a file for the report")
+    check_place(path)
     if path.suffix != ".csv":
         text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
     else:
