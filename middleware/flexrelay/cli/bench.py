@@ -27,6 +27,7 @@ BENCHES = {
     "sparkplug_metrics": "platforms",
     "ultralight": "platforms",
     "fiware_json": "platforms",
+    "opcua_pubsub": "platforms",
     "lwm2m_send": "lwm2m",
     "lwm2m_notify": "lwm2m",
     "lwm2m_update": "lwm2m",
