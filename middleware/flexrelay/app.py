@@ -52,7 +52,7 @@ from flexrelay.market.fleet import Fleet, Unit
 from flexrelay.market.openings import Openings
 from flexrelay.market.watching import Watching
 from flexrelay.outbox import OUTBOX, Outbox
-from flexrelay.projections import PROJECTIONS, Event, Projections, Revocation, Views
+from flexrelay.projections import PROJECTIONS, News, Projections, Revocation, Views
 from flexrelay.relay import Relay
 from flexrelay.remembered import Remembered, confirmed, network_record
 from flexrelay.store import Damaged, Store, StoreUnavailable
@@ -242,7 +242,7 @@ async def open_gateway(
         openings = Openings(views, connection, desk_of)
         delivery = Delivery(store, org)
         watching = Watching(org, views, connection, delivery, days.calendar.day)
-        readers = (days.heard, activations.heard, openings.heard, watching.heard)
+        readers = [each.news.heard for each in (days, activations, openings, watching)]
         projections = await stack.enter_async_context(
             Projections(connection, store, org, listeners=(revocation,), readers=readers)
         )
@@ -382,24 +382,17 @@ class _Days:
         except (ValueError, TypeError, AttributeError):
             log.warning("the remembered calendar cannot be read; the ledger is asked")
         self._ledger = ledger
-        self._news = asyncio.Event()
-        self._news.set()
+        self.news = News("calendar.published")
         self._read = asyncio.Event()
-
-    def heard(self, events: Sequence[Event]) -> None:
-        """A reader of the projections."""
-        if any(event.name == "calendar.published" for event in events):
-            self._news.set()
 
     async def run(self) -> None:
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self.news.wait()
             try:
                 await self.read()
             except LedgerError as error:
                 log.warning("the calendar cannot be read: %s; trying again", error)
-                self._news.set()
+                self.news.again()
                 await asyncio.sleep(1)
             else:
                 self._read.set()

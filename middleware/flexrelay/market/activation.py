@@ -7,14 +7,14 @@ step may be come back to after a restart.
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import count
 from typing import Final
 
 from flexrelay.dispatch import Dispatcher, DispatchOrder, NoCapacity, Plan
 from flexrelay.market.desk import Desk, IntentExpired
 from flexrelay.outbox import OutboxFull
-from flexrelay.projections import Document, Event, Views
+from flexrelay.projections import Document, News, Views
 from flexrelay.store import StoreUnavailable
 from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.intervals import CalendarDay
@@ -78,16 +78,10 @@ class Activations:
         self._plan = plan
         self._day_of = day_of
         self._market_now = market_now
-        self._news = asyncio.Event()
-        self._news.set()
+        self.news = News("congestion.ordered")
         self._open: dict[str, Document] = {}
         self._commanded: set[str] = set()
         self._ended: set[str] = set()
-
-    def heard(self, events: Sequence[Event]) -> None:
-        """A reader of the projections."""
-        if any(event.name == "congestion.ordered" for event in events):
-            self._news.set()
 
     async def run(self) -> None:
         """Until cancelled. An order that cannot be activated is said once; it does not hold up the others."""
@@ -96,13 +90,12 @@ class Activations:
                 await self._step()
             except (StoreUnavailable, OutboxFull) as error:
                 log.warning("orders cannot be activated now: %s; trying again", error)
-                self._news.set()
+                self.news.again()
                 await asyncio.sleep(RETRY_S)
             await asyncio.sleep(TICK_S)
 
     async def _step(self) -> None:
-        if self._news.is_set():
-            self._news.clear()
+        if self.news.taken():
             for document in await self._views.documents("order"):
                 if document.id not in self._ended:
                     self._open[document.id] = document

@@ -7,14 +7,14 @@ refuses (opened by the buyer already, lapsed) is said once and left.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from flexrelay.ledger.port import Ledger, LedgerError
 from flexrelay.market.congestion import opening
 from flexrelay.market.desk import Desk, IntentExpired
 from flexrelay.outbox import OutboxFull
-from flexrelay.projections import Document, Event, Views
+from flexrelay.projections import Document, Event, News, Views
 from flexrelay.store import StoreUnavailable
 from flexrelay_contracts.refusal import Refused
 
@@ -32,25 +32,18 @@ class Openings:
         self._views = views
         self._ledger = ledger
         self._desk_of = desk_of
-        self._news = asyncio.Event()
-        self._news.set()
+        self.news = News("congestion.gate_closed")
         self._ended: set[str] = set()
-
-    def heard(self, events: Sequence[Event]) -> None:
-        """A reader of the projections."""
-        if any(event.name == "congestion.gate_closed" for event in events):
-            self._news.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self.news.wait()
             try:
                 await self._step()
             except (StoreUnavailable, OutboxFull, LedgerError) as error:
                 log.warning("sealed offers cannot be opened now: %s; trying again", error)
-                self._news.set()
+                self.news.again()
                 await asyncio.sleep(RETRY_S)
 
     async def _step(self) -> None:

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from flexrelay.dispatch import Delivery, DispatchOrder
 from flexrelay.ledger.port import Ledger, LedgerError
-from flexrelay.projections import Document, Event, Views
+from flexrelay.projections import Document, News, Views
 from flexrelay.store import StoreUnavailable
 from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.intervals import CalendarDay
@@ -34,20 +34,13 @@ class Watching:
         self._ledger = ledger
         self._delivery = delivery
         self._day_of = day_of
-        self._news = asyncio.Event()
-        self._news.set()
+        self.news = News("congestion.ordered", "calendar.published")
         self._watched: set[str] = set()
-
-    def heard(self, events: Sequence[Event]) -> None:
-        """A reader of the projections."""
-        if any(event.name in ("congestion.ordered", "calendar.published") for event in events):
-            self._news.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            await self._news.wait()
-            self._news.clear()
+            await self.news.wait()
             try:
                 bought = [order for order in await self._views.documents("order") if self._concerns(order)]
                 done = [await self._watch(order) for order in bought]
@@ -55,7 +48,7 @@ class Watching:
                 log.warning("orders of %s cannot be watched now: %s; trying again", self._org, error)
                 done = [False]
             if not all(done):
-                self._news.set()
+                self.news.again()
                 await asyncio.sleep(RETRY_S)
 
     def _concerns(self, document: Document) -> bool:

@@ -1,6 +1,7 @@
 """What the ledger's events tell, in tables: kept block by block with their position, rebuilt from zero at will."""
 
 from flexrelay.projections.catalogue import PROJECTORS
+from flexrelay.projections.news import News
 from flexrelay.projections.projections import Listener, Projections
 from flexrelay.projections.projector import Event, Handler, ProjectionFailed, Projector, Scope
 from flexrelay.projections.revocation import Gate, Revocation
@@ -16,6 +17,7 @@ __all__ = [
     "Handler",
     "Identity",
     "Listener",
+    "News",
     "Posting",
     "ProjectionFailed",
     "Projections",

@@ -68,7 +68,7 @@ async def run_until_idle(tables: Tables, seat: Seat, *events: Event) -> None:
     openings = Openings(tables, Contents(), lambda did: seat if did == "mine" else None)  # type: ignore[arg-type]
     task = asyncio.create_task(openings.run())
     await asyncio.sleep(0)
-    openings.heard(events)
+    openings.news.heard(events)
     await asyncio.sleep(0.2)
     task.cancel()
 

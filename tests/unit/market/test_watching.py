@@ -75,7 +75,7 @@ async def test_the_meters_of_a_bought_order_are_watched(tmp_path: Path, monkeypa
         known_days[DAY.date] = DAY
         await asyncio.sleep(0.2)
         orders.known.append(order("late", "dso"))
-        made.heard([Event(1, 1, "t", 1, "congestion.ordered", {})])
+        made.news.heard([Event(1, 1, "t", 1, "congestion.ordered", {})])
         await asyncio.sleep(0.2)
         assert not task.done()
         task.cancel()
