@@ -156,17 +156,18 @@ async def campaign(folder: Path, kind: str, kills: int) -> None:
     chance = random.Random(told_seed())
     again = 0
 
-    async def more(than: set[str]) -> None:
-        def taken() -> bool:
+    async def until_there(condition: Callable[[], bool], what: str) -> None:
+        def there() -> bool:
             gateway.check()
-            return bool(drop.taken() - than)
+            return condition()
 
-        await until(taken, PATIENCE_S, "a file that is taken")
+        await until(there, PATIENCE_S, what)
 
     for _ in range(kills):
+        taken = drop.taken()
         filling = asyncio.create_task(drop.fill())
         async with gateway.running():
-            await more(drop.taken())
+            await until_there(lambda before=taken: drop.taken() > before, "a file that is taken")
             await asyncio.sleep(chance.uniform(0, LONGEST_S))
         filling.cancel()
         await asyncio.gather(filling, return_exceptions=True)
@@ -174,8 +175,7 @@ async def campaign(folder: Path, kind: str, kills: int) -> None:
         await checker.check(acknowledged)
         again += any(frame in checker.stored for name in drop.waiting() for frame in drop.files[name][1])
     async with gateway.running():
-        while drop.waiting():
-            await more(drop.taken())
+        await until_there(lambda: not drop.waiting(), "that all files are taken")
     acknowledged = drop.check()
     await checker.check(acknowledged)
     assert set(checker.stored) == set(acknowledged)
