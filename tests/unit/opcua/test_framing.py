@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from support.opcua_frames import AT, item
@@ -128,8 +129,8 @@ class Judge(RecordingSink):
         return [Receipt(Outcome.DEAD_LETTER, 0, why) if why else Receipt(Outcome.STORED) for why in reasons]
 
 
-async def test_a_wrong_time_costs_no_others_of_its_publication() -> None:
-    adapter, sink = OpcuaAdapter(config(), clock=lambda: AT + 500), Judge()
+async def test_a_wrong_time_costs_no_others_of_its_publication(tmp_path: Path) -> None:
+    adapter, sink = OpcuaAdapter(config(state=str(tmp_path)), clock=lambda: AT + 500), Judge()
     times = [(1, AT), (2, AT), (2, AT + 10**9), (1, AT + 1), (2, 1000)]
     told = changes(*[item(handle, float(n), source=at) for n, (handle, at) in enumerate(times)])
     await adapter._store([Publish(1, 1, False, (told,), None, ())], sink)
@@ -137,8 +138,8 @@ async def test_a_wrong_time_costs_no_others_of_its_publication() -> None:
     assert found == [(0, {"import_j": 0, "power_w": 1}), (1, {"import_j": 3})]
 
 
-async def test_a_refused_time_that_lies_ahead_hides_no_outage() -> None:
-    adapter, sink = OpcuaAdapter(config(), clock=lambda: AT + 500), Judge()
+async def test_a_refused_time_that_lies_ahead_hides_no_outage(tmp_path: Path) -> None:
+    adapter, sink = OpcuaAdapter(config(state=str(tmp_path)), clock=lambda: AT + 500), Judge()
     framing, reached = adapter._framing, []
     for number, (handle, at) in enumerate([(1, AT), (3, AT), (1, AT + 10**9), (1, AT + 1000)], 1):
         told = changes(item(handle, float(number), source=at))
