@@ -67,9 +67,10 @@ AS_SENT: Final = (
     "(SELECT min(at) FROM dispatch_transition AS step WHERE step.tenant = dispatch_command.tenant AND "
     "step.command_id = dispatch_command.command_id AND step.state = 'sent') NULLS LAST, send_at, "
     "(SELECT accepted_at FROM dispatch_order WHERE dispatch_order.tenant = dispatch_command.tenant AND "
-    "dispatch_order.order_id = dispatch_command.order_id), command_id"
+    "dispatch_order.order_id = dispatch_command.order_id), expires_at, command_id"
 )
-"""The order in which commands were sent first, then that in which the others are to be."""
+"""The order in which commands were sent first, then that in which the others are to be: of one order the nearest window
+first, since some wait for theirs where their places are bounded."""
 
 
 def read_commands(

@@ -107,6 +107,24 @@ async def test_devices_that_never_answer_keep_no_other_waiting(tmp_path: Path) -
         assert record.state is CommandState.ACKED and devices.acts[id_] == 1
 
 
+async def test_the_nearest_windows_get_the_places(tmp_path: Path) -> None:
+    ends: list[int] = []
+
+    class OneAfterTheOther(Devices):
+        async def execute(self, command: Command, on_update: Callable[[CommandUpdate], Awaitable[None]]) -> None:
+            ends.append(command.expires_at)
+            await super().execute(command, on_update)
+
+    devices = OneAfterTheOther()
+    async with Store(tmp_path / "s.db", [DISPATCH]) as store:
+        sending = Dispatcher(store, "t", devices, clock=lambda: devices.now, in_flight=1)
+        wanted = [planned(n, expires_at=20_000 - 1_000 * n) for n in range(8)]
+        async with sending:
+            await sending.accept(ORDER, wanted)
+            await asyncio.wait_for(sending.finished("o-1"), 60)
+    assert ends == sorted(each.expires_at for each in wanted)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     script=st.lists(st.sampled_from(FAULTS), max_size=10),

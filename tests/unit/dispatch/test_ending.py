@@ -201,8 +201,8 @@ async def test_a_restart_sends_in_the_order_of_acceptance_what_was_never_sent(tm
             await accept(closed, order, power_w, 1_000)
             devices.now += 1
         async with Dispatcher(store, "t", devices, clock=lambda: devices.now):
-            await until(lambda: len(devices.told) == len(orders), 60, "all commands")
-    assert devices.told == orders and devices.register == {"c": 4}
+            await until(lambda: len(devices.told) == len(orders) and devices.register == {"c": 4}, 60, "all commands")
+    assert devices.told == orders
 
 
 async def test_dead_devices_keep_no_other_from_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
