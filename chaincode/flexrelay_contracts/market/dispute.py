@@ -28,7 +28,15 @@ from flexrelay_contracts.market.settlement import (
     require_party,
     with_lines,
 )
-from flexrelay_contracts.market.terms import ConnectionId, EnergyJ, LocalId, put_among_members, transient
+from flexrelay_contracts.market.terms import (
+    MAX_POWER_W,
+    ConnectionId,
+    EnergyJ,
+    LocalId,
+    check_energy,
+    put_among_members,
+    transient,
+)
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
 from flexrelay_contracts.state import Record, announce, key, load, need, save
@@ -77,6 +85,7 @@ def _open(ctx: ContractContext, caller: Caller, args: Open) -> Result:
         raise Refused("window_closed", f"the dispute window closed at {closes}, it is {now}", "settlement")
     if all(line["isp"] != args.isp for line in settlement["lines"]):
         raise Refused("isp", f"ISP {args.isp} is not in settlement {args.settlement}", "isp")
+    check_energy(calendar.day(ctx, order["date"]), args.isp, args.claimed_j, "claimed_j")
     values = values_of(private_detail(ctx, args.settlement, settlement), settlement)
     stands = values.at(args.connection, args.isp)
     if stands.energy_j == args.claimed_j and stands.rank != Provenance.ESTIMATED:
@@ -243,10 +252,11 @@ def _case(ctx: ContractContext, dispute_id: str, record: Record) -> _Case:
 def _question(ctx: ContractContext, case: _Case) -> Question:
     connection, isp = case.place
     meter = metering_of(ctx, case.order["order_id"]).get(connection, "")
-    start, end = calendar.day(ctx, case.order["date"]).bounds(isp)
+    day = calendar.day(ctx, case.order["date"])
+    start, end = day.bounds(isp)
     signed = case.product.verification == "meter_signed"
     least = Provenance.METER_SIGNED if signed else Provenance.GATEWAY_ATTESTED
-    return Question(meter, start, end, case.settlement["market_ms"], least)
+    return Question(meter, start, end, case.settlement["market_ms"], least, MAX_POWER_W * day.isp_seconds)
 
 
 def _shown(ctx: ContractContext, case: _Case, did: str) -> Evidence | None:
@@ -280,18 +290,18 @@ def _post(ctx: ContractContext, case: _Case, judgement: Judgement) -> None:
 def _apply(ctx: ContractContext, case: _Case, judgement: Judgement) -> tuple[Judgement, Record, Record]:
     """(judgement, the settlement with the lines as it leaves them, what the neighbouring estimate gives up).
 
-    What is proven may be more than amounts can hold (a register is any number that a gateway attests). It proves
-    nothing then: otherwise the dispute could not be resolved, and the settlement never be final.
+    What is proven may be more than amounts can hold. It proves nothing then, and a fallback that they cannot hold
+    either changes nothing: otherwise the dispute could not be resolved, and the settlement never be final.
     """
-    try:
-        corrections, neighbour = _corrections(case, judgement)
-        return judgement, _changed(ctx, case, judgement, corrections), neighbour
-    except Refused as refused:
-        if refused.code != OUT_OF_RANGE:
-            raise
-    judgement = replace(judgement, verdict="unresolved")
-    corrections, neighbour = _corrections(case, judgement)
-    return judgement, _changed(ctx, case, judgement, corrections), neighbour
+    unresolved = replace(judgement, verdict="unresolved")
+    for outcome in (judgement, unresolved):
+        corrections, neighbour = _corrections(case, outcome)
+        try:
+            return outcome, _changed(ctx, case, outcome, corrections), neighbour
+        except Refused as refused:
+            if refused.code != OUT_OF_RANGE:
+                raise
+    return unresolved, case.settlement, neighbour
 
 
 def _corrections(case: _Case, judgement: Judgement) -> tuple[list[Record], Record]:

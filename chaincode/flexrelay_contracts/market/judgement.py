@@ -36,13 +36,15 @@ class Evidence(Model):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is in dispute: energy of `meter` between two instants of market time, anchored before `anchored_before`."""
+    """What is in dispute: energy of `meter` between two instants of market time, anchored before `anchored_before`.
+    More than `most_j` nobody proves: a register is any number that a gateway attests."""
 
     meter: str
     start_ms: int
     end_ms: int
     anchored_before: int
     least_rank: Provenance
+    most_j: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ def _examine(
     energy = _difference(start.registers, end.registers)
     if energy is None:
         return Finding("register_difference"), shown
+    if abs(energy) > question.most_j:
+        return Finding("energy"), shown
     return Finding("counts", int(rank), energy), shown
 
 

@@ -29,6 +29,7 @@ from flexrelay_contracts.market.terms import (
     ConnectionId,
     EnergyJ,
     LocalId,
+    check_energy,
     put_among_members,
     shared_collection,
     transient,
@@ -38,13 +39,18 @@ from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
 from flexrelay_contracts.state import Record, announce, key, load, need, save
 from flexrelay_schemas.canonical import MAX_INTEGER, CanonicalError, parse
 from flexrelay_schemas.did import Hash
-from flexrelay_schemas.intervals import IspIndex
+from flexrelay_schemas.intervals import CalendarDay, IspIndex
 from flexrelay_schemas.model import Items, Model
 from flexrelay_schemas.product import Product
 from flexrelay_schemas.quality import Provenance
 
 MAX_CONNECTIONS: Final = 5000
 OUT_OF_RANGE: Final = "out_of_range"
+_MOST_MICRO_EUR: Final = MAX_INTEGER // 2
+"""Of all lines together: the difference of two runs stays exact."""
+_MOST_PROPOSED_MICRO_EUR: Final = _MOST_MICRO_EUR // 2
+"""The rest is for verdicts: nobody proposes so near to the bound that the right value of another interval does not fit
+any more."""
 
 SettlementId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,100}$")]
 Rank = Annotated[int, Field(ge=min(Provenance), le=max(Provenance))]
@@ -123,17 +129,17 @@ def recompute(ctx: ContractContext, order: Record, metered: Sequence[Metered]) -
     day = calendar.day(ctx, order["date"])
     baseline = power_of(ctx, find(ctx, order["auction"]), order["aggregator"], order["prognosis_revision"])
     lines, totals = settle_order(product, order, baseline, day.isp_seconds, metered)
-    _check_range(lines)
+    _check_range(lines, _MOST_MICRO_EUR)
     return lines, totals
 
 
-def _check_range(lines: Sequence[Record]) -> None:
-    """Energies and amounts stay exact, also in the sum of all lines and in the difference of two runs."""
+def _check_range(lines: Sequence[Record], most_micro_eur: int) -> None:
+    """Energies and amounts stay exact. Refused('out_of_range')."""
     for index, line in enumerate(lines):
         if max(abs(line["actual_j"]), line["deficiency_j"]) > MAX_INTEGER:
             message = f"ISP {line['isp']}: an energy of {line['actual_j']} J is beyond what a line can hold"
             raise Refused(OUT_OF_RANGE, message, f"lines.{index}.actual_j")
-    if 2 * sum(abs(line["net_micro_eur"]) for line in lines) > MAX_INTEGER:
+    if sum(abs(line["net_micro_eur"]) for line in lines) > most_micro_eur:
         raise Refused(OUT_OF_RANGE, "the lines are together beyond what a settlement can hold", "lines")
 
 
@@ -167,9 +173,11 @@ def _propose(ctx: ContractContext, caller: Caller, args: Propose) -> Result:
         raise Refused("isp_list", "the lines follow the order's ISP list", "lines")
     detail = _parse_detail(transient(ctx, "detail"), args.detail_hash)
     _check_detail(ctx, order, args, detail)
+    _check_energies(day, args, detail)
     lines, totals = recompute(
         ctx, order, [Metered(line.isp, line.actual_j, line.quality, line.windows_hash) for line in args.lines]
     )
+    _check_range(lines, _MOST_PROPOSED_MICRO_EUR)
     name = settlement_id(args.order_id, args.run)
     collection = shared_collection(caller, order["buyer_org"], order["aggregator_org"])
     record = {
@@ -249,6 +257,15 @@ def _check_detail(ctx: ContractContext, order: Record, args: Propose, detail: De
             raise Refused("detail_sum", message, f"lines.{index}.actual_j")
         if min(item.quality[index] for item in detail.connections) != line.quality:
             raise Refused("quality", "a line has the lowest rank of its connections", f"lines.{index}.quality")
+
+
+def _check_energies(day: CalendarDay, args: Propose, detail: Detail) -> None:
+    """Refused('energy') for more than 10 GW, in a line or of one connection."""
+    for index, line in enumerate(args.lines):
+        check_energy(day, line.isp, line.actual_j, f"lines.{index}.actual_j")
+    for index, item in enumerate(detail.connections):
+        for line, energy in zip(args.lines, item.energy_j, strict=True):
+            check_energy(day, line.isp, energy, f"detail.connections.{index}.energy_j")
 
 
 def _accept(ctx: ContractContext, caller: Caller, args: SettlementNamed) -> Result:

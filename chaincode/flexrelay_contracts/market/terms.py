@@ -30,12 +30,17 @@ MAX_ISPS: Final = 100
 
 
 def check_plausible(day: CalendarDay, energies: Sequence[int], field: str) -> None:
+    """`check_energy` of each interval of the date."""
+    for index, energy in enumerate(energies):
+        check_energy(day, index + 1, energy, f"{field}.{index}")
+
+
+def check_energy(day: CalendarDay, isp: int, energy_j: int, field: str) -> None:
     """Refused('energy') for an interval of more than 10 GW: a number that no settlement could hold with its price would
     keep everybody's from being settled."""
     most = MAX_POWER_W * day.isp_seconds
-    for index, energy in enumerate(energies):
-        if abs(energy) > most:
-            raise Refused("energy", f"ISP {index + 1}: {energy} J are more than {most} J, 10 GW", f"{field}.{index}")
+    if abs(energy_j) > most:
+        raise Refused("energy", f"ISP {isp}: {energy_j} J are more than {most} J, 10 GW", field)
 
 
 def require_dso_of(ctx: ContractContext, caller: Caller, connection: str, date: str) -> Record:

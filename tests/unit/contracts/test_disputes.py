@@ -349,30 +349,6 @@ def test_who_shows_that_the_claim_is_right_has_lost(attested: int) -> None:
         case.finish()
 
 
-@pytest.mark.parametrize("fallback", ["proposed", "no_delivery"])
-def test_a_claim_beyond_all_amounts_blocks_no_settlement(fallback: str) -> None:
-    """B owes a penalty and would rather have the settlement stand for ever: its gateway attests a feed-in so large that
-    no amount holds the penalty for it."""
-    case = Case(fund_micro_eur=10**13, penalty_nano_eur_per_wh=10**9, fallback=fallback)
-    claimed = -(10**15)
-    ours = case.proofs("agg-b", claimed, attested=2)
-    case.propose()
-    case.open(claimed=claimed)
-    case.market.show(case.market.agg_b, ours)
-    case.market.net.to(case.market.net.market_ms + 172_800_000)
-    verdict = case.market.resolve(case.market.dso)
-    assert case.codes(verdict) == ("unresolved", "counts", "no_evidence")
-    assert (verdict["line"]["actual_j"], verdict["line"]["no_delivery"]) == (case.proposed, fallback == "no_delivery")
-    case.finish()
-
-
-def test_a_proposal_beyond_all_amounts_says_so() -> None:
-    case = Case(fund_micro_eur=10**13, penalty_nano_eur_per_wh=10**9)
-    case.market.net.to(case.market.net.market_ms + 1000)
-    too_much = {49: -(10**15)}
-    refused("out_of_range", "lines", lambda: case.market.propose(case.order, b1=too_much))
-
-
 def test_two_words_of_one_rank_for_two_values_leave_the_proposal() -> None:
     case = Case()
     ours = case.proofs("agg-b", case.claimed, attested=2)
