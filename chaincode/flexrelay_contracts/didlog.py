@@ -93,15 +93,16 @@ def rotate(ctx: ContractContext, operation: Rotate, proof: str, now: Now) -> Rec
     return record
 
 
-def end(ctx: ContractContext, record: Record, status: str, reason: str, now: Now) -> Record:
-    """Close the current key's span and set the status ('suspended' | 'deactivated')."""
+def end(ctx: ContractContext, record: Record, status: str, reason: str, now: Now, *, keep: bool = False) -> Record:
+    """Close the current key's span and set the status ('suspended' | 'deactivated'). `keep`: of a DID that was
+    suspended already, the record goes on naming the version that was the last to count, whatever it was rotated to."""
     if record["status"] == "active":
         _close_span(ctx, record["did"], record["version"], now)
     changed = record | {
         "status": status,
         "reason": reason,
         "ended_ms": now.wall_ms,
-        "ended_version": record["version"],
+        "ended_version": record["ended_version"] if keep and record["status"] != "active" else record["version"],
     }
     save(ctx, key("did", record["did"]), changed)
     return changed

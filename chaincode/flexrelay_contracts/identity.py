@@ -13,7 +13,7 @@ from flexrelay_contracts import didlog
 from flexrelay_contracts.clock import Now, now
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.didlog import key_at, valid_at
-from flexrelay_contracts.gateways import gateway_record, grant_gateway
+from flexrelay_contracts.gateways import gateway_record, grant_gateway, only_entrusted_attest
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
 from flexrelay_contracts.state import Record, announce
@@ -131,7 +131,7 @@ def _deactivate(ctx: ContractContext, caller: Caller, args: Deactivate) -> Resul
     if record["did"] == caller.network["operator"]:
         raise Refused("operator", "the network's operator is the root of trust and cannot be deactivated", "did")
     at = now(ctx)
-    didlog.end(ctx, record, "deactivated", args.reason, at)
+    didlog.end(ctx, record, "deactivated", args.reason, at, keep=only_entrusted_attest(caller.network))
     payload = {"did": args.did, "kind": record["kind"], "reason": args.reason, "market_ms": at.market_ms}
     announce(ctx, "identity.deactivated", payload)
     return {"did": args.did}

@@ -180,12 +180,18 @@ class TestTheDeviceItself:
         owner = net.actor()
         meter = net.device(owner)
         net.ledger.now += SECOND
+        suspended = net.market_ms
         apply(net, lambda ctx: suspend(ctx, meter.did, "equivocation"))
+        net.ledger.now += SECOND
         net.rotate(meter, carrier=owner)
         net.ledger.now += SECOND
         net.call(owner, "identity.deactivate", did=meter.did)
-        with refused("device_not_counted"):
-            check(net, proof_of(net, meter, stated(meter, net.market_ms)))
+        instants = (suspended - 1, suspended, suspended + SECOND - 1, net.market_ms)
+        before, *since = Story(net).anchor([(meter.did, [stated(meter, at) for at in instants])])
+        assert check(net, before)
+        for proof in since:
+            with refused("device_not_counted"):
+                check(net, proof)
 
     def test_nor_before_it_was_registered_and_a_rotation_leaves_no_gap(self, net: Network) -> None:
         before = net.market_ms - 1
