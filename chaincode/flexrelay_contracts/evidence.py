@@ -7,7 +7,7 @@ entrusted with the device: that it held, when the anchor came, the grant of the 
 operator of the connection that the device was behind.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -108,9 +108,13 @@ class Included:
         return int(self.anchor["market_ms"])
 
 
-def included(ctx: ContractContext, proof: InclusionProof) -> Included:
+def included(ctx: ContractContext, proof: InclusionProof, connection: str = "") -> Included:
     """The reading that the proof shows. Raises Refused('not_anchored' | 'inclusion' | 'malformed' |
-    'anchored_too_early' | 'signature' | 'key_not_valid_then' | 'not_entrusted' | 'device_not_counted')."""
+    'anchored_too_early' | 'signature' | 'key_not_valid_then' | 'not_entrusted' | 'device_not_counted').
+
+    `connection`: the one that is known to be measured by the device, whose operator may have entrusted the gateway;
+    empty: by the master data.
+    """
     anchor = _anchor_of(ctx, proof.org, proof.anchor_id)
     payload = _decode(proof.payload, "payload")
     leaf = merkle.leaf_hash(_decode(proof.salt, "salt"), payload)
@@ -135,7 +139,8 @@ def included(ctx: ContractContext, proof: InclusionProof) -> Included:
         case AnchoredAttestation():  # the ledger took the anchor only with that gateway's signature over its root
             signer, provenance = anchor["gateway"], Provenance.GATEWAY_ATTESTED
     if provenance is Provenance.GATEWAY_ATTESTED:
-        _check_entrusted(ctx, signer, reading.did, reading.observed_at, anchor)
+        entrusting = _entrusting(ctx, reading.did, reading.observed_at, connection)
+        _check_entrusted(ctx, signer, reading.did, entrusting, anchor)
         _check_counted(ctx, reading)
     return Included(reading, provenance, signer, proof.window, proof.org, anchor)
 
@@ -214,10 +219,12 @@ def _check_time(observed_at: int, anchor: Record) -> None:
         raise Refused("anchored_too_early", message, "payload.observed_at")
 
 
-def _check_entrusted(ctx: ContractContext, gateway: str, device: str, observed_at: int, anchor: Record) -> None:
+def _check_entrusted(
+    ctx: ContractContext, gateway: str, device: str, entrusting: Iterable[str], anchor: Record
+) -> None:
     if not only_entrusted_attest(network_record(ctx)):
         return
-    if not any(held_grant(ctx, gateway, actor, anchor["wall_ms"]) for actor in _entrusting(ctx, device, observed_at)):
+    if not any(held_grant(ctx, gateway, actor, anchor["wall_ms"]) for actor in entrusting):
         message = f"when it was anchored, {gateway} held no grant of the controller or the system operator of {device}"
         raise Refused("not_entrusted", message, "org")
 
@@ -231,11 +238,17 @@ def _check_counted(ctx: ContractContext, reading: Reading | Attested) -> None:
         raise Refused("device_not_counted", message, "payload.observed_at")
 
 
-def _entrusting(ctx: ContractContext, device: str, observed_at: int) -> Iterator[str]:
-    """Who may entrust a gateway with the device's readings of an instant."""
+def _entrusting(ctx: ContractContext, device: str, observed_at: int, connection: str = "") -> Iterator[str]:
+    """Who may entrust a gateway with the device's readings of an instant.
+
+    Behind how many connections a device ever was, any DSO may write: a dispute names the one it is about.
+    """
     yield didlog.did_record(ctx, device, "window.device")["controller"]
     for date in dates_of(ctx, observed_at):
-        yield from masterdata.operators_of(ctx, device, date)
+        if not connection:
+            yield from masterdata.operators_of(ctx, device, date)
+        elif place := masterdata.at(ctx, "connection", connection, date):
+            yield place["dso"]
 
 
 def _check_signature(
@@ -286,7 +299,7 @@ def _attester(ctx: ContractContext, args: Attester) -> Record:
     anchor = _anchor_of(ctx, args.org, args.anchor_id)
     gateway = args.gateway or anchor["gateway"]
     try:
-        _check_entrusted(ctx, gateway, args.device, args.observed_at, anchor)
+        _check_entrusted(ctx, gateway, args.device, _entrusting(ctx, args.device, args.observed_at), anchor)
     except Refused as refused:
         return {"gateway": gateway, "counts": False, "code": refused.code, "message": refused.message}
     return {"gateway": gateway, "counts": True, "code": "", "message": ""}

@@ -256,7 +256,8 @@ def _question(ctx: ContractContext, case: _Case) -> Question:
     start, end = day.bounds(isp)
     signed = case.product.verification == "meter_signed"
     least = Provenance.METER_SIGNED if signed else Provenance.GATEWAY_ATTESTED
-    return Question(meter, start, end, case.settlement["market_ms"], least, MAX_POWER_W * day.isp_seconds)
+    most_j = MAX_POWER_W * day.isp_seconds
+    return Question(connection, meter, start, end, case.settlement["market_ms"], least, most_j)
 
 
 def _shown(ctx: ContractContext, case: _Case, did: str) -> Evidence | None:

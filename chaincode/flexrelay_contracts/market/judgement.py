@@ -36,9 +36,11 @@ class Evidence(Model):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is in dispute: energy of `meter` between two instants of market time, anchored before `anchored_before`.
-    More than `most_j` nobody proves: a register is any number that a gateway attests."""
+    """What is in dispute: energy of `connection`, which `meter` was pinned to measure, between two instants of market
+    time, anchored before `anchored_before`. More than `most_j` nobody proves: a register is any number that a gateway
+    attests."""
 
+    connection: str
     meter: str
     start_ms: int
     end_ms: int
@@ -114,7 +116,7 @@ def _examine(
     wrong = ""
     for proof in (item.start, item.end):
         try:
-            shown.append(_included_in_time(ctx, proof, question.anchored_before))
+            shown.append(_included_in_time(ctx, proof, question))
         except Refused as refusal:
             wrong = wrong or refusal.code
     if wrong:
@@ -135,12 +137,12 @@ def _examine(
     return Finding("counts", int(rank), energy), shown
 
 
-def _included_in_time(ctx: ContractContext, proof: InclusionProof, before: int) -> evidence.Included:
+def _included_in_time(ctx: ContractContext, proof: InclusionProof, question: Question) -> evidence.Included:
     """The time of the anchor is looked at first: what came late is not examined any further."""
     anchor = load(ctx, key("anchor", proof.org, proof.anchor_id))
-    if anchor is not None and anchor["market_ms"] >= before:
+    if anchor is not None and anchor["market_ms"] >= question.anchored_before:
         raise Refused("anchored_late", "the anchor is not older than the proposal", "anchor_id")
-    return evidence.included(ctx, proof)
+    return evidence.included(ctx, proof, question.connection)
 
 
 def _difference(start: dict[str, int], end: dict[str, int]) -> int | None:

@@ -15,7 +15,7 @@ from unit.contracts.test_identity import apply
 
 from flexrelay.config import IngestConfig
 from flexrelay.ingest import Limits
-from flexrelay_contracts import gateways
+from flexrelay_contracts import gateways, masterdata
 from flexrelay_contracts.identity import suspend
 from flexrelay_schemas.evidence import InclusionProof
 from flexrelay_schemas.reading import FUTURE_TOLERANCE_MS
@@ -346,6 +346,35 @@ class TestInADispute:
         case.propose()
         assert case.codes(case.decide(ours, theirs)) == ("unresolved", "counts", "counts")
         case.finish()
+
+    def test_many_claims_upon_the_meter_make_no_dispute_dear(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The DSO says that the meter was behind a connection of its own on each of many days long past, and shows its
+        gateway's word: nothing of that is looked at."""
+        case = Case()
+        market = case.market
+        meter = market.connections["b1"].meter
+        assert meter is not None
+        for day in range(1, 21):
+            name, first, last = f"x{day}", f"1990-01-{day:02d}", f"1990-01-{day + 1:02d}"
+            place = {"congestion_point": "elsewhere", "dso": market.dso.did, "owner": market.dso.did}
+            for kind, data in (("connection", place), ("meter", {"device": meter.did})):
+                market.net.call(
+                    market.dso, "masterdata.record", kind=kind, connection=name, valid_from=first, valid_to=last,
+                    data=data,
+                )  # fmt: skip
+        ours = case.proofs("agg-b", case.claimed)
+        theirs = case.proofs("dso", case.proposed, attested=2)
+        case.propose()
+        looked: list[tuple[str, ...]] = []
+        scan = masterdata.scan
+
+        def counted(ctx: Any, *where: str) -> Any:
+            looked.append(where)
+            return scan(ctx, *where)
+
+        monkeypatch.setattr(masterdata, "scan", counted)
+        assert case.codes(case.decide(ours, theirs)) == ("challenger", "counts", "counts")
+        assert set(looked) == {("masterdata", "connection", "b1", "-")}
 
     def test_a_reading_from_before_its_time_is_no_evidence(self) -> None:
         case = Case()
