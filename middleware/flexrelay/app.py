@@ -45,7 +45,7 @@ from flexrelay.journal.consumer import Consumer, follow
 from flexrelay.journal.port import DeadLetter
 from flexrelay.ledger.late import LateLedger
 from flexrelay.ledger.port import Ledger, LedgerError, LedgerHost, LedgerUnavailable
-from flexrelay.ledgers import open_ledger
+from flexrelay.ledgers import UnaskedHost, open_ledger
 from flexrelay.market.activation import Activations
 from flexrelay.market.desk import Desk
 from flexrelay.market.fleet import Fleet, Unit
@@ -54,7 +54,7 @@ from flexrelay.market.watching import Watching
 from flexrelay.outbox import OUTBOX, Outbox
 from flexrelay.projections import PROJECTIONS, News, Projections, Revocation, Views
 from flexrelay.relay import Relay
-from flexrelay.remembered import Remembered, confirmed, network_record
+from flexrelay.remembered import Remembered, confirmed, known_network, network_record
 from flexrelay.store import Damaged, Store, StoreUnavailable
 from flexrelay.twin import TWIN, Twin, TwinHistory
 from flexrelay.windows import WINDOWS, Anchoring, Calendar, Prover, Vault, Windows
@@ -78,6 +78,8 @@ CALENDAR_S = 5.0
 class Level(IntEnum):
     """How much of a site runs. Each level does what the ones before it do."""
 
+    LOOKING = 0
+    """What the gateways have stored is read as it is, while another process may run them. No ledger is asked."""
     READING = 1
     """The projections have caught up with the ledger; nothing is taken in, nothing is sent."""
     ACTING = 2
@@ -199,10 +201,11 @@ async def open_gateway(
     limits = config.ingest
     async with AsyncExitStack() as stack:
         bounds = LetterBounds(total=limits.dead_letters, total_bytes=limits.dead_letter_bytes)
-        journal = await stack.enter_async_context(SqliteJournal(home / "journal.db", bounds))
+        looking = level is Level.LOOKING
+        journal = await stack.enter_async_context(SqliteJournal(home / "journal.db", bounds, read_only=looking))
         if journal.end:
             _refuse_loss(home)
-        store = await stack.enter_async_context(Store(home / "store.db", COMPONENTS))
+        store = await stack.enter_async_context(Store(home / "store.db", COMPONENTS, read_only=looking))
         registry = Registry(network, org)
         devices = await Enrolments.open(store, org, registry)
         discovered = Discovered(store, org, registry)
@@ -224,7 +227,7 @@ async def open_gateway(
 
         outbox = Outbox(store, org)
         days = _Days(connection, Remembered(home / "calendar.json"))
-        vault = stack.enter_context(Vault(home / "vault.db"))
+        vault = stack.enter_context(Vault(home / "vault.db", read_only=looking))
         windows = await Windows.open(store, vault, days.calendar, registry.counts, config.windows.grace_s * 1000)
         every_ms = config.windows.anchor_every_s * 1000
         anchoring = Anchoring(windows, outbox, signer, network, market_now, wall_ms, every_ms)
@@ -243,9 +246,9 @@ async def open_gateway(
         delivery = Delivery(store, org)
         watching = Watching(org, views, connection, delivery, days.calendar.day)
         readers = [each.news.heard for each in (days, activations, openings, watching)]
-        projections = await stack.enter_async_context(
-            Projections(connection, store, org, listeners=(revocation,), readers=readers)
-        )
+        projections = Projections(connection, store, org, listeners=(revocation,), readers=readers)
+        if level > Level.LOOKING:
+            await stack.enter_async_context(projections)
         ingest = Ingest(registry, journal, checks, market_now, _limits(limits), windows.due_until)
         prover = Prover(store, journal, vault, org)
         custody = Custody(
@@ -259,8 +262,9 @@ async def open_gateway(
             dispatcher, delivery, custody, audit, adapters,
         )  # fmt: skip
         if level < Level.SERVING:
-            await _caught_up(projections, ledger)
-            await days.read()
+            if level > Level.LOOKING:
+                await _caught_up(projections, ledger)
+                await days.read()
             yield gateway
             return
         await stack.enter_async_context(
@@ -513,7 +517,9 @@ async def open_site(
     and takes readings; one that does not (its first start) is not up before, only its operators' endpoints are.
     """
     async with AsyncExitStack() as stack:
-        ledger = await stack.enter_async_context(open_ledger(folder, config))
+        ledger: LedgerHost = UnaskedHost(config.ledger.kind)
+        if level > Level.LOOKING:
+            ledger = await stack.enter_async_context(open_ledger(folder, config))
         wallet = wallet_of(folder, config.gateways[0].org, config.passphrase)
         identity = wallet.find(GATEWAY)
         if identity is None:
@@ -531,7 +537,10 @@ async def open_site(
         connect = ledger.connect_later if patient else ledger.connect
         reader = await connect(config.gateways[0].org, wallet.signer(identity.did))
         remembered = Remembered(folder / "network.json")
-        record, asked = await network_record(reader, remembered, patient)
+        if level > Level.LOOKING:
+            record, asked = await network_record(reader, remembered, patient)
+        else:
+            record, asked = known_network(remembered), True
         if record["network"] != config.network:
             raise ConfigError(
                 f"network: the ledger in {folder} is of network {record['network']}, not {config.network}"

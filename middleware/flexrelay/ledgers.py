@@ -179,6 +179,38 @@ async def _ended(task: "asyncio.Task[None]") -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
+class UnaskedHost:
+    """No ledger: for whoever looks at what gateways have stored, while another process has the ledger."""
+
+    trouble = ""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    async def connect(self, org: str, signer: GatewaySigner) -> Ledger:
+        return LateLedger(org, "what is stored is looked at only")
+
+    async def connect_later(self, org: str, signer: GatewaySigner) -> Ledger:
+        return await self.connect(org, signer)
+
+    async def failing(self) -> Never:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    async def identity(self, org: str, signer: GatewaySigner) -> str:
+        raise self._unasked()
+
+    async def height(self) -> int:
+        raise self._unasked()
+
+    async def block(self, number: int) -> BlockView:
+        raise self._unasked()
+
+    @staticmethod
+    def _unasked() -> LedgerUnavailable:
+        return LedgerUnavailable("what is stored is looked at only, no ledger is asked")
+
+
 @asynccontextmanager
 async def open_ledger(folder: Path, config: Config) -> AsyncIterator[LedgerHost]:
     """The ledger that the data folder's configuration names. Raises ConfigError, LedgerLocked."""

@@ -68,6 +68,15 @@ async def network_record(reader: Ledger, remembered: Remembered, patient: bool) 
             return record, True
 
 
+def known_network(remembered: Remembered) -> dict[str, Any]:
+    """The network's record without asking the ledger. Raises LedgerUnavailable when none is remembered."""
+    record: Any = remembered.read()
+    if not _complete(record):
+        raise LedgerUnavailable("nothing is known of the network yet: wait until the gateway has been up once")
+    known: dict[str, Any] = record
+    return known
+
+
 def _complete(record: Any) -> bool:
     if not isinstance(record, dict) or not isinstance(record.get("clock"), dict):
         return False

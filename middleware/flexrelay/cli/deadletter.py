@@ -37,7 +37,7 @@ def list_(
         count = await gateway.journal.count()
         return {**count._asdict(), "letters": [_document(gateway, letter) for letter in found]}
 
-    found = on_site(folder, Level.READING, json_, work)
+    found = on_site(folder, Level.LOOKING, json_, work)
 
     def render() -> None:
         rows = [
@@ -62,7 +62,7 @@ def show_(folder: Folder, letter: int, org: Org, json_: Json = False) -> None:
         text = found.payload.decode(errors="backslashreplace")
         return {**_document(gateway, found), "payload": b64u(found.payload), "payload_text": text}
 
-    found = on_site(folder, Level.READING, json_, work)
+    found = on_site(folder, Level.LOOKING, json_, work)
 
     def render() -> None:
         rows = [(what, iso(value) if what == "received_at" else value) for what, value in found.items()]

@@ -85,7 +85,7 @@ def add(
 @app.command("list")
 def list_(folder: Folder, org: Org = "", json_: Json = False) -> None:
     """Enrolled devices."""
-    devices = on_site(folder, Level.READING, json_, lambda site: list_devices(site, org))
+    devices = on_site(folder, Level.LOOKING, json_, lambda site: list_devices(site, org))
     rows = [(d.org, d.name, d.kind, d.status, d.key_version, iso(d.last_reading), d.did) for d in devices]
     columns = ("org", "name", "kind", "status", "key", "last reading", "DID")
     show([device.to_json() for device in devices], json_, lambda: table("devices", columns, rows))
@@ -101,7 +101,7 @@ def show_(folder: Folder, device: Named, org: Org = "", json_: Json = False) -> 
         condition = await condition_of(gateway, record)
         return {**described.to_json(), **condition.to_json(), "entity": await gateway.twin.entity(record.did)}
 
-    found = on_site(folder, Level.READING, json_, work)
+    found = on_site(folder, Level.LOOKING, json_, work)
 
     def render() -> None:
         apart = ("entity", "newest_dead_letters", "pending_commands")

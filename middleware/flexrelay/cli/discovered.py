@@ -35,7 +35,7 @@ def discovered(
     json_: Json = False,
 ) -> None:
     """Credentials that running gateways have met and that wait for approval."""
-    found = on_site(folder, Level.READING, json_, lambda site: list_discovered(site, org, dismissed=dismissed))
+    found = on_site(folder, Level.LOOKING, json_, lambda site: list_discovered(site, org, dismissed=dismissed))
     if to is not None:
         with explained(json_):
             _write(to, found)

@@ -12,6 +12,7 @@ from flexrelay.app import Gateway, Level, Site, open_site
 from flexrelay.cli.output import err, explained
 from flexrelay.commissioning.actors import gateway_of
 from flexrelay.config import Config, load
+from flexrelay.journal import JournalLocked
 from flexrelay.ledger.embedded import LedgerLocked
 
 T = TypeVar("T")
@@ -21,15 +22,25 @@ Org = Annotated[str, typer.Option(help="The organisation whose gateway is meant;
 
 
 def on_site(folder: Path, level: Level, as_json: bool, work: Callable[[Site], Awaitable[T]]) -> T:
-    """Open the folder to `level`, do the work, close it. Ends the command with a message when it cannot be."""
+    """Open the folder to `level`, do the work, close it. Ends the command with a message when it cannot be.
+
+    Level.LOOKING is for work that shows what the gateways have stored: where no process runs them, after they have
+    caught up with the ledger.
+    """
 
     async def run() -> T:
         config = load(folder)
         try:
-            async with open_site(folder, config, level) as site:
+            async with open_site(folder, config, max(level, Level.READING)) as site:
                 return await work(site)
         except LedgerLocked as error:
-            raise in_use(folder, config, error) from None
+            if level > Level.LOOKING:
+                raise in_use(folder, config, error) from None
+        except JournalLocked:
+            if level > Level.LOOKING:
+                raise
+        async with open_site(folder, config, Level.LOOKING) as site:
+            return await work(site)
 
     with explained(as_json):
         return asyncio.run(run())

@@ -76,7 +76,7 @@ def auctions(folder: Folder, org: Org = "", json_: Json = False) -> None:
         views = _gateway(site, org).views
         return [document for kind in _AUCTIONS for document in await views.documents(kind)]
 
-    found = on_site(folder, Level.READING, json_, work)
+    found = on_site(folder, Level.LOOKING, json_, work)
     rows = [
         (d.kind, d.id, d.status, d.body.get("product", ""), d.body.get("date", ""), d.first_block, d.block)
         for d in found
@@ -114,7 +114,7 @@ def show_(
             "postings": [asdict(item) for item in postings],
         }
 
-    found = on_site(folder, Level.READING, json_, work)
+    found = on_site(folder, Level.LOOKING, json_, work)
 
     def render() -> None:
         out.print(f"{found['kind']} {found['id']}: {found['status']}", markup=False, soft_wrap=True)

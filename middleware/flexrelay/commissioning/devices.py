@@ -137,16 +137,16 @@ def find_device(site: Site, named: str, org: str = "") -> tuple[Gateway, DeviceR
 
 
 async def describe(gateway: Gateway, record: DeviceRecord) -> Device:
-    """Status and key version are the ledger's."""
-    known = await registered(gateway, record.did)
+    """Status and key version are the ledger's, as far as the gateway has followed it."""
+    known = await gateway.views.identity(record.did)
     newest = await gateway.twin.newest(record.did)
     return Device(
         org=gateway.org,
         name=record.name,
         kind=record.kind,
         did=record.did,
-        status="unregistered" if known is None else known["status"],
-        key_version=0 if known is None else known["version"],
+        status="unregistered" if known is None else known.status,
+        key_version=0 if known is None else known.version,
         unsigned=record.unsigned,
         credentials=record.credentials,
         receivers=record.orgs,

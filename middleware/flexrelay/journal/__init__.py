@@ -9,6 +9,7 @@ from flexrelay.journal.port import (
     Entry,
     Journal,
     JournalCorrupt,
+    JournalLocked,
     JournalUnavailable,
 )
 from flexrelay.journal.sqlite import SqliteJournal
@@ -20,6 +21,7 @@ __all__ = [
     "Entry",
     "Journal",
     "JournalCorrupt",
+    "JournalLocked",
     "JournalUnavailable",
     "LetterBounds",
     "PARTITIONS",

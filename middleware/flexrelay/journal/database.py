@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from flexrelay.journal.port import JournalCorrupt
-from flexrelay.store import Component, is_damage, migrate, own
+from flexrelay.store import Component, connect, is_damage, migrate, own, require
 
 _HEADER: Final = b"SQLite format 3\x00"
 
@@ -37,6 +37,18 @@ def open_journal(path: Path, component: Component) -> sqlite3.Connection:
     except UnicodeDecodeError as error:  # SQLite's message quotes a schema that is no text any more
         connection.close()
         raise JournalCorrupt(damaged(path, "its schema is not readable")) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def read_journal(path: Path, component: Component) -> sqlite3.Connection:
+    """A connection that only reads, beside the process that may have the file open. Raises StoreUnavailable,
+    MigrationError where the file is at another version, store.Damaged."""
+    connection = connect(path, read_only=True)
+    try:
+        require(connection, path, [component])
     except BaseException:
         connection.close()
         raise

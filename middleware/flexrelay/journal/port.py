@@ -69,6 +69,10 @@ class JournalUnavailable(Exception):
     """Nothing of the batch was stored (disk full, closed); the same batch may be appended again later."""
 
 
+class JournalLocked(JournalUnavailable):
+    """Another process has the journal open."""
+
+
 class JournalCorrupt(Exception):
     """What is stored is not what was written; the message names the place."""
 

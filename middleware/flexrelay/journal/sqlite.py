@@ -16,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from flexrelay.journal.database import damaged, open_journal
+from flexrelay.journal.database import damaged, open_journal, read_journal
 from flexrelay.journal.decoded import Decoded
 from flexrelay.journal.letters import SCHEMA as LETTERS
 from flexrelay.journal.letters import LetterBounds, LetterBox, count_letters, select_letters
-from flexrelay.journal.port import DeadLetter, DeadLetterCount, Entry, JournalCorrupt, JournalUnavailable
+from flexrelay.journal.port import DeadLetter, DeadLetterCount, Entry, JournalCorrupt, JournalLocked, JournalUnavailable
 from flexrelay.journal.segment import Trace, decode_segment, encode_segment, traces
 from flexrelay.store import Component, Migration, is_damage
 
@@ -51,20 +51,24 @@ _Row = tuple[int, int, int, bytes, bytes, bytes]
 class SqliteJournal:
     """See `port.Journal` and `port.DeadLetters`. Use it as an async context manager, or call `close`."""
 
-    def __init__(self, path: Path, bounds: LetterBounds | None = None) -> None:
-        """Open or create. Raises JournalCorrupt, MigrationError (a newer file), JournalUnavailable (in use)."""
+    def __init__(self, path: Path, bounds: LetterBounds | None = None, *, read_only: bool = False) -> None:
+        """Open or create. Raises JournalCorrupt, MigrationError (a newer file), JournalLocked (in use).
+
+        `read_only`: what is there now is read, whichever process has it open; what writes raises JournalUnavailable.
+        """
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(path)
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = None if read_only else _lock(path)
         try:
-            self._writer = open_journal(path, COMPONENT)
+            self._writer = read_journal(path, COMPONENT) if read_only else open_journal(path, COMPONENT)
             self._reader = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._decoded = Decoded()
             self._box = LetterBox(self._writer, bounds or LetterBounds())
             row = self._writer.execute("SELECT last, hash FROM segment ORDER BY first DESC LIMIT 1").fetchone()
             first = self._writer.execute("SELECT min(first) FROM segment").fetchone()[0]
         except BaseException as error:
-            os.close(self._lock)
+            self._let_go()
             if is_damage(error):
                 raise JournalCorrupt(damaged(path, str(error))) from error
             raise
@@ -188,7 +192,11 @@ class SqliteJournal:
         self._read_thread.shutdown()
         self._reader.close()
         self._writer.close()
-        os.close(self._lock)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
 
     async def _commit_waiting(self) -> None:
         loop = asyncio.get_running_loop()
@@ -375,5 +383,5 @@ def _lock(path: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(handle)
-        raise JournalUnavailable(f"journal {path} is in use by another process; stop that one first") from None
+        raise JournalLocked(f"journal {path} is in use by another process; stop that one first") from None
     return handle

@@ -11,6 +11,7 @@ from flexrelay.store import Store
 from flexrelay_schemas.canonical import parse
 
 _PAGE = 10_000
+_IDENTITIES = "SELECT did, kind, controller, org, version, key, status FROM identity WHERE tenant = ?"
 _DOCUMENT = "kind, id, status, body, first_block, first_tx, block, tx_id"
 
 
@@ -67,13 +68,12 @@ class Views:
         """In the order of their ids; `status` "" = all."""
         return await self._documents("kind = ? AND (? = '' OR status = ?)", kind, status, status)
 
+    async def identity(self, did: str) -> Identity | None:
+        rows = await self._rows(f"{_IDENTITIES} AND did = ?", did)
+        return Identity(*rows[0]) if rows else None
+
     async def identities(self, kind: str = "") -> list[Identity]:
-        rows = await self._rows(
-            "SELECT did, kind, controller, org, version, key, status FROM identity "
-            "WHERE tenant = ? AND (? = '' OR kind = ?) ORDER BY did",
-            kind,
-            kind,
-        )
+        rows = await self._rows(f"{_IDENTITIES} AND (? = '' OR kind = ?) ORDER BY did", kind, kind)
         return [Identity(*row) for row in rows]
 
     async def balances(self) -> dict[str, int]:

@@ -5,7 +5,7 @@ Outbox, projections and dispatch keep their tables here as components. Every key
 
 from flexrelay.store.damage import Damaged, is_damage, named
 from flexrelay.store.database import Store, StoreUnavailable, connect, own
-from flexrelay.store.migrations import Component, Migration, MigrationError, migrate
+from flexrelay.store.migrations import Component, Migration, MigrationError, migrate, require
 from flexrelay.store.rows import insert_rows
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "migrate",
     "named",
     "own",
+    "require",
 ]

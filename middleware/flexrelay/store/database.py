@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from flexrelay.store.damage import is_damage, named
-from flexrelay.store.migrations import Component, migrate
+from flexrelay.store.migrations import Component, migrate, require
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
@@ -49,6 +49,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """
     if not read_only:
         own(path)
+    if read_only and not path.is_file():
+        raise StoreUnavailable(f"{path} does not exist")
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -65,27 +67,35 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 class Store:
     """Async context manager around the file at `path`. Opening migrates it; raises MigrationError, Damaged.
 
-    What finds the file damaged later raises Damaged too."""
+    What finds the file damaged later raises Damaged too. `read_only`: another process may have the file and write;
+    `write` raises StoreUnavailable, and a file that would have to be migrated MigrationError.
+    """
 
-    def __init__(self, path: Path, components: Sequence[Component]) -> None:
+    def __init__(self, path: Path, components: Sequence[Component], *, read_only: bool = False) -> None:
         self.path = path
+        self._read_only = read_only
         self._components = tuple(components)
         self._writer: _Worker | None = None
         self._reader: _Worker | None = None
         self._listeners: list[Callable[[], None]] = []
 
     async def __aenter__(self) -> Self:
-        connection, reading = await asyncio.to_thread(self._open)
-        self._writer = _Worker(self.path, connection, self._after_commit, writes=True)
+        writing, reading = await asyncio.to_thread(self._open)
+        if writing is not None:
+            self._writer = _Worker(self.path, writing, self._after_commit, writes=True)
         self._reader = _Worker(self.path, reading, lambda: None, writes=False)
         return self
 
-    def _open(self) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+    def _open(self) -> tuple[sqlite3.Connection | None, sqlite3.Connection]:
         try:
-            connection = connect(self.path)
-            migrate(connection, self.path, self._components)
-            return connection, connect(self.path, read_only=True)
+            if self._read_only:
+                reading = connect(self.path, read_only=True)
+                require(reading, self.path, self._components)
+                return None, reading
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            writing = connect(self.path)
+            migrate(writing, self.path, self._components)
+            return writing, connect(self.path, read_only=True)
         except sqlite3.Error as error:
             raise named(error, self.path) from error
 
@@ -115,7 +125,7 @@ class Store:
 
     async def _run(self, worker: "_Worker | None", work: Callable[[sqlite3.Connection], T]) -> T:
         if worker is None:
-            raise StoreUnavailable(f"{self.path} is not open")
+            raise StoreUnavailable(f"{self.path} is not open{' for writing' if self._reader else ''}")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         worker.put(_Job(work, future, loop))

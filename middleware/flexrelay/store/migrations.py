@@ -70,6 +70,17 @@ def migrate(connection: sqlite3.Connection, path: Path, components: Sequence[Com
     return backup
 
 
+def require(connection: sqlite3.Connection, path: Path, components: Sequence[Component]) -> None:
+    """Raises MigrationError unless the file is at the newest migrations already; changes nothing."""
+    for component in components:
+        found = version(connection, component.name)
+        if found != len(component.migrations):
+            raise MigrationError(
+                f"{path}: {component.name} is at migration {found}, this program knows {len(component.migrations)}; "
+                "look at it with the version that runs on it"
+            )
+
+
 def _back_up(connection: sqlite3.Connection, path: Path, applied: dict[str, int]) -> Path:
     label = "-".join(f"{name}{number}" for name, number in sorted(applied.items()) if number)
     target = path.with_name(f"{path.name}.backup-{label}")

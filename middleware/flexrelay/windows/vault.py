@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from flexrelay.journal.port import Entry
-from flexrelay.store import Component, Migration, StoreUnavailable, connect, migrate, named
+from flexrelay.store import Component, Migration, StoreUnavailable, connect, migrate, named, require
 from flexrelay.windows.attest import attested
 from flexrelay_schemas.measurement import Measurement
 
@@ -77,17 +77,19 @@ class Vault:
     """One SQLite file. Calls block, are short, and may come from any thread. What writes raises StoreUnavailable where
     the place is full or not writable; all raise `store.Damaged` where the file is no good."""
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        """`read_only`: beside the process that has the file open; what would write raises StoreUnavailable."""
+        if not read_only:
+            path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._lock = threading.Lock()
         self._cache: dict[tuple[str, str], bytes | None] = {}
         self._signed: dict[str, int] = {}
         """By DID: the instant of its last attestation here, -1 where it has none; empty where there are none at all."""
         try:
-            self._connection = connect(path)
+            self._connection = connect(path, read_only=read_only)
             self._connection.execute("PRAGMA secure_delete = ON")
-            migrate(self._connection, path, [_COMPONENT])
+            (require if read_only else migrate)(self._connection, path, [_COMPONENT])
             self._has_signed = bool(self._rows("SELECT 1 FROM vault_attestation LIMIT 1", ()))
         except sqlite3.Error as error:
             raise named(error, path) from error

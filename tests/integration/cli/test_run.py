@@ -65,6 +65,25 @@ def test_a_second_process_is_told_which_one_runs(populated: Path, copy_of: Copy)
         assert process.wait(20) == 0
 
 
+def test_what_running_gateways_have_stored_is_shown_beside_them(populated: Path, copy_of: Copy) -> None:
+    folder = copy_of(populated)
+    looking = (
+        ("device", "list", folder),
+        ("device", "show", folder, "m1"),
+        ("device", "discovered", folder),
+        ("deadletter", "list", folder, "--org", "agg"),
+        ("market", "auctions", folder),
+    )
+    before = [answer(*command) for command in looking]
+    assert before[1]["status"] == "active" and before[1]["last_seen"]
+    with running(folder) as (process, up):
+        assert [answer(*command) for command in looking] == before
+        assert httpx.get(f"{up['http']}/readyz").status_code == 200
+        process.terminate()
+        assert process.wait(60) == 0
+    assert [answer(*command) for command in looking] == before
+
+
 def test_a_broker_that_is_away_is_named_and_everything_else_goes_on(populated: Path, copy_of: Copy) -> None:
     folder = copy_of(populated)
     path = folder / "flexrelay.toml"

@@ -9,7 +9,7 @@ from conformance.journal.contract import entry, letter
 
 from flexrelay.journal import JournalCorrupt, JournalUnavailable, SqliteJournal
 from flexrelay.journal.segment import decode_segment, encode_segment
-from flexrelay.store import MigrationError
+from flexrelay.store import MigrationError, StoreUnavailable
 
 
 async def filled(path: Path, count: int = 50) -> None:
@@ -53,6 +53,23 @@ async def test_one_process_owns_the_file(tmp_path: Path) -> None:
             SqliteJournal(tmp_path / "journal.db")
     async with SqliteJournal(tmp_path / "journal.db"):
         pass
+
+
+async def test_another_process_reads_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await filled(path, 10)
+    async with SqliteJournal(path) as journal:
+        await journal.append([entry(11)])
+        async with SqliteJournal(path, read_only=True) as beside:
+            assert beside.end == 11 and [each.position for each in await beside.read(0, 100)] == [*range(1, 12)]
+            assert await beside.letters() == await journal.letters() and (await beside.count()).kept == 1
+            with pytest.raises(JournalUnavailable, match="readonly"):
+                await beside.append([entry(12)])
+        await journal.append([entry(12)])
+        assert journal.end == 12
+    with pytest.raises(StoreUnavailable, match="does not exist"):
+        SqliteJournal(tmp_path / "none.db", read_only=True)
+    assert not (tmp_path / "none.db").exists()
 
 
 async def test_any_flipped_byte_of_a_segment_is_noticed(tmp_path: Path) -> None:

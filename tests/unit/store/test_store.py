@@ -126,3 +126,20 @@ def test_a_failing_migration_is_rolled_back_whole(tmp_path: Path) -> None:
 def test_numbers_have_no_holes() -> None:
     with pytest.raises(ValueError, match="numbered"):
         Component("things", (SECOND,))
+
+
+async def test_another_process_reads_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    async with Store(path, [OLD]) as store:
+        await store.write(insert("a"))  # type: ignore[arg-type]
+        async with Store(path, [OLD], read_only=True) as beside:
+            await store.write(insert("b"))  # type: ignore[arg-type]
+            assert await beside.read(names) == ["a", "b"]
+            with pytest.raises(StoreUnavailable, match="not open for writing"):
+                await beside.write(insert("c"))  # type: ignore[arg-type]
+        with pytest.raises(MigrationError, match="things is at migration 1, this program knows 2"):
+            await Store(path, [NEW], read_only=True).__aenter__()
+        await store.write(insert("d"))  # type: ignore[arg-type]
+        assert await store.read(names) == ["a", "b", "d"]
+    with pytest.raises(StoreUnavailable, match="does not exist"):
+        await Store(tmp_path / "none.db", [OLD], read_only=True).__aenter__()
