@@ -3,10 +3,13 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.refusals import refused
 from unit.contracts.test_dispute_neighbours import WH, Delivery
 
 from flexrelay_contracts.market.terms import MAX_POWER_W
+from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.canonical import MAX_INTEGER
 
 MOST_J = MAX_POWER_W * 900
@@ -108,4 +111,59 @@ def test_a_fallback_that_no_amount_holds_blocks_nothing() -> None:
     verdicts = case.resolve(49, 50, 51)
     assert [verdict["verdict"] for verdict in verdicts] == ["challenger", "challenger", "unresolved"]
     assert not case.lines()[2]["no_delivery"]
+    case.finish()
+
+
+energies = st.sampled_from([None, 0, 2_000 * WH, MOST_J, -MOST_J, 1_000_000 - MOST_J])
+"""What the DSO says or shows; None: what the meter says."""
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    said=st.tuples(energies, energies, energies),
+    ranks=st.tuples(*[st.integers(0, 3)] * 3),
+    claims=st.tuples(*[st.none() | energies.map(lambda energy: 7 if energy is None else energy)] * 3),
+    words=st.tuples(energies, energies, energies),
+    order=st.permutations([49, 50, 51]),
+    penalty=st.sampled_from([150_000, PENALTY]),
+    fallback=st.sampled_from(["proposed", "no_delivery"]),
+)
+def test_who_holds_the_meters_signatures_ends_up_with_what_it_says(
+    said: tuple[int | None, ...], ranks: tuple[int, ...], claims: tuple[int | None, ...], words: tuple[int | None, ...],
+    order: list[int], penalty: int, fallback: str,
+) -> None:  # fmt: skip
+    """Whatever the DSO proposes, calls an estimate, disputes first, has its gateway attest, and has resolved first: B
+    disputes what it can, and shows the signed registers wherever something is disputed."""
+    case = Delivery((2_500, 1_500, 0), fund_micro_eur=10**13, penalty_nano_eur_per_wh=penalty, fallback=fallback)
+    market = case.market
+    case.hold("agg-b", 49, 50, 51)
+    for isp, energy in zip(case.true, words, strict=True):
+        if energy is not None:
+            case.proofs[isp, "dso"] = market.meter_proofs("dso", "b1", isp, energy, attested=2)
+    market.net.to(market.net.market_ms + 1000)
+    stated = zip(case.true.items(), said, strict=True)
+    made = market.proposal(case.order, b1={isp: true if energy is None else energy for (isp, true), energy in stated})
+    next(item for item in made["detail"]["connections"] if item["connection"] == "b1")["quality"] = list(ranks)
+    made["lines"] = [{**line, "quality": rank} for line, rank in zip(made["lines"], ranks, strict=True)]
+    try:
+        case.settlement = market.send_proposal(made)
+    except Refused as no:
+        assert (no.code, penalty) == ("out_of_range", PENALTY)
+        return
+    disputed = []
+    for isp, claim in zip(case.true, claims, strict=True):
+        for party, claimed in ((market.dso, claim), (market.agg_b, case.true[isp])):
+            if claimed is not None and isp not in disputed:
+                try:
+                    market.open(party, case.settlement, isp, "b1", claimed, f"d{isp}")
+                    disputed.append(isp)
+                except Refused as no:
+                    assert no.code == "nothing_disputed"
+    for isp in disputed:
+        for org, party in (("agg-b", market.agg_b), ("dso", market.dso)):
+            if (isp, org) in case.proofs:
+                market.show(party, case.proofs[isp, org], f"d{isp}")
+    case.resolve(*[isp for isp in order if isp in disputed])
+    assert [line["actual_j"] for line in case.lines()] == list(case.true.values())
+    assert not any(line["no_delivery"] for line in case.lines())
     case.finish()

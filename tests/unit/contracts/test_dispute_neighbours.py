@@ -71,7 +71,7 @@ class Delivery:
     def resolve(self, *isps: int) -> list[Mapping[str, Any]]:
         market = self.market
         waits = [market.net.ask("dispute.one", dispute_id=f"d{isp}")["evidence_until"] for isp in isps]
-        market.net.to(max(market.net.market_ms, *waits))
+        market.net.to(max([market.net.market_ms, *waits]))
         return [market.resolve(market.dso, f"d{isp}") for isp in isps]
 
     def win(self, isp: int) -> Mapping[str, Any]:
