@@ -120,7 +120,7 @@ class Store:
         return await self._run(self._writer, work)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` on a read-only connection: it sees the last commit."""
+        """Run `work` on a read-only connection: all that it reads is of the last commit, also in several queries."""
         return await self._run(self._reader, work)
 
     async def _run(self, worker: "_Worker | None", work: Callable[[sqlite3.Connection], T]) -> T:
@@ -201,11 +201,15 @@ class _Worker:
     def _read_all(self) -> None:
         while (job := self._jobs.get()) is not None:
             try:
+                self._connection.execute("BEGIN")  # what it reads is all of one commit
                 value = job.work(self._connection)
             except BaseException as error:
                 _tell([(job, None, self._failure(error))])
             else:
                 _tell([(job, value, None)])
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
 
     def _write_all(self) -> None:
         last = False

@@ -143,3 +143,18 @@ async def test_another_process_reads_beside_it(tmp_path: Path) -> None:
         assert await store.read(names) == ["a", "b", "d"]
     with pytest.raises(StoreUnavailable, match="does not exist"):
         await Store(tmp_path / "none.db", [OLD], read_only=True).__aenter__()
+
+
+async def test_a_read_sees_one_commit(tmp_path: Path) -> None:
+    """Two queries of one read, with a write between them."""
+    async with Store(tmp_path / "s.db", [OLD]) as store:
+        await store.write(insert("a"))  # type: ignore[arg-type]
+        loop = asyncio.get_running_loop()
+
+        def twice(connection: sqlite3.Connection) -> tuple[list[str], list[str]]:
+            first = names(connection)
+            asyncio.run_coroutine_threadsafe(store.write(insert("b")), loop).result(60)  # type: ignore[arg-type]
+            return first, names(connection)
+
+        assert await store.read(twice) == (["a"], ["a"])
+        assert await store.read(names) == ["a", "b"]
