@@ -46,6 +46,7 @@ from flexrelay.journal.port import DeadLetter
 from flexrelay.ledger.late import LateLedger
 from flexrelay.ledger.port import Ledger, LedgerError, LedgerHost, LedgerUnavailable
 from flexrelay.ledgers import UnaskedHost, open_ledger
+from flexrelay.logs import of_gateway
 from flexrelay.market.activation import Activations
 from flexrelay.market.desk import Desk
 from flexrelay.market.fleet import Fleet, Unit
@@ -552,6 +553,7 @@ async def open_site(
             gateway = open_gateway(
                 folder, section, config.network, ledger, site.clock, config.passphrase, level, patient=patient
             )
-            site.gateways[section.org] = await stack.enter_async_context(gateway)
+            with of_gateway(section.org):
+                site.gateways[section.org] = await stack.enter_async_context(gateway)
             stack.callback(site.gateways.pop, section.org)
         yield site

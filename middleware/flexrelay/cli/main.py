@@ -12,6 +12,7 @@ from flexrelay.cli.demo import demo
 from flexrelay.cli.init import init
 from flexrelay.cli.run import run
 from flexrelay.cli.simulate import simulate
+from flexrelay.logs import log_to_stderr
 
 app = typer.Typer(
     name="flexrelay",
@@ -50,7 +51,7 @@ def _version(wanted: bool) -> None:
 def options(
     _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
 ) -> None:
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr(logging.WARNING)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,8 +28,14 @@ readings = ["pilot/{device}/readings"]
 
 @contextmanager
 def running(folder: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """What it logs stands in `log` beside the folder."""
     command = [sys.executable, "-c", "from flexrelay.cli import main; main()", "run", str(folder)]
-    with subprocess.Popen([*command, "--http-port", "0", "--json"], stdout=subprocess.PIPE, text=True) as process:
+    with (
+        folder.with_name("log").open("w") as log,
+        subprocess.Popen(
+            [*command, "--http-port", "0", "--json"], stdout=subprocess.PIPE, stderr=log, text=True
+        ) as process,
+    ):
         try:
             assert process.stdout is not None
             yield process, json.loads(process.stdout.readline())
@@ -94,6 +101,10 @@ def test_a_broker_that_is_away_is_named_and_everything_else_goes_on(populated: P
         (failing,) = ready.json()["failing"]
         assert failing["name"] == "agg adapter field" and "127.0.0.1:9" in failing["detail"]
         assert httpx.get(f"{up['http']}/healthz").status_code == 200
+        deadline = time.monotonic() + 60
+        while "WARNING flexrelay_adapters.mqtt.link [agg]: " not in folder.with_name("log").read_text():
+            assert time.monotonic() < deadline, folder.with_name("log").read_text()
+            time.sleep(0.1)
         process.terminate()
         assert process.wait(20) == 0
 
