@@ -14,7 +14,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from flexrelay.dispatch.ending import ENDS_NOW, SENT_LAST, Endings
+from flexrelay.dispatch.ending import ENDS_NOW, HELD, SENT_LAST, Endings
 from flexrelay.dispatch.plan import DispatchOrder, Planned
 from flexrelay.dispatch.records import AS_SENT, WATCH, CommandRecord, CommandStep, add_step, read_commands, read_steps
 from flexrelay.dispatch.underway import Underway
@@ -181,6 +181,9 @@ class Dispatcher:
                 update = CommandUpdate(command.command_id, CommandState.EXPIRED, self._clock(), "no answer in time")
                 await self._record(update)
                 return
+            if await self._is_held(command):
+                await asyncio.sleep(self._retry_s)
+                return
             await self._target.execute(command, self._recorder(command))
             if not await self._is_open(command.command_id):
                 return
@@ -229,6 +232,11 @@ class Dispatcher:
                 connection.execute(ENDS_NOW, {"now": self._clock(), "tenant": self._tenant, "id": update.command_id})
 
         await self._store.write(work)
+
+    async def _is_held(self, command: Command) -> bool:
+        """By a newer one that was sent to the device, and is done by it, before a restart or a failure."""
+        values = {"tenant": self._tenant, "id": command.command_id}
+        return await self._store.read(lambda connection: connection.execute(HELD, values).fetchone() is not None)
 
     async def _is_open(self, command_id: str) -> bool:
         found = await self._store.read(

@@ -45,6 +45,14 @@ _SAME: Final = (
     "(SELECT coalesce(sent_n, 0), expires_at FROM dispatch_command WHERE tenant = :tenant AND command_id = :id)"
 )
 _NEWER: Final = f"tenant = :tenant AND {_SAME.format('>')} AND state <> 'failed'"
+HELD: Final = (
+    "SELECT 1 FROM dispatch_command AS newer JOIN dispatch_command AS mine ON newer.tenant = mine.tenant "
+    "AND newer.did = mine.did AND newer.credential = mine.credential AND newer.name = mine.name "
+    "AND newer.sent_n > mine.sent_n WHERE mine.tenant = :tenant AND mine.command_id = :id "
+    "AND mine.end_at IS NOT NULL AND newer.end_at IS NOT NULL AND newer.state = 'acked'"
+)
+"""Whether the device does a newer command than one that was sent, and got no answer: it is not sent again before that
+one is ended."""
 _OLDER: Final = f"tenant = :tenant AND {_SAME.format('<')} AND state IN ('sent', 'acked') AND end_at > :now"
 
 

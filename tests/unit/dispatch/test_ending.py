@@ -205,6 +205,27 @@ async def test_a_restart_sends_in_the_order_of_acceptance_what_was_never_sent(tm
     assert devices.told == orders
 
 
+async def test_a_restart_sends_no_older_command_over_a_newer_one_that_was_answered(tmp_path: Path) -> None:
+    """The older one got no answer: whether the device had it is not known, and it does the newer one."""
+    devices = Devices(now=1, silent=True)
+    async with Store(tmp_path / "s.db", [DISPATCH]) as store:
+        async with Dispatcher(store, "t", devices, clock=lambda: devices.now) as dispatcher:
+            await accept(dispatcher, "long", 5_000, 1_000)
+            await until(lambda: devices.sent == 1, 60, "the long one to be sent")
+            devices.silent = False
+            await send(dispatcher, "short", -7_000, 500)
+        async with Dispatcher(store, "t", devices, clock=lambda: devices.now) as dispatcher:
+            await send(dispatcher, "other", 100, 1_000, "d")
+            assert devices.register == {"c": -7_000, "d": 100} and devices.told == ["long", "short", "other"]
+            devices.now = 600
+            await asyncio.wait_for(dispatcher.finished("long"), 60)
+            assert devices.register["c"] == 5_000, "the older one rules again, and is answered"
+            assert devices.ends[0] == ("c", "short")
+            devices.now = 1_100
+            await ended_down_to(store, 0)
+            assert devices.register["c"] == IDLE
+
+
 async def test_dead_devices_keep_no_other_from_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are always due again, and stand before it in the order of commands."""
     monkeypatch.setattr(ending, "IN_FLIGHT", 2)
