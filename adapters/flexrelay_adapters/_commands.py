@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
@@ -14,6 +14,8 @@ from flexrelay_sdk import Command, CommandState, CommandUpdate, SinkUnavailable
 log = logging.getLogger(__name__)
 
 OnUpdate = Callable[[CommandUpdate], Awaitable[None]]
+_CLOCK_MS: Final = 30_000
+"""How long a clock that was set is not noticed."""
 
 
 class CommandResult(Model):
@@ -49,7 +51,42 @@ def parse_result(payload: bytes) -> CommandResult:
 
 async def begun(command: Command, clock: Callable[[], int]) -> None:
     """Return when the command's window has begun: for devices that are not told when to act."""
-    await asyncio.sleep(max(0, command.begins_at - clock()) / 1000)
+    await reached(command.begins_at, clock)
+
+
+async def reached(instant_ms: int, clock: Callable[[], int]) -> None:
+    """Return when the clock shows the instant, also when it is set meanwhile: never before."""
+    while (left_ms := instant_ms - clock()) > 0:  # noqa: ASYNC110 - no clock says that it was set
+        await asyncio.sleep(min(left_ms, _CLOCK_MS) / 1000)
+
+
+class Newest:
+    """Which command of a name goes, or went, out to each device last, since the start: it alone may be ended.
+
+    The gateway decides by what is on disk. Windows that adjoin begin and end at one instant, so that a command may go
+    out between that look and the end of the one before.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[tuple[str, str], str] = {}
+
+    def begin(self, command: Command) -> None:
+        """Before it is told that it is sent."""
+        self._ids[command.credential, command.name] = command.command_id
+
+    def holds(self, command: Command) -> bool:
+        """Whether no other went out after it, as far as is known."""
+        return self._ids.get((command.credential, command.name), command.command_id) == command.command_id
+
+    def over(self, command: Command) -> None:
+        """It did not go out, failed, or was ended: it keeps no other from its end."""
+        if self.holds(command):
+            self._ids.pop((command.credential, command.name), None)
+
+    def check_end(self, command: Command) -> None:
+        """Raises ConnectionError when a newer one goes out: the gateway looks again."""
+        if not self.holds(command):
+            raise ConnectionError(f"a newer {command.name} goes out to {command.credential}")
 
 
 class Waiting:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
-from flexrelay_adapters._commands import begun
+from flexrelay_adapters._commands import Newest, begun
 from flexrelay_adapters.iotagent.codec import DialectCodec
 from flexrelay_adapters.iotagent.commands import Ends, Pending, asked, payload_of
 from flexrelay_adapters.iotagent.config import IotAgentConfig
@@ -90,6 +90,7 @@ class IotAgentAdapter:
         self._sink: Sink | None = None
         self._pending: dict[str, list[Pending]] = {}
         self._ends = Ends()
+        self._newest = Newest()
         self._over_http: OrderedDict[str, None] = OrderedDict()
         self._serving = False
         mapping = config.codec.observed_at
@@ -272,12 +273,16 @@ class IotAgentAdapter:
     async def polled(self, credential: str) -> bytes:
         """What waits for a device that asks; each command is handed over once."""
         commands: dict[str, Pending] = {}
-        for pending in self._pending.get(credential, ()):
+        for pending in sorted(self._pending.get(credential, ()), key=lambda each: each.end):
             if pending.polled and not pending.sent and pending.is_due(self.clock()):
                 commands.setdefault(pending.name, pending)
         for pending in commands.values():
             pending.sent = True
-            await pending.waiting.tell(CommandState.SENT, self.clock())
+            try:
+                await self._told(pending)
+            except BaseException:
+                pending.sent = False
+                raise
         return self.dialect.together([pending.payload for pending in commands.values()])
 
     async def answered(self, credential: str, payload: bytes) -> None:
@@ -300,6 +305,8 @@ class IotAgentAdapter:
         self.stats.results += 1
         state, detail = pending.verdict(result.text)
         await pending.waiting.record(state, self.clock(), detail)
+        if state is CommandState.FAILED and not pending.end:
+            self._newest.over(pending.waiting.command)
 
     # Commands.
 
@@ -324,16 +331,14 @@ class IotAgentAdapter:
         failed, polled = re.compile(mapping.failed), self._is_polled(command.credential)
         single = mapping.value is not None
         pending = Pending(waiting, mapping.name or command.name, payload, failed, polled, single=single)
-        for former in self._ends.supersede(command.credential, pending.name):
-            self._drop(former)
         self._pending.setdefault(command.credential, []).append(pending)
         try:
             async with asyncio.timeout(max(0, command.expires_at - self.clock()) / 1000):
                 if single:
                     await begun(command, self.clock)
-                if self.must_end(command) and not polled:  # on disk before it goes out: it is ended whatever happens
-                    await waiting.tell(CommandState.SENT, self.clock())
-                if not pending.polled and command.expires_at > self.clock():
+                if not polled and command.expires_at > self.clock():
+                    if self.must_end(command):  # on disk before it goes out: it is ended whatever happens
+                        await self._told(pending)
                     await self._send(pending, apikey, device)
                 await waiting.answered.wait()
         except TimeoutError:
@@ -351,20 +356,42 @@ class IotAgentAdapter:
         """See `flexrelay_sdk.CommandEnder`; waits for the device's answer."""
         if not self.must_end(command):
             return
+        self._newest.check_end(command)
         apikey, device = _parts(command.credential)
         mapping, polled = self.config.commands[command.name], self._is_polled(command.credential)
         pending = self._ends.pending(command, before, mapping, self.dialect, polled=polled)
         there = self._pending.setdefault(command.credential, [])
+        there[:] = [each for each in there if each is pending or not (each.end and each.name == pending.name)]
         if pending not in there:
             there.append(pending)
+        sending = None if polled else asyncio.create_task(self._send(pending, apikey, device))
         try:
-            if not polled:
-                await self._send(pending, apikey, device)
             await pending.waiting.answered.wait()
         finally:
+            if sending is not None:
+                sending.cancel()  # not after a newer command
+                await asyncio.gather(sending, return_exceptions=True)
             if pending.waiting.answered.is_set() or not polled:
                 self._drop(pending)
-        self._ends.over(command)
+        try:
+            self._ends.over(command)
+        finally:
+            self._newest.over(command)
+
+    async def _told(self, pending: Pending) -> None:
+        """That it is sent is told before it is. No end goes out after a newer command."""
+        command = pending.waiting.command
+        if not pending.end:
+            self._newest.begin(command)
+            for former in self._ends.supersede(command.credential, pending.name):
+                await former.waiting.tell(CommandState.EXPIRED, self.clock())
+                self._drop(former)
+        try:
+            await pending.waiting.tell(CommandState.SENT, self.clock())
+        except BaseException:
+            if not pending.end:
+                self._newest.over(command)
+            raise
 
     def _drop(self, pending: Pending) -> None:
         """It waits no more."""

@@ -28,6 +28,8 @@ class Pending:
     sent: bool = False
     single: bool = False
     """One value, which tells the device no window."""
+    end: bool = False
+    """It ends what went out before; its command is the one that is over, or the older one that rules again."""
 
     def is_due(self, now_ms: int) -> bool:
         """Whether a device that asks may have it."""
@@ -50,14 +52,15 @@ class Ends:
     asks, so an end stays until it is answered or a newer command takes its place."""
 
     def __init__(self) -> None:
-        self._under_way: dict[str, tuple[Pending, list[CommandUpdate]]] = {}
+        self._under_way: dict[str, tuple[Pending, list[CommandUpdate], Command | None]] = {}
+        """By the command that is over: its end, what is told of it, and which older command rules again."""
 
     def pending(
         self, command: Command, before: Command | None, mapping: CommandMapping, dialect: Dialect, *, polled: bool
     ) -> Pending:
-        """The same one each time."""
+        """The same one each time, unless the older command's time is over too by now."""
         found = self._under_way.get(command.command_id)
-        if found is None:
+        if found is None or found[2] != before:
             told: list[CommandUpdate] = []
 
             async def note(update: CommandUpdate) -> None:
@@ -65,25 +68,28 @@ class Ends:
 
             single = mapping.value
             assert single is not None and single.revert is not None
-            again = before or replace(command, parameters={single.parameter: single.revert})
-            waiting = Waiting(replace(again, expires_at=command.expires_at + _TRIED_MS), note)
+            again = before or replace(
+                command, parameters={single.parameter: single.revert}, expires_at=command.expires_at + _TRIED_MS
+            )
             payload = payload_of(again, mapping, command.credential.partition("/")[2], dialect)
             name = mapping.name or command.name
-            found = Pending(waiting, name, payload, re.compile(mapping.failed), polled), told
-            self._under_way[command.command_id] = found
+            pending = Pending(Waiting(again, note), name, payload, re.compile(mapping.failed), polled, end=True)
+            found = self._under_way[command.command_id] = pending, told, before
         return found[0]
 
     def over(self, command: Command) -> None:
-        """It was answered. Raises ValueError when the device refuses."""
-        _, told = self._under_way.pop(command.command_id)
-        if told and told[-1].state is CommandState.FAILED:
+        """It was answered. Raises ValueError when the device refuses, ConnectionError when a newer command came."""
+        _, told, _ = self._under_way.pop(command.command_id, (None, (), None))
+        if not told or told[-1].state is CommandState.EXPIRED:
+            raise ConnectionError(f"a newer {command.name} goes out to {command.credential}")
+        if told[-1].state is CommandState.FAILED:
             raise ValueError(f"the device refuses its end: {told[-1].detail}")
 
     def supersede(self, credential: str, name: str) -> list[Pending]:
-        """Those of a device and name (on the wire) that are not answered: a newer command is there."""
+        """Those of a device and name (on the wire) that are not answered: a newer command goes out."""
         mine = {
             command_id: pending
-            for command_id, (pending, _) in self._under_way.items()
+            for command_id, (pending, _, _) in self._under_way.items()
             if pending.name == name and pending.waiting.command.credential == credential
         }
         for command_id in mine:

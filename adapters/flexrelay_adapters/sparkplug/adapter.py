@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from flexrelay_adapters._commands import begun
+from flexrelay_adapters._commands import Newest, begun
 from flexrelay_adapters.mqtt._client import Connection, ConnectionLost, DirectConnection, Inbound, Session
 from flexrelay_adapters.mqtt.checked import Checked
 from flexrelay_adapters.mqtt.commands import OnUpdate, Waiting
@@ -74,6 +74,7 @@ class SparkplugAdapter(UponBroker):
         self._since = 0
         self._pending: dict[str, list[Pending]] = {}
         self._born = asyncio.Condition()
+        self._newest = Newest()
         self._facts: dict[str, DeviceFacts] = {}
 
     @property
@@ -248,6 +249,8 @@ class SparkplugAdapter(UponBroker):
             verdict = pending.verdict(told) if pending.sent else None
             if verdict is not None:
                 await pending.waiting.record(verdict[0], self._clock(), verdict[1])
+                if verdict[0] is CommandState.FAILED and not pending.end:
+                    self._newest.over(pending.waiting.command)
 
     # Commands.
 
@@ -262,17 +265,20 @@ class SparkplugAdapter(UponBroker):
         there = self._pending.get(command.credential, [])
         if any(pending.waiting.command.command_id == command.command_id for pending in there):
             raise ValueError(f"command {command.command_id} is under way")
+        await self._execute(command, on_update, topic)
+
+    async def _execute(self, command: Command, on_update: OnUpdate, topic: str, *, end: bool = False) -> None:
         waiting = Waiting(command, on_update)
         await waiting.tell(CommandState.QUEUED, self._clock())
         mapping = self.config.commands.get(command.name)
         if mapping is None:
             await waiting.tell(CommandState.FAILED, self._clock(), f"{command.name} is not configured in {self.name}")
             return
-        pending = Pending(waiting, mapping)
+        pending = Pending(waiting, mapping, end=end)
         self._pending.setdefault(command.credential, []).append(pending)
         try:
             async with asyncio.timeout(max(0, command.expires_at - self._clock()) / 1000):
-                if "from_ms" not in mapping.write:
+                if not pending.tells_window:
                     await begun(command, self._clock)
                 while command.expires_at > self._clock() and not waiting.answered.is_set():
                     await self._send(pending, topic)
@@ -295,6 +301,7 @@ class SparkplugAdapter(UponBroker):
         id of the one that is over."""
         if not self.must_end(command):
             return
+        self._newest.check_end(command)
         write = self.config.commands[command.name].write
         reverts = {name: written.revert for name, written in write.items() if written.revert is not None}
         told: list[CommandUpdate] = []
@@ -308,7 +315,9 @@ class SparkplugAdapter(UponBroker):
             parameters=reverts if before is None else before.parameters,
             expires_at=command.expires_at + _END_MS if before is None else before.expires_at,
         )
-        await self.execute(again, note)
+        await self._execute(again, note, topic_for(command.credential, "NCMD"), end=True)
+        if told[-1].state is not CommandState.EXPIRED:
+            self._newest.over(command)
         if told[-1].state is CommandState.FAILED:
             raise ValueError(f"the device refuses its end: {told[-1].detail}")
         if told[-1].state is CommandState.EXPIRED:
@@ -326,8 +335,8 @@ class SparkplugAdapter(UponBroker):
             await self._born.wait_for(done)
 
     async def _send(self, pending: Pending, topic: str) -> None:
-        command = pending.waiting.command
-        while (left_ms := command.expires_at - self._clock()) > 0:
+        command, waiting = pending.waiting.command, pending.waiting
+        while (left_ms := command.expires_at - self._clock()) > 0 and not waiting.answered.is_set():
             thing = self._nodes.thing(command.credential)
             if thing is None or not thing.born or not self.link.connected:
                 async with self._born:  # births are told here; the connection is looked at now and then
@@ -337,13 +346,20 @@ class SparkplugAdapter(UponBroker):
                     except TimeoutError:
                         continue
                 continue
+            if pending.sent and not pending.end and not pending.tells_window and not self._newest.holds(command):
+                await waiting.tell(CommandState.FAILED, self._clock(), "a newer command holds the device")
+                return
             try:
                 payload = command_payload(command, pending.mapping, thing, self._clock())
             except ValueError as error:
-                await pending.waiting.tell(CommandState.FAILED, self._clock(), str(error)[:500])
+                await waiting.tell(CommandState.FAILED, self._clock(), str(error)[:500])
                 return
+            if not pending.end and not pending.sent:
+                await self._supersede(command)
             if self.must_end(command):  # on disk before it goes out: it is ended whatever happens
-                await pending.waiting.tell(CommandState.SENT, self._clock())
+                await self._told(pending)
+                if waiting.answered.is_set():
+                    return
             pending.sent, pending.births = True, thing.births
             try:
                 await self.link.publish(topic, payload, qos=0)
@@ -351,5 +367,22 @@ class SparkplugAdapter(UponBroker):
                 log.info("%s: command %s goes out again: %s", self.name, command.command_id, error)
                 await asyncio.sleep(self.config.backoff_min_s)
                 continue
-            await pending.waiting.tell(CommandState.SENT, self._clock())
+            await waiting.tell(CommandState.SENT, self._clock())
             return
+
+    async def _supersede(self, command: Command) -> None:
+        """It goes out: what would end an older one of its name does not any more."""
+        self._newest.begin(command)
+        for other in list(self._pending.get(command.credential, ())):
+            if other.end and other.waiting.command.name == command.name:
+                await other.waiting.tell(CommandState.EXPIRED, self._clock(), "a newer command goes out")
+        async with self._born:
+            self._born.notify_all()
+
+    async def _told(self, pending: Pending) -> None:
+        try:
+            await pending.waiting.tell(CommandState.SENT, self._clock())
+        except BaseException:
+            if not pending.end:
+                self._newest.over(pending.waiting.command)
+            raise

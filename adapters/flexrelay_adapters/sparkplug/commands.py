@@ -65,6 +65,13 @@ class Pending:
     sent: bool = False
     births: int = 0
     """How often its device had been born when it was sent."""
+    end: bool = False
+    """It ends what was written before."""
+
+    @property
+    def tells_window(self) -> bool:
+        """Whether the device is told when to act."""
+        return "from_ms" in self.mapping.write
 
     def verdict(self, reported: Mapping[str, Value]) -> tuple[CommandState, str] | None:
         """What these metrics of the device, received after the command was sent, say about it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from support.mqtt_hand import Hand, Message
@@ -72,3 +73,34 @@ async def test_written_when_the_window_begins_and_ended_when_it_is_over() -> Non
         ending.cancel()  # it did not answer: it is tried again
         await asyncio.gather(ending, return_exceptions=True)
         assert adapter._pending == {}
+
+
+async def test_no_end_and_no_older_command_goes_out_after_a_newer_one() -> None:
+    hand, older_life, newer_life = Hand(), Life(), Life()
+    adapter = SparkplugAdapter(SparkplugConfig.from_section("plant", SECTION), connect=hand.open)
+    birth = [message("NBIRTH", 0, bdSeq=0, Set=0, Power=0)]
+    over, older = (replace(command("set_power", {"power_w": 1_000}), command_id=each) for each in ("over", "older"))
+    newer = replace(command("set_power", {"power_w": 3_000}), command_id="newer")
+    async with running(adapter, RecordingSink()):
+        await hand.batches.put(birth)
+        first = asyncio.create_task(adapter.execute(older, older_life))
+        await until(lambda: written(hand) == [1.0], 60)
+        ending = asyncio.create_task(adapter.end(over))
+        with pytest.raises(ConnectionError, match="newer"):  # the gateway had looked before
+            await ending
+        await hand.batches.put([message("NDEATH", 0, bdSeq=0)])
+        await until(lambda: not list(adapter._nodes.born()), 60)
+        ending = asyncio.create_task(adapter.end(older))  # it waits for the device, as does the newer one
+        await until(lambda: len(adapter._pending["g/n"]) == 2, 60)
+        second = asyncio.create_task(adapter.execute(newer, newer_life))
+        await hand.batches.put(birth)
+        await until(lambda: written(hand)[-1] == 3.0, 60)
+        await hand.batches.put(birth)  # it asks for everything again
+        with pytest.raises(ConnectionError):
+            await ending
+        await first
+        await until(lambda: written(hand)[-2:] == [3.0, 3.0], 60)
+        await hand.batches.put([message("NDATA", 1, Set=3.0)])
+        await second
+    assert older_life.states[-1] is CommandState.FAILED and newer_life.states[-1] is CommandState.ACKED
+    assert older_life.updates[-1].detail == "a newer command holds the device"
