@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+from flexrelay_adapters._commands import reached
 from flexrelay_adapters.lwm2m.coap.codes import METHOD_NOT_ALLOWED, SENML_CBOR, TLV
 from flexrelay_adapters.lwm2m.coap.layer import NoAnswer
 from flexrelay_adapters.lwm2m.config import CommandConfig
@@ -46,6 +47,9 @@ class Commander:
         """By credential, while commands are under way: a device has one instance of each object, so that a command's
         writing and reading back must not meet another's."""
         self._users: Counter[str] = Counter()
+        self._wrote: dict[tuple[str, str, str], dict[str, Value]] = {}
+        """Credential, path and resource → commands and values that may stand there, the newest last: since the start,
+        of those to be ended. Two may write the same value, and the last may not have come."""
 
     async def execute(self, command: Command, on_update: OnUpdate) -> None:
         """Tell every state until it is acked, failed or expired. Raises ValueError when it is under way already."""
@@ -75,9 +79,16 @@ class Commander:
                 content_format = TLV if registration.version == "1.0" else SENML_CBOR
                 try:
                     held = _values(await self._operations.read(peer, left.path, content_format))
-                    back = {name: then[name] for name, value in left.values.items() if _same(value, held.get(name))}
+                    back = {}
+                    for name, value in left.values.items():
+                        ours = self._wrote.get((command.credential, left.path, name)) or {command.command_id: value}
+                        if next(reversed(ours)) == command.command_id and any(
+                            _same(each, held.get(name)) for each in ours.values()
+                        ):
+                            back[name] = then[name]
                     if back:
                         await self._operations.write(peer, left.path, back, content_format)
+                    self._forget(command, left)
                 except NoAnswer as error:
                     raise ConnectionError(str(error)) from None
                 except Refused as error:
@@ -86,6 +97,20 @@ class Commander:
                     raise ValueError(f"the device refuses it: {error}") from None
                 except FormatError as error:
                     raise ValueError(f"the device answers what cannot be read: {error}") from None
+
+    def _remember(self, command: Command, writing: Writing) -> None:
+        """It goes out, and is the newest."""
+        for name, value in writing.values.items():
+            ours = self._wrote.setdefault((command.credential, writing.path, name), {})
+            ours.pop(command.command_id, None)
+            ours[command.command_id] = value
+
+    def _forget(self, command: Command, writing: Writing) -> None:
+        """Where it is the newest it has taken the place of the others, or was ended."""
+        for name in writing.values:
+            ours = self._wrote.get((command.credential, writing.path, name), {})
+            if not ours or next(reversed(ours)) == command.command_id:
+                self._wrote.pop((command.credential, writing.path, name), None)
 
     @contextmanager
     def _turn(self, credential: str) -> Iterator[asyncio.Lock]:
@@ -110,7 +135,7 @@ class Commander:
         except Unfit as error:
             await tell(CommandState.FAILED, str(error))
             return
-        await asyncio.sleep(max(0.0, begins_s(command, self._config) - self._clock()))
+        await reached(int(begins_s(command, self._config) * 1000), lambda: int(self._clock() * 1000))
         said = False
 
         async def on_sent() -> None:
@@ -130,7 +155,11 @@ class Commander:
                             peer, awake_until = registration.peer, registration.awake_until
                             if self.must_end(command):  # on disk before it goes out: it is ended whatever happens
                                 await on_sent()
+                                self._remember(command, writing)
                             detail = await self._write(registration, writing, on_sent)
+                            if self.must_end(command):
+                                self._forget(command, writing)
+                                self._remember(command, writing)
                     except NoAnswer:
                         if registration.peer is not peer or (
                             registration.queue and registration.awake_until > awake_until
@@ -142,6 +171,8 @@ class Commander:
             except TimeoutError:
                 break
             except (Refused, FormatError) as error:
+                for name in writing.values:
+                    self._wrote.get((command.credential, writing.path, name), {}).pop(command.command_id, None)
                 await tell(CommandState.FAILED, str(error)[:200])
                 return
             await tell(CommandState.ACKED, detail, writing.effect)

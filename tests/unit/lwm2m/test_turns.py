@@ -142,6 +142,53 @@ async def test_what_object_3312_was_told_is_ended_unless_somebody_decided_since(
     assert not commander._turns and not commander._users
 
 
+async def test_the_end_of_an_older_command_leaves_the_same_value_of_a_newer_one() -> None:
+    relay, registrations = Relay(), Registrations(10, 60.0)
+    peer = Peer(("127.0.0.1", 1), "c", False, lambda data: None)
+    registrations.register(peer, Parameters("e", version="1.1"), ((3312, 0),), time.time())
+    config = CommandConfig(rated_w=1_000, via="power_control")
+    commander = Commander(config, relay, registrations, time.time)  # type: ignore[arg-type]  # has what is used
+    older, newer = command("older"), command("newer")
+    off = replace(command("off"), name="switch", parameters={"on": 0})
+    none = replace(command("none"), parameters={"power_w": 0})
+    await commander.execute(older, Life())
+    await commander.execute(newer, Life())
+    await commander.end(older, None)  # the gateway had looked before the newer one was sent
+    assert relay.values == {"5850": True, "5851": 50}
+    await commander.end(newer, None)
+    assert relay.values == {"5850": True, "5851": 100}
+    await commander.execute(none, Life())
+    await commander.execute(off, Life())
+    await commander.end(none, None)
+    assert relay.values == {"5850": False, "5851": 100}, "it is switched off still"
+    await commander.end(off, None)
+    assert relay.values == {"5850": True, "5851": 100} and not commander._wrote
+
+
+async def test_an_older_value_goes_with_a_newer_command_that_did_not_come() -> None:
+    """The newer one held the device, as far as the gateway knew, when the older one was over."""
+    relay, registrations = Relay(), Registrations(10, 60.0)
+    peer = Peer(("127.0.0.1", 1), "c", False, lambda data: None)
+    registrations.register(peer, Parameters("e", version="1.1"), ((3312, 0),), time.time())
+    config = CommandConfig(rated_w=1_000, via="power_control")
+    commander = Commander(config, relay, registrations, time.time)  # type: ignore[arg-type]  # has what is used
+    older, refused = command("older"), replace(command("refused"), parameters={"power_w": 200})
+    lost = replace(command("lost"), parameters={"power_w": 300}, expires_at=time.time_ns() // 1_000_000 + 700)
+    await commander.execute(older, Life())
+    for broken, newer, state in (
+        (Refused(0x80, "no"), refused, CommandState.FAILED),
+        (NoAnswer("lost"), lost, CommandState.EXPIRED),
+    ):
+        relay.broken, life = broken, Life()
+        await commander.execute(newer, life)
+        assert life.states[-1] is state
+        relay.broken = None
+    await commander.end(refused, None)
+    assert relay.values == {"5850": True, "5851": 50}
+    await commander.end(lost, None)
+    assert relay.values == {"5850": True, "5851": 100} and not commander._wrote
+
+
 async def test_object_3312_is_written_when_the_window_begins() -> None:
     relay, registrations = Relay(), Registrations(10, 60.0)
     peer = Peer(("127.0.0.1", 1), "c", False, lambda data: None)
