@@ -159,13 +159,24 @@ class Dispatcher:
                     await self._changed.wait()
 
     async def _due(self) -> list[CommandRecord]:
-        """In the order in which they are handed over: after a restart a device must not stay at the older of two."""
+        """In the order in which they are handed over: after a restart a device must not stay at the older of two.
+
+        Thousands may wait for their windows for hours: they are read when there is one to begin with."""
         now = self._clock()
         due = "open = 1 AND send_at <= ?"
+        under_way = frozenset(self._underway.tasks)
+
+        def read(connection: sqlite3.Connection) -> list[CommandRecord]:
+            query = f"SELECT command_id FROM dispatch_command WHERE tenant = ? AND {due}"  # noqa: S608 - constants
+            ids = connection.execute(query, (self._tenant, now))
+            if all(each in under_way for (each,) in ids):
+                return []
+            return read_commands(connection, self._tenant, due, now, order=AS_SENT)
+
+        if self._underway.full:
+            return []
         try:
-            return await self._store.read(
-                lambda connection: read_commands(connection, self._tenant, due, now, order=AS_SENT)
-            )
+            return await self._store.read(read)
         except StoreUnavailable as error:
             logger.warning("due commands of %s cannot be read: %s; again soon", self._tenant, error)
             return []

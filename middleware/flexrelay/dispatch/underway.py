@@ -18,9 +18,13 @@ class Underway:
     def look(self) -> None:
         self._over.clear()
 
+    @property
+    def full(self) -> bool:
+        return len(self.tasks) >= self._most
+
     def has_room_for(self, command_id: str) -> bool:
         """Whether a task may begin on it, by what was read since `look`."""
-        return command_id not in self.tasks and command_id not in self._over and len(self.tasks) < self._most
+        return command_id not in self.tasks and command_id not in self._over and not self.full
 
     def begin(self, group: asyncio.TaskGroup, command_id: str, work: Coroutine[Any, Any, None], name: str) -> None:
         self.tasks[command_id] = group.create_task(work, name=name)

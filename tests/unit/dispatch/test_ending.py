@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flexrelay.dispatch import DISPATCH, Dispatcher, DispatchOrder, OrderedIsp, Planned, ending
+from flexrelay.dispatch import dispatcher as dispatcher_module
 from flexrelay.store import Store
 from flexrelay_sdk import Command, CommandState, CommandUpdate
 from flexrelay_sdk.clock import wall_ms
@@ -226,6 +227,30 @@ async def test_a_restart_sends_no_older_command_over_a_newer_one_that_was_answer
             assert devices.register["c"] == IDLE
 
 
+async def test_what_waits_for_its_window_costs_no_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    devices, read = Devices(now=1, held={"waits"}), 0
+    known = dispatcher_module.read_commands
+
+    def counting(connection: sqlite3.Connection, tenant: str, where: str, *values: object, order: str = "1") -> object:
+        nonlocal read
+        found = known(connection, tenant, where, *values, order=order)
+        read += len(found) if "send_at" in where else 0
+        return found
+
+    monkeypatch.setattr(dispatcher_module, "read_commands", counting)
+    monkeypatch.setattr(dispatcher_module, "POLL_S", 0.001)
+    async with Store(tmp_path / "s.db", [DISPATCH]) as store:
+        dispatcher = Dispatcher(store, "t", devices, clock=lambda: devices.now, in_flight=2)
+        async with dispatcher:
+            await accept(dispatcher, "waits", 1, 1_000)
+            await until(lambda: len(dispatcher._underway.tasks) == 1, 60)
+            before, looks = read, 0
+            for _ in range(20):
+                looks += len(await dispatcher._due())
+            assert looks == 0 and read - before <= 1, "one may have been read before it was under way"
+            await send(dispatcher, "now", 2, 1_000, "d")
+
+
 async def test_dead_devices_keep_no_other_from_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are always due again, and stand before it in the order of commands."""
     monkeypatch.setattr(ending, "IN_FLIGHT", 2)
@@ -307,7 +332,10 @@ async def test_what_was_due_before_it_was_done_is_not_done_twice(
         Store(tmp_path / "s.db", [DISPATCH]) as store,
         Dispatcher(store, "t", devices, clock=lambda: devices.now) as dispatcher,
     ):
-        await send(dispatcher, "only", 5_000, 500)
+        await accept(dispatcher, "only", 5_000, 500)
+        await until(lambda: "execute" in devices.asked, 60, "it to be under way")
+        await send(dispatcher, "beside", 1, 500, "e")  # what is due is read again
+        await asyncio.wait_for(dispatcher.finished("only"), 60)
         if of is ending.Endings:
             devices.now = 600
             await ended_down_to(store, 0)
@@ -315,4 +343,5 @@ async def test_what_was_due_before_it_was_done_is_not_done_twice(
         await send(dispatcher, "another", 1, 1_000, "d")  # a later round of both
         devices.now = 1_100
         await ended_down_to(store, 0)
-        assert sorted(devices.ends) == [("c", "only"), ("d", "another")] and devices.asked.count("execute") == 2
+        assert sorted(devices.ends) == [("c", "only"), ("d", "another"), ("e", "beside")]
+        assert devices.asked.count("execute") == 3
