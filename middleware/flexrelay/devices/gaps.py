@@ -157,13 +157,17 @@ class GapFilling:
             begins = self._begins(name, adapter)
             await _while(lambda: not adapter.connected, AWAY_S)
             if not adapter.connected:
-                await self._note(name, begins)
+                while not await self._note(name, begins):  # noqa: ASYNC110 - the store tells nobody
+                    await asyncio.sleep(RETRY_S)
 
-    async def _note(self, name: str, begins: Mapping[str, int]) -> None:
+    async def _note(self, name: str, begins: Mapping[str, int]) -> bool:
+        """Whether they are on disk."""
         try:
             await self.gaps.note(name, begins)
         except StoreUnavailable as error:
             log.warning("%s: gaps in the readings cannot be noted now: %s", name, error)
+            return False
+        return True
 
     async def _fill(self, name: str, adapter: Any) -> bool:
         """Whether something is left for later."""

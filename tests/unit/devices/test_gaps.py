@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from support.readings import NOW, IngestPath, PlainCodec, ingest_path
 
 from flexrelay.devices import ENROLMENTS, GAPS, DeviceRecord, Enrolments, Filled, GapFilling, Gaps, Stretch, fill, gaps
 from flexrelay.devices.gaps import Gap
-from flexrelay.store import Store
+from flexrelay.store import Store, StoreUnavailable
 from flexrelay_sdk import Codec, Frame, Sink
 from flexrelay_sdk.testkit import until
 
@@ -194,6 +194,32 @@ async def test_a_lost_connection_leaves_a_gap(tmp_path: Path) -> None:
         keeper.connected = True
         await opened.filled()
         assert sorted(await opened.stored()) == [NOW - 9000, NOW - 8000]
+
+
+async def test_a_gap_is_noted_once_the_store_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper, tried = Keeper(), 0
+    noted = Gaps.note
+
+    async def note(self: Gaps, adapter: str, begins: Mapping[str, int]) -> None:
+        nonlocal tried
+        tried += 1
+        if tried <= 3:
+            raise StoreUnavailable("the disk is full")
+        await noted(self, adapter, begins)
+
+    async with gateway(tmp_path, keeper) as opened:
+        monkeypatch.setattr(Gaps, "note", note)
+        async with opened.filling_in():
+            await opened.live(NOW - 9000)
+            keeper.connected = False
+            await until(lambda: tried > 0, 60, "a try")
+            keeper.history[NOW - 8000] = 5
+            await opened.live(NOW - 7000)
+            keeper.connected = True
+            await until(lambda: len(keeper.asked) == 1, 60, "the gap to be read")
+            await opened.filled()
+        assert keeper.asked == [(NOW - 8999, NOW - 7000)]
+        assert sorted(await opened.stored()) == [NOW - 9000, NOW - 8000, NOW - 7000]
 
 
 async def test_a_connection_that_is_soon_back_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
