@@ -86,8 +86,11 @@ async def carry_out(
                 await asyncio.sleep(_RETRY_S)
     except TimeoutError:
         pass
-    except (_Failed, Impossible, WrongSerial) as error:
+    except _Failed as error:
         await before_sending()
+        await tell(CommandState.FAILED, str(error))
+        return
+    except (Impossible, WrongSerial) as error:  # never written: it keeps no older one from its end, not for an instant
         await tell(CommandState.FAILED, str(error))
         return
     await tell(CommandState.EXPIRED, detail)
@@ -187,6 +190,8 @@ async def _rules_again(command: Command, link: Link, session: Session, clock: Ca
                 return False
             await link.write(session.device.unit, write.address, write.registers)
     except (Impossible, Refused) as error:
+        if isinstance(error, Refused) and error.transient:
+            raise
         log.warning("%s: %s does not rule again: %s", command.credential, command.command_id, error)
         return False
     session.holding[command.name] = command.command_id

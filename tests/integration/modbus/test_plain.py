@@ -84,6 +84,9 @@ async def test_an_older_command_rules_again_after_a_newer_one() -> None:
         older, newer = set_power("a", server, 70_000), set_power("b", server, 2)
         await adapter.execute(older, Life())
         await adapter.execute(newer, Life())
+        await server.tell({"behave": "busy"})  # for one request: no reason to leave the older one out
+        with pytest.raises(ConnectionError, match="puts it off"):
+            await adapter.end(newer, older)
         await adapter.end(newer, older)
         assert await server.tell({"get": [1, 300, 3]}) == [1, 4_464, 1]
         await adapter.end(older)
@@ -100,6 +103,15 @@ async def test_a_command_that_the_device_refused_does_not_keep_an_older_one_for_
         assert life.states[-1] is CommandState.FAILED
         await server.tell({"behave": "obey"})
         await adapter.end(newer)
+        assert await server.tell({"get": [1, 302, 1]}) == [0]
+
+
+async def test_what_the_registers_cannot_hold_was_never_sent() -> None:
+    """Else it would hold the device from the end of an older one."""
+    async with battery() as (server, adapter):
+        life = Life()
+        await adapter.execute(set_power("a", server, 1 << 40), life)
+        assert life.states == [CommandState.QUEUED, CommandState.FAILED]
         assert await server.tell({"get": [1, 302, 1]}) == [0]
 
 
