@@ -43,14 +43,14 @@ async def abandoned(ending: asyncio.Task[None]) -> None:
 async def test_a_device_that_asks_after_the_next_window_began_is_not_sent_back(tried_again: bool) -> None:
     later = [0]
     adapter, life = over_http(later), Life()
-    newer = command("b", 700, begins_in_ms=60_000)
+    newer = command("b", 700, begins_in_ms=500)
     executing = asyncio.create_task(adapter.execute(newer, life))  # both of one order: it waits from the start
     await until(lambda: bool(life.updates), 60)
     ending = asyncio.create_task(adapter.end(command("a", 500, -100_000)))
     await until(lambda: len(adapter._pending[DEVICE]) == 2, 60)
     if tried_again:
         await abandoned(ending)
-    later[0] = 61_000
+    later[0] = 1_000
     assert await adapter.polled(DEVICE) == b"d@set|700"
     assert await adapter.polled(DEVICE) == b"", "the end of the older one after the newer one"
     if not tried_again:
