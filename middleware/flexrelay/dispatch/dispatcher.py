@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 IN_FLIGHT: Final = 4_096
 """More than the devices that may be silent at once: each holds its place until the command expires."""
+NEAR_MS: Final = 900_000
+"""Commands whose window begins later leave a quarter of the places to the others: a day ahead thousands may be ordered,
+and an order of the same hour must not wait for them."""
 POLL_S: Final = 0.25
 RETRY_S: Final = 0.5
 
@@ -50,6 +53,9 @@ class Dispatcher:
         self._clock = clock
         self._retry_s = retry_s
         self._underway = Underway(in_flight)
+        self._spare = in_flight // 4
+        self._postponed: dict[str, int] = {}
+        """Commands that found no place and need none yet; until when, wall-clock UTC ms."""
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -151,9 +157,12 @@ class Dispatcher:
             self._changed.clear()
             self._underway.look()
             for record in await self._due():
-                one = record.command.command_id
-                if self._underway.has_room_for(one):
+                one, near_at = record.command.command_id, record.command.begins_at - NEAR_MS
+                far = near_at > self._clock()
+                if self._underway.has_room_for(one, self._spare if far else 0):
                     self._underway.begin(self._group, one, self._send(record), f"command-{one}")
+                elif far:
+                    self._postponed[one] = near_at
             with suppress(TimeoutError):
                 async with asyncio.timeout(POLL_S):
                     await self._changed.wait()
@@ -164,16 +173,18 @@ class Dispatcher:
         Thousands may wait for their windows for hours: they are read when there is one to begin with."""
         now = self._clock()
         due = "open = 1 AND send_at <= ?"
-        under_way = frozenset(self._underway.tasks)
+        may_wait = not self._underway.free(self._spare)
+        self._postponed = {one: until for one, until in self._postponed.items() if may_wait and until > now}
+        known = self._underway.tasks.keys() | self._postponed.keys()
 
         def read(connection: sqlite3.Connection) -> list[CommandRecord]:
             query = f"SELECT command_id FROM dispatch_command WHERE tenant = ? AND {due}"  # noqa: S608 - constants
             ids = connection.execute(query, (self._tenant, now))
-            if all(each in under_way for (each,) in ids):
+            if all(each in known for (each,) in ids):
                 return []
             return read_commands(connection, self._tenant, due, now, order=AS_SENT)
 
-        if self._underway.full:
+        if not self._underway.free():
             return []
         try:
             return await self._store.read(read)

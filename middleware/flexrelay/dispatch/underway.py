@@ -18,13 +18,13 @@ class Underway:
     def look(self) -> None:
         self._over.clear()
 
-    @property
-    def full(self) -> bool:
-        return len(self.tasks) >= self._most
+    def free(self, spare: int = 0) -> bool:
+        """Whether a task may begin that leaves so many places to others."""
+        return len(self.tasks) < self._most - spare
 
-    def has_room_for(self, command_id: str) -> bool:
+    def has_room_for(self, command_id: str, spare: int = 0) -> bool:
         """Whether a task may begin on it, by what was read since `look`."""
-        return command_id not in self.tasks and command_id not in self._over and not self.full
+        return command_id not in self.tasks and command_id not in self._over and self.free(spare)
 
     def begin(self, group: asyncio.TaskGroup, command_id: str, work: Coroutine[Any, Any, None], name: str) -> None:
         self.tasks[command_id] = group.create_task(work, name=name)

@@ -125,6 +125,37 @@ async def test_the_nearest_windows_get_the_places(tmp_path: Path) -> None:
     assert ends == sorted(each.expires_at for each in wanted)
 
 
+async def test_windows_of_tomorrow_leave_places_to_those_of_now(tmp_path: Path) -> None:
+    begun: list[str] = []
+
+    class Waiting(Devices):
+        async def execute(self, command: Command, on_update: Callable[[CommandUpdate], Awaitable[None]]) -> None:
+            begun.append(command.did)
+            while command.begins_at > self.now:  # noqa: ASYNC110 (the test moves the clock)
+                await asyncio.sleep(0.001)
+            await super().execute(command, on_update)
+
+    def windowed(n: int, begins_at: int) -> Planned:
+        window = {"power_w": n, "from_ms": 0, "until_ms": 900_000}
+        return Planned(f"did:{n}", f"c{n}", "set_power", window, 0, begins_at + 900_000)
+
+    devices = Waiting()
+    async with Store(tmp_path / "s.db", [DISPATCH]) as store:
+        sending = Dispatcher(store, "t", devices, clock=lambda: devices.now, in_flight=4, retry_s=0.001)
+        async with sending:
+            await sending.accept(ORDER, [windowed(n, 86_400_000) for n in range(8)])
+            await until(lambda: len(begun) == 3, 60, "those that found a place")
+            await sending.accept(DispatchOrder("o-2", "agg", ORDER.isps), [windowed(n, 60_000) for n in range(8, 10)])
+            devices.now = 61_000
+            found = await asyncio.wait_for(sending.finished("o-2"), 60)
+            assert [record.state for record in found] == [CommandState.ACKED] * 2
+            assert sorted(begun[3:]) == ["did:8", "did:9"], "one place is theirs"
+            devices.now = 86_400_000 + 1_000
+            found = await asyncio.wait_for(sending.finished("o-1"), 60)
+            assert [record.state for record in found] == [CommandState.ACKED] * 8
+    assert sorted(begun) == [f"did:{n}" for n in range(10)]
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     script=st.lists(st.sampled_from(FAULTS), max_size=10),
