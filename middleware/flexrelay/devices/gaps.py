@@ -40,7 +40,7 @@ GAPS: Final = Component(
 MOST: Final = 100_000
 """Gaps noted at a gateway; beyond it no more are."""
 TRIES: Final = 5
-"""A gap that could not be read so often while the adapter was connected is given up."""
+"""A gap that could not be read so often, or during which the connection was lost, is given up."""
 SETTLE_S: Final = 5.0
 """After the adapter is connected: what it catches up by itself, and the newest values, come first."""
 RETRY_S: Final = 60.0
@@ -224,8 +224,9 @@ class GapFilling:
                     done = await fill(adapter, self.ingest, self.journal, Stretch(begin, until, named))
             except (ConnectionError, TimeoutError) as error:
                 log.info("%s: the history of %s cannot be read: %s", name, gap.did, error or "it took too long")
-                if adapter.connected:  # else it is no fault of the gap's
-                    await self.gaps.failed(name, gap)
+                await self.gaps.failed(
+                    name, gap
+                )  # also when the connection is gone: it may be the question that ends it
                 return False
             except (HistoryRefused, StoreUnavailable, HistoryUnavailable, JournalUnavailable, SinkUnavailable):
                 raise
@@ -237,7 +238,8 @@ class GapFilling:
                 if done.stored or done.refused:
                     log.info("%s: a gap of %s from %s until %s is read: %s", name, gap.did, begin, until, done)
         elif gap.tries >= TRIES:
-            log.warning("%s: a gap of %s from %s until %s is given up", name, gap.did, gap.from_ms, until)
+            text = "%s: a gap of %s from %s until %s is given up; flexrelay device backfill asks for it again"
+            log.warning(text, name, gap.did, gap.from_ms, until)
         return True
 
     def _begins(self, name: str, adapter: Any) -> dict[str, int]:

@@ -256,6 +256,24 @@ async def test_only_so_far_and_so_often(tmp_path: Path, caplog: pytest.LogCaptur
         assert await fourth.filling.gaps.of("plant") == []
 
 
+async def test_a_gap_whose_question_ends_the_connection_is_given_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Touchy(Keeper):
+        async def backfill(self, sink: Sink, from_ms: int, until_ms: int, credentials: Sequence[str] = ()) -> int:
+            self.asked.append((from_ms, until_ms))
+            self.connected = False
+            asyncio.get_running_loop().call_later(0.05, setattr, self, "connected", True)
+            raise ConnectionError("the server has closed the connection")
+
+    keeper = Touchy()
+    async with gateway(tmp_path, keeper) as first:
+        await first.live(NOW - 1000)
+    async with gateway(tmp_path, keeper) as second, second.filling_in():
+        await second.filled()
+    assert len(keeper.asked) == gaps.TRIES and "is given up; flexrelay device backfill" in caplog.text
+
+
 async def test_a_revoked_device_is_not_asked_for(tmp_path: Path) -> None:
     keeper = Keeper()
     async with gateway(tmp_path, keeper) as first:
