@@ -120,7 +120,7 @@ async def test_gather_takes_what_waits_up_to_the_limit(broker: Mosquitto, openin
         await connection.subscribe(["t/+"])
         for number in range(30):
             await sender.publish("t/a", b"%d" % number, qos=1)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(1.0)
         assert [len(await connection.gather(most)) for most in (12, 1, 100)] == [12, 1, 17]
 
 
@@ -218,7 +218,7 @@ async def test_the_end_of_the_broker_is_told_everywhere(broker: Mosquitto, openi
 
 
 async def test_refusals_of_the_broker_are_told(broker: Mosquitto, opening: Open, protocol: str) -> None:
-    with pytest.raises(ConnectionLost, match="cannot connect"):
+    with pytest.raises(ConnectionLost, match=r"refuses the connection .*check `username`"):
         await opening(config(broker, protocol, password="wrong"))
     async with connected(opening, config(broker, protocol)) as connection:
         with pytest.raises(ConnectionLost):

@@ -172,7 +172,7 @@ async def test_the_program(broker: Mosquitto, tmp_path: Path) -> None:
         await until(lambda: len(sink.stored) >= counted["confirmed"])
     for options, says, code in (
         (("--set", "port=0"), "port: ", 2),
-        (("--set", "speed=1"), "speed: ", 2),
+        (("--set", "speed=1"), "speed is not a known key", 2),
         (("--set", "speed"), "KEY=VALUE", 2),
         (("--protocol", "telepathy"), "there are .*mqtt", 2),
         (("--to", str(tmp_path / "to.toml"), "--set", "password=wrong", "--for", "5"), "check username", 4),

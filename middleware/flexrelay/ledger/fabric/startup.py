@@ -25,6 +25,9 @@ from flexrelay_contracts.refusal import Refused
 
 _LOG = logging.getLogger(__name__)
 ANSWER_S: Final = 8.0
+KNOWN_S: Final = 30.0
+"""What a peer that has just started may take until it knows of the chaincode that is installed at it."""
+_RETRY_S: Final = 0.25
 _TLS: Final = re.compile("CERTIFICATE_VERIFY_FAILED|ALERT_[A-Z_]*(CERTIFICATE|UNKNOWN_CA)")
 """What OpenSSL says when one side does not take the other's certificate."""
 _PROBE: Final = "flexrelay.probe"
@@ -152,12 +155,20 @@ async def _own_peer_runs(profile: Profile, system: System) -> bool:
 
 
 async def _answers(profile: Profile, gateway: Gateway, clock: Callable[[], int]) -> None:
-    try:
-        await gateway.evaluate(profile.chaincode, query_args(_PROBE, {}), clock(), own_only=True, timeout_s=ANSWER_S)
-    except Refused:
-        return
-    except LedgerUnavailable as error:
-        raise LedgerUnavailable(
-            f"the chaincode {profile.chaincode!r} of {profile.org} does not answer within {ANSWER_S:.0f} s: is its "
-            f"process running, and started with the package id that is installed at the peer? ({error})"
-        ) from None
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    args = query_args(_PROBE, {})
+    while True:
+        try:
+            await gateway.evaluate(profile.chaincode, args, clock(), own_only=True, timeout_s=ANSWER_S)
+            return
+        except Refused:
+            return
+        except LedgerUnavailable as error:
+            waited = loop.time() - began
+            if "no peers available" not in str(error) or waited > KNOWN_S:
+                raise LedgerUnavailable(
+                    f"the chaincode {profile.chaincode!r} of {profile.org} does not answer (tried for {waited:.0f} s): is its "
+                    f"process running, and started with the package id that is installed at the peer? ({error})"
+                ) from None
+            await asyncio.sleep(_RETRY_S)
