@@ -168,7 +168,7 @@ async def _answers(profile: Profile, gateway: Gateway, clock: Callable[[], int])
             waited = loop.time() - began
             if "no peers available" not in str(error) or waited > KNOWN_S:
                 raise LedgerUnavailable(
-                    f"the chaincode {profile.chaincode!r} of {profile.org} does not answer (tried for {waited:.0f} s): is its "
-                    f"process running, and started with the package id that is installed at the peer? ({error})"
+                    f"the chaincode {profile.chaincode!r} of {profile.org} does not answer (tried for {waited:.0f} s): "
+                    f"is its process running, and started with the package id that is installed at the peer? ({error})"
                 ) from None
             await asyncio.sleep(_RETRY_S)
