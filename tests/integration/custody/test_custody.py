@@ -77,9 +77,9 @@ class Rig:
     observed: list[int]
 
     async def do(self, intent: bytes) -> CommittedIntent:
-        outcome = await asyncio.wait_for(self.outbox.wait(await self.outbox.add(intent)), 10)
+        outcome = await asyncio.wait_for(self.outbox.wait(await self.outbox.add(intent)), 60)
         assert isinstance(outcome, CommittedIntent), outcome
-        await asyncio.wait_for(self.projections.reached(outcome.block), 10)
+        await asyncio.wait_for(self.projections.reached(outcome.block), 60)
         return outcome
 
     async def tell(self, name: str, **payload: Any) -> CommittedIntent:

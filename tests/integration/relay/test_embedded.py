@@ -33,7 +33,7 @@ async def test_many_intents_are_committed_once_each(tmp_path: Path) -> None:
             outcomes = [await asyncio.wait_for(outbox.wait(entry), 20) for entry in entries]
             blocks = [outcome.block for outcome in outcomes if isinstance(outcome, CommittedIntent)]
             assert len(blocks) == 40
-            await asyncio.wait_for(projections.reached(max(blocks)), 10)
+            await asyncio.wait_for(projections.reached(max(blocks)), 60)
             views = Views(store, ledger.org)
             assert await views.balances() == {"external": -820, "fees:x": 820}
             answer = await ledger.evaluate("accounts.balance", {"account": "fees:x"})
@@ -48,11 +48,11 @@ async def test_a_refusal_of_the_contract_arrives_whole(tmp_path: Path) -> None:
         outbox = Outbox(store, ledger.org)
         async with Relay(ledger, outbox):
             entry = await outbox.add(chain.intent("accounts.withdraw", {"account": "fees:x", "micro_eur": 5}))
-            outcome = await asyncio.wait_for(outbox.wait(entry), 10)
+            outcome = await asyncio.wait_for(outbox.wait(entry), 60)
             assert isinstance(outcome, RefusedIntent)
             assert (outcome.code, outcome.field) == ("funds", "account")
             again = await outbox.add(chain.intent("accounts.fund", {"account": "fees:x"}))
-            refused = await asyncio.wait_for(outbox.wait(again), 10)
+            refused = await asyncio.wait_for(outbox.wait(again), 60)
             assert isinstance(refused, RefusedIntent) and refused.field == "micro_eur"
 
 
@@ -68,7 +68,7 @@ async def test_a_lost_envelope_is_voided_and_dies_when_it_comes_back(tmp_path: P
         await asyncio.sleep(0.5)
         options = RelayOptions(pace=Pace(void_margin_ms=10))
         async with Relay(ledger, outbox, sign=chain.sign_void, options=options):
-            outcome = await asyncio.wait_for(outbox.wait(entry.id), 10)
+            outcome = await asyncio.wait_for(outbox.wait(entry.id), 60)
         assert isinstance(outcome, ExpiredIntent)
         await ledger.submit(held.envelope)
         async for tx in ledger.events(Checkpoint()):
@@ -92,13 +92,13 @@ async def test_projections_rebuild_to_the_same_bytes(tmp_path: Path) -> None:
             for n in range(1, 6):
                 last = await outbox.wait(await outbox.add(chain.fund(f"fees:{device.did[-5:]}{n}", n, f"f{n}")))
             assert isinstance(last, CommittedIntent)
-            await asyncio.wait_for(projections.reached(last.block), 10)
+            await asyncio.wait_for(projections.reached(last.block), 60)
         before = await projections.dump()
         await projections.rebuild()
         assert await projections.dump() != before
         again = Projections(ledger, store, ledger.org)
         async with again:
-            await asyncio.wait_for(again.reached(last.block), 10)
+            await asyncio.wait_for(again.reached(last.block), 60)
         assert await again.dump() == before
 
 
@@ -112,9 +112,9 @@ async def test_a_revoked_device_is_refused_once_its_block_is_there(tmp_path: Pat
         projections = Projections(ledger, store, ledger.org, listeners=[revocation])
 
         async def do(function: str, args: dict[str, object]) -> None:
-            outcome = await asyncio.wait_for(outbox.wait(await outbox.add(chain.intent(function, args))), 10)
+            outcome = await asyncio.wait_for(outbox.wait(await outbox.add(chain.intent(function, args))), 60)
             assert isinstance(outcome, CommittedIntent)
-            await asyncio.wait_for(projections.reached(outcome.block), 10)
+            await asyncio.wait_for(projections.reached(outcome.block), 60)
 
         async with Relay(ledger, outbox), projections:
             await do("identity.register_device", device.proven())
@@ -132,7 +132,7 @@ async def test_what_another_outbox_object_carries_is_seen_by_whoever_waits(tmp_p
         waiting = Outbox(second, ledger.org)
         entry = await waiting.add(chain.fund("fees:x", 1, "f"))
         async with Relay(ledger, Outbox(store, ledger.org)):
-            assert isinstance(await asyncio.wait_for(waiting.wait(entry), 10), CommittedIntent)
+            assert isinstance(await asyncio.wait_for(waiting.wait(entry), 60), CommittedIntent)
 
 
 def run_and_kill(folder: Path, delay_s: float) -> list[str]:
@@ -167,13 +167,13 @@ async def check_after_kills(folder: Path, told: set[str]) -> None:
                 last = max(last, outcome.block)
                 known = [line for line in told if line.startswith(f"committed {path.name} ")]
                 assert known in ([], [f"committed {path.name} {outcome.tx_id}"])
-            await asyncio.wait_for(projections.reached(last), 10)
+            await asyncio.wait_for(projections.reached(last), 60)
             assert await Views(store, ledger.org).balances() == {"external": -COUNT, ACCOUNT: COUNT}
             assert (await ledger.evaluate("accounts.balance", {"account": ACCOUNT}))["micro_eur"] == COUNT
         before = await projections.dump()
         await projections.rebuild()
         async with projections:
-            await asyncio.wait_for(projections.reached(last), 10)
+            await asyncio.wait_for(projections.reached(last), 60)
         assert await projections.dump() == before
 
 

@@ -242,7 +242,7 @@ async def test_the_process_serves_tells_its_health_and_ends_on_sigterm(
             assert 'flexrelay_chaincode_calls_total{outcome="refused"} 1' in text
             assert "flexrelay_chaincode_streams_ready 1" in text
             process.send_signal(signal.SIGTERM)
-            assert await asyncio.wait_for(process.wait(), 10) == 0
+            assert await asyncio.wait_for(process.wait(), 60) == 0
         assert process.stderr is not None
         lines = [json.loads(line) for line in (await process.stderr.read()).splitlines()]
         assert any(line["event"].startswith("listening on") for line in lines)

@@ -66,7 +66,7 @@ async def test_a_command_is_on_disk_before_it_is_sent_and_ends_once(tmp_path: Pa
     devices = Devices()
     async with Store(tmp_path / "s.db", [DISPATCH]) as store, dispatcher(store, devices) as sending:
         ids = await sending.accept(ORDER, [planned(1), planned(2)])
-        records = await asyncio.wait_for(sending.finished("o-1"), 5)
+        records = await asyncio.wait_for(sending.finished("o-1"), 60)
         assert {record.command.command_id for record in records} == set(ids)
         assert all(record.command.correlation_id == "o-1" and record.reported == {"power_w": 1} for record in records)
         steps = [step.state for step in await sending.steps(ids[0])]
@@ -79,7 +79,7 @@ async def test_the_first_plan_of_an_order_stands(tmp_path: Path) -> None:
     async with Store(tmp_path / "s.db", [DISPATCH]) as store, dispatcher(store, devices) as sending:
         first = await sending.accept(ORDER, [planned(1)])
         assert await sending.accept(ORDER, [planned(2)]) == first
-        await asyncio.wait_for(sending.finished("o-1"), 5)
+        await asyncio.wait_for(sending.finished("o-1"), 60)
         assert list(devices.acts) == first
 
 
@@ -92,7 +92,7 @@ async def test_nothing_is_sent_before_its_time_nor_after_its_expiry(tmp_path: Pa
             states = {r.command.command_id: r.state for r in await sending.commands("o-1")}
             assert states == {early: CommandState.QUEUED, over: CommandState.EXPIRED}
             devices.now = 2_000
-            await asyncio.wait_for(sending.finished("o-1"), 5)
+            await asyncio.wait_for(sending.finished("o-1"), 60)
         assert devices.acts == {early: 1}
 
 
@@ -178,7 +178,7 @@ def test_restarts_neither_repeat_nor_lose(
                 devices.now = 20_000
             devices.script = [fault for fault in devices.script if fault != "hang"]
             async with dispatcher(store, devices) as sending:
-                records = await asyncio.wait_for(sending.finished("o-1"), 10)
+                records = await asyncio.wait_for(sending.finished("o-1"), 60)
                 assert [r.command.command_id for r in records] == sorted(ids)
                 for record in records:
                     name = record.command.command_id

@@ -17,7 +17,7 @@ import flexrelay_contracts
 from flexrelay.ingest import DeviceStatus, Registry
 from flexrelay.ledger.port import Checkpoint, ContractEvent, LedgerUnavailable, TxEvents, Validation
 from flexrelay.projections import PROJECTIONS, PROJECTORS, Event, ProjectionFailed, Projections, Revocation, Views
-from flexrelay.store import Store
+from flexrelay.store import Store, StoreUnavailable
 from flexrelay_schemas.canonical import canonical
 
 Posted = Sequence[tuple[str, Mapping[str, Any]]]
@@ -83,7 +83,7 @@ async def test_money_identities_documents(tmp_path: Path) -> None:
     async with Store(tmp_path / "s.db", [PROJECTIONS]) as store:
         views = Views(store, "org1")
         async with open_projections(chain, store) as projections:
-            await asyncio.wait_for(projections.reached(last), 5)
+            await asyncio.wait_for(projections.reached(last), 60)
         assert await views.balances() == {"actor:a": 7, "external": -10, "rounding": 3}
         assert [p.micro_eur for p in await views.postings("o/1")] == [10, 3]
         (found,) = await views.identities("device")
@@ -113,18 +113,18 @@ def test_each_event_counts_once_however_it_is_delivered(
             chain.add(*([posted("external", "actor:a", amount)] for amount in block))
         async with Store(path, [PROJECTIONS]) as store:
             async with open_projections(chain, store) as projections:
-                await asyncio.wait_for(projections.reached(len(chain.blocks) - 1), 5)
+                await asyncio.wait_for(projections.reached(len(chain.blocks) - 1), 60)
             for block in amounts[stop_after:]:
                 chain.add(*([posted("external", "actor:a", amount)] for amount in block))
             async with open_projections(chain, store) as projections:
-                await asyncio.wait_for(projections.reached(len(amounts) - 1), 5)
+                await asyncio.wait_for(projections.reached(len(amounts) - 1), 60)
             total = sum(map(sum, amounts))
             assert await Views(store, "org1").balances() == {"actor:a": total, "external": -total}
             before = await projections.dump()
             await projections.rebuild()
             chain.break_after = [2]
             async with open_projections(chain, store) as again:
-                await asyncio.wait_for(again.reached(len(amounts) - 1), 5)
+                await asyncio.wait_for(again.reached(len(amounts) - 1), 60)
             assert await again.dump() == before
 
     with pytest.MonkeyPatch.context() as monkey:
@@ -140,13 +140,22 @@ async def test_a_full_disk_holds_projections_up_and_nothing_more(
     monkeypatch.setattr("flexrelay.projections.projections.RETRY_S", 0.01)
     chain = Chain()
     async with Store(tmp_path / "s.db", [PROJECTIONS]) as store:
+
+        async def make_room() -> None:
+            while True:
+                try:
+                    await store.write(pages(1_000_000))
+                except StoreUnavailable:  # it shared a commit with what found the disk full
+                    continue
+                return
+
         async with open_projections(chain, store) as projections:
             await store.write(pages(1))  # SQLite takes this as the present size
             last = [chain.add(*[[posted("external", f"actor:{n}-{m}", 1)] for m in range(20)]) for n in range(20)][-1]
             await asyncio.sleep(0.2)
             assert projections.block < last
-            await store.write(pages(1_000_000))
-            await asyncio.wait_for(projections.reached(last), 5)
+            await make_room()
+            await asyncio.wait_for(projections.reached(last), 60)
         assert (await Views(store, "org1").balances())["external"] == -400
 
 
@@ -172,11 +181,11 @@ async def test_revocation_reaches_the_registry_with_its_block_and_after_a_restar
         registry = Registry("test", "org1")
         revocation = Revocation(registry, clock=lambda: 1250)
         async with open_projections(chain, store, listeners=[revocation]) as projections:
-            await asyncio.wait_for(projections.reached(0), 5)
+            await asyncio.wait_for(projections.reached(0), 60)
             found = registry.device(device.did)
             assert found is not None and found.status is DeviceStatus.ACTIVE
             chain.add([("identity.deactivated", {"did": device.did, "kind": "device", "reason": ""})], at=1000)
-            await asyncio.wait_for(projections.reached(1), 5)
+            await asyncio.wait_for(projections.reached(1), 60)
             assert registry.device(device.did) is found and str(found.status.value) == "deactivated"
             assert (revocation.count, revocation.newest_lag_ms, revocation.greatest_lag_ms) == (1, 250, 250)
         fresh = Registry("test", "org1")
@@ -196,7 +205,7 @@ async def test_a_new_projector_is_one_entry(tmp_path: Path) -> None:
     async with Store(tmp_path / "s.db", [PROJECTIONS]) as store:
         projectors = (*PROJECTORS, {"mine.noted": note})
         async with open_projections(chain, store, projectors=projectors) as projections:
-            await asyncio.wait_for(projections.reached(0), 5)
+            await asyncio.wait_for(projections.reached(0), 60)
     assert seen == [3]
 
 

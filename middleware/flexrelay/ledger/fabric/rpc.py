@@ -15,6 +15,8 @@ _CONNECT_S: Final = 5.0
 _FIRST_BACKOFF_S: Final = 0.1
 _LONGEST_BACKOFF_S: Final = 2.0
 _UNHEARD_MS: Final = 20_000
+_NOT_TAKEN_S: Final = (0.0, 0.01, 0.05, 0.2, 0.5)
+"""Pauses before a call that the server has not seen is made again; after them it has failed."""
 _DETAILS: Final = "grpc-status-details-bin"
 
 
@@ -47,10 +49,12 @@ class Caller:
         """The answer's bytes. Raises grpc.aio.AioRpcError."""
         try:
             async with asyncio.timeout(timeout_s):
-                try:
-                    return await (self._connection or await self._connect()).unary(path, request)
-                except NotTaken:  # the server closes its connections now and then: that is no failure
-                    return await (self._connection or await self._connect()).unary(path, request)
+                for pause_s in _NOT_TAKEN_S:
+                    try:
+                        return await (self._connection or await self._connect()).unary(path, request)
+                    except NotTaken:  # the server closes its connections now and then, or counts a call that is over
+                        await asyncio.sleep(pause_s)
+                return await (self._connection or await self._connect()).unary(path, request)
         except TimeoutError:
             raise _error(grpc.StatusCode.DEADLINE_EXCEEDED, f"no answer within {timeout_s:g} s") from None
         except CallFailed as failure:
