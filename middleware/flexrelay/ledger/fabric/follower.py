@@ -220,7 +220,7 @@ class Follower:
                         coming = asyncio.ensure_future(anext(blocks))
                     done, _ = await asyncio.wait([coming], timeout=self._vigilance.silent_s)
                     if not done:
-                        await self._look_after(peer)
+                        await self._look_after(peer, coming)
                         continue
                     block, coming = coming.result(), None
                     self._take(block)
@@ -231,8 +231,9 @@ class Follower:
                     coming.cancel()
                     await asyncio.gather(coming, return_exceptions=True)
 
-    async def _look_after(self, peer: PeerChannel) -> None:
-        """Raises LedgerUnavailable when the silent peer does not answer or has blocks that it does not send."""
+    async def _look_after(self, peer: PeerChannel, coming: "asyncio.Future[Any]") -> None:
+        """Raises LedgerUnavailable when the silent peer does not answer or has blocks that it does not send; `coming`
+        is the next one."""
         asked = asyncio.get_running_loop().time()
         try:
             height = await self._system.height(peer, timeout_s=self._vigilance.answer_s)
@@ -243,10 +244,9 @@ class Follower:
         if height <= self._next:
             self._heard = asyncio.get_running_loop().time()
             return
-        before = self._next
-        await asyncio.sleep(self._vigilance.silent_s)
-        if self._next == before:
-            raise LedgerUnavailable(f"peer {peer.address} has {height} blocks but sends none after {before}")
+        done, _ = await asyncio.wait([coming], timeout=self._vigilance.silent_s)
+        if not done:
+            raise LedgerUnavailable(f"peer {peer.address} has {height} blocks but sends none from {self._next} on")
 
     def _take(self, block: Any) -> None:
         number = block.header.number

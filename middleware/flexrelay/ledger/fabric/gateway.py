@@ -126,6 +126,9 @@ class Gateway:
                 except grpc.aio.AioRpcError as rpc_error:
                     failure = Failure.of(rpc_error, candidate.address)
                     found = _execution_failure(failure)
+                    if isinstance(found, Refused) and self._is_a_strangers(found, candidate, peer):
+                        error = error or _stranger(candidate, found)
+                        continue
                     if isinstance(found, LedgerUnavailable) and not isinstance(found, TookTooLong):
                         if failure.peer_failed:
                             self._pool.failed(candidate, failure.message, hangs=failure.hangs)
@@ -152,6 +155,10 @@ class Gateway:
             raise _execution_failure(Failure.in_words(response.status, response.message, peer.address))
         payload: bytes = response.payload
         return payload
+
+    def _is_a_strangers(self, refused: Refused, peer: PeerChannel, asked: PeerChannel | None = None) -> bool:
+        """Whether a peer that stands in for the own ones, which rest, only says that it may not read the collection."""
+        return refused.code == _OF_ONE and asked is None and not self._pool.is_own(peer)
 
     async def height(self, peer: PeerChannel) -> int:
         """How many blocks this very peer has. Raises LedgerError."""
@@ -227,7 +234,12 @@ class Gateway:
                     # Only a peer that held all of it before it executed can say no for good: once more, then.
                     await current.catch_up(failure, peer, last=tried)
                     continue
-                raise_contract_failure(failure, unsigned.tx_id)
+                try:
+                    raise_contract_failure(failure, unsigned.tx_id)
+                except Refused as refused:
+                    if not orgs and self._is_a_strangers(refused, peer):
+                        raise _stranger(peer, refused) from None
+                    raise
                 if failure.peer_failed:
                     self._pool.failed(peer, failure.message, hangs=failure.hangs)
                 raise execution_error(failure, unsigned.tx_id) from None
@@ -305,6 +317,13 @@ def _execution_failure(failure: Failure) -> LedgerError | Refused:
     except (Refused, Rejected, LedgerUnavailable) as found:
         return found
     return execution_error(failure)
+
+
+def _stranger(peer: PeerChannel, refused: Refused) -> LedgerUnavailable:
+    return LedgerUnavailable(
+        f"peer {peer.address} of {peer.org} cannot stand in for the own organisation's, which do not answer: "
+        f"{refused.message}"
+    )
 
 
 def _refused_elsewhere(failure: Failure, peer: PeerChannel, orgs: Sequence[str]) -> bool:

@@ -36,6 +36,9 @@ class PeerPool:
         peers = self._own if own_only else [*self._own, *self._others]
         return sorted(peers, key=lambda peer: max(self._rests.get(peer.address, (0.0, 0.0))[0] - now, 0.0))
 
+    def is_own(self, peer: PeerChannel) -> bool:
+        return peer in self._own
+
     def others(self) -> list[PeerChannel]:
         """Peers of other organisations."""
         return [peer for peer in self.order() if peer in self._others]

@@ -24,7 +24,8 @@ class BlockServer:
         self.answer = (200, "")
         """Status and message of what it executes itself."""
         self.refusal: bytes | None = None
-        """The google.rpc.Status with which it refuses to endorse."""
+        """The google.rpc.Status with which it refuses to endorse, and with `refuses_queries` to answer."""
+        self.refuses_queries = False
         self.running = self.most_running = 0
         self.answer_s = 0.0
         self._more = asyncio.Event()
@@ -54,6 +55,8 @@ class BlockServer:
             await asyncio.sleep(self.answer_s)
         finally:
             self.running -= 1
+        if self.refuses_queries:
+            return await self._refuse(context)
         info = pb.BlockchainInfo(height=len(self.blocks)).SerializeToString()
         data: bytes = pb.EvaluateResponse(result={"status": 200, "payload": info}).SerializeToString()
         return data
@@ -70,9 +73,12 @@ class BlockServer:
         """Counts, and never endorses."""
         self.endorsed += 1
         if self.refusal is not None:
-            context.set_trailing_metadata((("grpc-status-details-bin", self.refusal),))
-            return await context.abort(grpc.StatusCode.ABORTED, "see the details")  # type: ignore[no-any-return]
+            return await self._refuse(context)
         return await context.abort(grpc.StatusCode.UNAVAILABLE, "no chaincode here")  # type: ignore[no-any-return]
+
+    async def _refuse(self, context: Any) -> bytes:
+        context.set_trailing_metadata((("grpc-status-details-bin", self.refusal),))
+        return await context.abort(grpc.StatusCode.ABORTED, "see the details")  # type: ignore[no-any-return]
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[PeerChannel]:

@@ -202,6 +202,28 @@ async def test_a_peer_that_holds_blocks_back_is_left(world: World) -> None:
         assert other.asked_from == [4]
 
 
+async def test_a_block_that_comes_while_it_is_asked_for_is_not_held_back(world: World) -> None:
+    class Late(BlockServer):
+        async def evaluate(self, request: bytes, context: Any) -> bytes:
+            """Its height; the block that it had just then comes right after."""
+            answer = await super().evaluate(request, context)
+            if self.sends < len(self.blocks):
+                asyncio.get_running_loop().call_later(0.02, self.release)
+            return answer
+
+        def release(self) -> None:
+            self.sends = 1 << 30
+            more, self._more = self._more, asyncio.Event()
+            more.set()
+
+    late = Late("dso", chain(world, 6))
+    late.sends = 4
+    async with following_from(world, 3, late) as stage:
+        stage.follower._vigilance = Vigilance(silent_s=0.2, answer_s=10.0)
+        assert names(await taken(stage, Checkpoint(3), 5)) == ["event 3", "event 4", "event 5"]
+        assert len(late.asked_from) == 1 and stage.pool.failures == {}
+
+
 async def test_a_witness_finds_blocks_that_nobody_mentioned(world: World) -> None:
     """The own peer hides the new blocks, and says that it has none."""
     blocks = chain(world, 6)

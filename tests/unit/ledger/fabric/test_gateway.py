@@ -93,9 +93,9 @@ class Seen:
         self.shown: dict[str, int] = {}
 
 
-def refusing(server: BlockServer, address: str) -> None:
+def refusing(server: BlockServer, address: str, code: str = "funds") -> None:
     """From now on it refuses as a contract does, in the name of the peer at `address`."""
-    message = "chaincode response 500, " + encode_failure(Failure("refused", "funds", "too little", "account"))
+    message = "chaincode response 500, " + encode_failure(Failure("refused", code, "too little", "account"))
     detail = Any_()
     detail.Pack(pb.ErrorDetail(address=address, msp_id=server.org, message=message))
     detail.type_url = "type.googleapis.com/gateway.ErrorDetail"
@@ -125,6 +125,28 @@ async def test_a_refusal_counts_from_a_peer_that_has_all_that_was_seen(world: Wo
         assert server.endorsed == 3
         gateway.look_by(Seen(8))
         with pytest.raises(Behind, match=f"8 blocks seen, {peers[0].address} of dso has 7"):
+            await gateway.endorse(CHAINCODE, [b"submit", b"{}"], 1, {}, [])
+
+
+async def test_what_a_stand_in_may_not_read_is_no_refusal(world: World) -> None:
+    """Another organisation's peer, asked while the own one rests, is no member of the own collection."""
+    own, other = BlockServer("dso", [None] * 3), BlockServer("agga", [None] * 3)
+    async with AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(server.serving()) for server in (own, other)]
+        me: Any = Me(world.client)
+        pool = PeerPool(peers, "dso")
+        gateway = Gateway(CHANNEL, me, pool, world.trust, Limits())
+        gateway.look_by(Seen(3))
+        refusing(other, peers[1].address, "private_not_member")
+        other.refuses_queries = True
+        pool.failed(peers[0], "it was slow", hangs=True)
+        assert await gateway.evaluate(CHAINCODE, [b"query"], 1)
+        pool.failed(peers[0], "it was slow", hangs=True)
+        with pytest.raises(LedgerUnavailable, match=r"agga cannot stand in for the own organisation's"):
+            await gateway.endorse(CHAINCODE, [b"submit", b"{}"], 1, {}, [])
+        assert own.endorsed == 1 and other.endorsed >= 1
+        refusing(own, peers[0].address, "private_not_member")
+        with pytest.raises(Refused):
             await gateway.endorse(CHAINCODE, [b"submit", b"{}"], 1, {}, [])
 
 
