@@ -203,7 +203,7 @@ class Dispatcher:
                 update = CommandUpdate(command.command_id, CommandState.EXPIRED, self._clock(), "no answer in time")
                 await self._record(update)
                 return
-            if await self._is_held(command):
+            if record.state is CommandState.SENT and await self._is_held(command):
                 await asyncio.sleep(self._retry_s)
                 return
             await self._target.execute(command, self._recorder(command))
