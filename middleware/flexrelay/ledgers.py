@@ -35,7 +35,21 @@ _SURE_S: Final = 15.0
 starting does not know its channel for a moment."""
 
 
-class EmbeddedHost:
+class _AtOnce:
+    """What a host has that need not wait for anybody: a connection is there, and cannot turn out wrong."""
+
+    async def connect(self, org: str, signer: GatewaySigner) -> Ledger:
+        raise NotImplementedError
+
+    async def connect_later(self, org: str, signer: GatewaySigner) -> Ledger:
+        return await self.connect(org, signer)
+
+    async def failing(self) -> Never:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+
+class EmbeddedHost(_AtOnce):
     """The ledger file of this process."""
 
     kind = "embedded"
@@ -49,13 +63,6 @@ class EmbeddedHost:
 
     async def connect(self, org: str, signer: GatewaySigner) -> Ledger:
         return self._ledger.connect(org, signer)
-
-    async def connect_later(self, org: str, signer: GatewaySigner) -> Ledger:
-        return await self.connect(org, signer)
-
-    async def failing(self) -> Never:
-        await asyncio.Event().wait()
-        raise AssertionError("nobody sets it")
 
     async def identity(self, org: str, signer: GatewaySigner) -> str:
         return self._ledger.connect(org, signer).identity
@@ -179,7 +186,7 @@ async def _ended(task: "asyncio.Task[None]") -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-class UnaskedHost:
+class UnaskedHost(_AtOnce):
     """No ledger: for whoever looks at what gateways have stored, while another process has the ledger."""
 
     trouble = ""
@@ -189,13 +196,6 @@ class UnaskedHost:
 
     async def connect(self, org: str, signer: GatewaySigner) -> Ledger:
         return LateLedger(org, "what is stored is looked at only")
-
-    async def connect_later(self, org: str, signer: GatewaySigner) -> Ledger:
-        return await self.connect(org, signer)
-
-    async def failing(self) -> Never:
-        await asyncio.Event().wait()
-        raise AssertionError("nobody sets it")
 
     async def identity(self, org: str, signer: GatewaySigner) -> str:
         raise self._unasked()
