@@ -14,6 +14,7 @@ from flexrelay.commissioning.actors import gateway_of
 from flexrelay.config import Config, load
 from flexrelay.journal import JournalLocked
 from flexrelay.ledger.embedded import LedgerLocked
+from flexrelay.ledger.port import LedgerUnavailable
 
 T = TypeVar("T")
 
@@ -24,8 +25,8 @@ Org = Annotated[str, typer.Option(help="The organisation whose gateway is meant;
 def on_site(folder: Path, level: Level, as_json: bool, work: Callable[[Site], Awaitable[T]]) -> T:
     """Open the folder to `level`, do the work, close it. Ends the command with a message when it cannot be.
 
-    Level.LOOKING is for work that shows what the gateways have stored: where no process runs them, after they have
-    caught up with the ledger.
+    Level.LOOKING is for work that shows what the gateways have stored: after they have caught up with the ledger where
+    no process runs them and the ledger answers, else as it stands.
     """
 
     async def run() -> T:
@@ -33,12 +34,11 @@ def on_site(folder: Path, level: Level, as_json: bool, work: Callable[[Site], Aw
         try:
             async with open_site(folder, config, max(level, Level.READING)) as site:
                 return await work(site)
-        except LedgerLocked as error:
+        except (LedgerLocked, JournalLocked, LedgerUnavailable) as error:
             if level > Level.LOOKING:
-                raise in_use(folder, config, error) from None
-        except JournalLocked:
-            if level > Level.LOOKING:
-                raise
+                raise in_use(folder, config, error) if isinstance(error, LedgerLocked) else error from None
+            if isinstance(error, LedgerUnavailable):
+                err.print(f"shown is what is stored, the ledger does not answer: {error}", markup=False)
         async with open_site(folder, config, Level.LOOKING) as site:
             return await work(site)
 

@@ -105,6 +105,10 @@ class Site:
         answered = httpx.post(f"{self.devices}/readings", content=json.dumps(reading), headers=headers, timeout=30)
         return {"status": answered.status_code, **answered.json()}
 
+    def shown(self) -> str:
+        """The device's status, by a command beside the gateway."""
+        return str(answer("device", "show", self.folder, "m1")["status"])
+
     def change(self, old: str, new: str) -> None:
         """In a copy of the profile of its own."""
         configuration = self.folder / "flexrelay.toml"
@@ -160,9 +164,11 @@ def test_readings_are_taken_while_no_peer_answers(network: Network, site: Site) 
         assert httpx.get(f"{site.operators}/healthz", timeout=30).status_code == 200
         assert site.ready().status_code == 503
         assert endpoint in site.told()
+        assert site.shown() == "active", "also while no peer answers"
         network.start(PEER)
         until(lambda: site.ready().status_code == 200, process)
         assert site.send()["outcome"] == "stored"
+        assert site.shown() == "active"
         code, said = ended(process)
         assert code == 0, said
     assert "has answered dso's gateway" in said
