@@ -16,7 +16,7 @@ from flexrelay_adapters.lwm2m.commands import Commander
 from flexrelay_adapters.lwm2m.config import CommandConfig
 from flexrelay_adapters.lwm2m.formats import Record
 from flexrelay_adapters.lwm2m.operations import Refused
-from flexrelay_adapters.lwm2m.registration import Parameters, Registrations
+from flexrelay_adapters.lwm2m.registration import Parameters, Registration, Registrations
 from flexrelay_sdk import Command, CommandState
 from flexrelay_sdk.testkit import Life, until
 
@@ -107,12 +107,18 @@ class Relay:
         return [Record((3312, 0, int(name)), value) for name, value in self.values.items()]
 
 
-async def test_what_object_3312_was_told_is_ended_unless_somebody_decided_since() -> None:
+def controlled() -> tuple[Relay, Commander, Registrations, Registration]:
+    """A device with the object 3312, and what commands it."""
     relay, registrations = Relay(), Registrations(10, 60.0)
     peer = Peer(("127.0.0.1", 1), "c", False, lambda data: None)
     device = registrations.register(peer, Parameters("e", version="1.1"), ((3312, 0),), time.time())
     config = CommandConfig(rated_w=1_000, via="power_control")
     commander = Commander(config, relay, registrations, time.time)  # type: ignore[arg-type]  # has what is used
+    return relay, commander, registrations, device
+
+
+async def test_what_object_3312_was_told_is_ended_unless_somebody_decided_since() -> None:
+    relay, commander, registrations, device = controlled()
     half, older = command("half"), replace(command("older"), parameters={"power_w": 0})
     life = Life()
     await commander.execute(half, life)
@@ -143,11 +149,7 @@ async def test_what_object_3312_was_told_is_ended_unless_somebody_decided_since(
 
 
 async def test_the_end_of_an_older_command_leaves_the_same_value_of_a_newer_one() -> None:
-    relay, registrations = Relay(), Registrations(10, 60.0)
-    peer = Peer(("127.0.0.1", 1), "c", False, lambda data: None)
-    registrations.register(peer, Parameters("e", version="1.1"), ((3312, 0),), time.time())
-    config = CommandConfig(rated_w=1_000, via="power_control")
-    commander = Commander(config, relay, registrations, time.time)  # type: ignore[arg-type]  # has what is used
+    relay, commander, *_ = controlled()
     older, newer = command("older"), command("newer")
     off = replace(command("off"), name="switch", parameters={"on": 0})
     none = replace(command("none"), parameters={"power_w": 0})
@@ -167,11 +169,7 @@ async def test_the_end_of_an_older_command_leaves_the_same_value_of_a_newer_one(
 
 async def test_an_older_value_goes_with_a_newer_command_that_did_not_come() -> None:
     """The newer one held the device, as far as the gateway knew, when the older one was over."""
-    relay, registrations = Relay(), Registrations(10, 60.0)
-    peer = Peer(("127.0.0.1", 1), "c", False, lambda data: None)
-    registrations.register(peer, Parameters("e", version="1.1"), ((3312, 0),), time.time())
-    config = CommandConfig(rated_w=1_000, via="power_control")
-    commander = Commander(config, relay, registrations, time.time)  # type: ignore[arg-type]  # has what is used
+    relay, commander, *_ = controlled()
     older, refused = command("older"), replace(command("refused"), parameters={"power_w": 200})
     lost = replace(command("lost"), parameters={"power_w": 300}, expires_at=time.time_ns() // 1_000_000 + 700)
     await commander.execute(older, Life())
@@ -190,11 +188,7 @@ async def test_an_older_value_goes_with_a_newer_command_that_did_not_come() -> N
 
 
 async def test_object_3312_is_written_when_the_window_begins() -> None:
-    relay, registrations = Relay(), Registrations(10, 60.0)
-    peer = Peer(("127.0.0.1", 1), "c", False, lambda data: None)
-    registrations.register(peer, Parameters("e", version="1.1"), ((3312, 0),), time.time())
-    config = CommandConfig(rated_w=1_000, via="power_control")
-    commander = Commander(config, relay, registrations, time.time)  # type: ignore[arg-type]  # has what is used
+    relay, commander, *_ = controlled()
     begins_ms = time.time_ns() // 1_000_000 + 700
     window = {"power_w": 0, "from_ms": begins_ms, "until_ms": begins_ms + 60_000}
     life = Life()
