@@ -65,7 +65,7 @@ class DropFolder:
 
     def _entries(self) -> Iterator[tuple[str, "os.DirEntry[str]"]]:
         with os.scandir(self.root / "in") as folders:
-            senders = [each for each in folders if each.is_dir(follow_symlinks=False) and not each.name.startswith(".")]
+            senders = list(filter(_is_sender, folders))
         for sender in senders:
             try:
                 with os.scandir(sender.path) as files:

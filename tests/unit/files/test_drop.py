@@ -74,11 +74,15 @@ async def test_strange_names_are_taken(tmp_path: Path, name: bytes) -> None:
     adapter, inbox = dropping(tmp_path, settle_s=0.05)
     path = inbox / os.fsdecode(name)
     path.write_text("t,e\n10,x\n")
-    (inbox.parent / os.fsdecode(b"\xff")).mkdir()
+    nobody = inbox.parent / os.fsdecode(b"\xff") / "of nobody.csv"
+    nobody.parent.mkdir()
+    nobody.write_text("t,e\n10,x\n")
     sink = RecordingSink()
     async with running(adapter, sink):
         await until(lambda: not path.exists(), 60, "the move")
+        await asyncio.sleep(0.3)
     ((frame, reason),) = sink.dead
+    assert nobody.exists(), "no credential has such a name"
     assert reason == "not_a_number" and frame.channel.encode().startswith(b"in/m1/")
     (report,) = (tmp_path / "drop" / "failed" / "m1").glob("*.report.json")
     assert json.loads(report.read_text())["file"] == path.name
