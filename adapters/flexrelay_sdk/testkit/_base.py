@@ -3,8 +3,8 @@
 import asyncio
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -76,6 +76,18 @@ class ContractBase:
             still_s = still_s + 0.1 if abs(now - before) < 65_536 else 0.0
             before = now
         return tracemalloc.get_traced_memory()[1]
+
+    @asynccontextmanager
+    async def _meanwhile(self, asking: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+        """What asks for ever runs beside the block; where it has ended before the block, that failed."""
+        task = asyncio.create_task(asking, name="asks again and again")
+        try:
+            yield
+            if task.done():
+                task.result()
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _send(self, rig: Rig, numbers: Iterable[int]) -> None:
         for number in numbers:

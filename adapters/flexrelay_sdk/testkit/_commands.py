@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -73,16 +73,9 @@ class CommandTests(ContractBase):
             command = _command(rig)
             async with self._commanding(rig) as target:
                 await rig.behave("silent")
-                executing = asyncio.create_task(target.execute(command, Life()))
-                await asyncio.sleep(self.settle_s)
-                executing.cancel()
-                await asyncio.gather(executing, return_exceptions=True)
+                await self._cut_off(target, command, asyncio.sleep(self.settle_s))
             await rig.behave("obey")
-            async with self._commanding(rig) as target:
-                life = await self._execute(target, command)
-                assert life.states[-1] is CommandState.ACKED
-                await asyncio.sleep(self.settle_s)
-            assert len(rig.acts()) == 1, "the device did it twice"
+            await self._done_once(rig, command)
 
         self._run(tmp_path, scenario)
 
@@ -94,16 +87,8 @@ class CommandTests(ContractBase):
             command = _command(rig)
             async with self._commanding(rig) as target:
                 life = Life(CommandState.SENT)
-                executing = asyncio.create_task(target.execute(command, life))
-                async with asyncio.timeout(2 * self.patience_s):
-                    await life.reached.wait()
-                executing.cancel()
-                await asyncio.gather(executing, return_exceptions=True)
-            async with self._commanding(rig) as target:
-                life = await self._execute(target, command)
-                assert life.states[-1] is CommandState.ACKED, "lost"
-                await asyncio.sleep(self.settle_s)
-            assert len(rig.acts()) == 1, "the device did it twice"
+                await self._cut_off(target, command, life.reached.wait(), life)
+            await self._done_once(rig, command)
 
         self._run(tmp_path, scenario)
 
@@ -113,10 +98,7 @@ class CommandTests(ContractBase):
             command = _command(rig)
             async with self._commanding(rig) as target:
                 await rig.sleep()
-                executing = asyncio.create_task(target.execute(command, Life()))
-                await asyncio.sleep(self.settle_s)
-                executing.cancel()
-                await asyncio.gather(executing, return_exceptions=True)
+                await self._cut_off(target, command, asyncio.sleep(self.settle_s))
             async with self._commanding(rig) as target:
                 executing = asyncio.create_task(target.execute(command, life := Life()))
                 await asyncio.sleep(self.settle_s)
@@ -168,6 +150,24 @@ class CommandTests(ContractBase):
         assert isinstance(adapter, CommandTarget) and adapter.can_command, "not configured to command"
         async with running(adapter, RecordingSink(), connect_s=self.patience_s):
             yield adapter
+
+    async def _cut_off(
+        self, target: CommandTarget, command: Command, moment: Awaitable[object], life: "Life | None" = None
+    ) -> None:
+        """The gateway ends at that moment of the command."""
+        executing = asyncio.create_task(target.execute(command, Life() if life is None else life))
+        async with asyncio.timeout(2 * self.patience_s):
+            await moment
+        executing.cancel()
+        await asyncio.gather(executing, return_exceptions=True)
+
+    async def _done_once(self, rig: Rig, command: Command) -> None:
+        """After a restart the command is handed over again."""
+        async with self._commanding(rig) as target:
+            life = await self._execute(target, command)
+            assert life.states[-1] is CommandState.ACKED, "lost"
+            await asyncio.sleep(self.settle_s)
+        assert len(rig.acts()) == 1, "the device did it twice"
 
     async def _execute(self, target: CommandTarget, command: Command) -> "Life":
         life = Life()

@@ -40,16 +40,10 @@ class DiscoveryContract(ContractBase):
             adapter, sink = rig.adapter(), RecordingSink()
             async with running(adapter, sink, connect_s=self.patience_s) as task:
                 stranger = await rig.appear()
-                asking = asyncio.create_task(self._again_and_again(adapter), name="asks again and again")
-                try:
+                async with self._meanwhile(self._again_and_again(adapter)):
                     await self._send(rig, range(20))
                     await self._arrival(sink, range(20))
                     assert stranger in await self._discovered(adapter, stranger), "told once and never again"
-                    if asking.done():
-                        asking.result()
-                finally:
-                    asking.cancel()
-                    await asyncio.gather(asking, return_exceptions=True)
                 assert adapter.connected and not task.done()
             assert {frame.credential for frame in sink.frames if frame.credential != stranger} == {rig.credential}
             if self.ordered:

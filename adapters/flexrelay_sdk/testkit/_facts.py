@@ -35,16 +35,10 @@ class FactContract(ContractBase):
             adapter, sink = rig.adapter(), RecordingSink()
             assert self._facts(adapter).get(rig.credential, NO_FACTS) == NO_FACTS, "invented"
             async with running(adapter, sink, connect_s=self.patience_s) as task:
-                asking = asyncio.create_task(self._again_and_again(adapter), name="asks again and again")
-                try:
+                async with self._meanwhile(self._again_and_again(adapter)):
                     await self._send(rig, range(20))
                     await self._arrival(sink, range(20))
                     await self._told(adapter, rig, said)
-                    if asking.done():
-                        asking.result()
-                finally:
-                    asking.cancel()
-                    await asyncio.gather(asking, return_exceptions=True)
                 assert adapter.connected and not task.done()
             assert self._facts(adapter).get(rig.credential) == said, "forgotten when it stopped"
             assert {frame.credential for frame in sink.frames} == {rig.credential}, "facts are no readings"
