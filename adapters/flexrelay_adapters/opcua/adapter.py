@@ -47,6 +47,9 @@ _TOO_MANY = 0x8078_0000
 _AHEAD = "future"
 """Why the gateway refuses a time that lies ahead."""
 _BY_TIME = frozenset({_AHEAD, "stale"})
+START_MS = 2000
+"""Two starts that a server tells so near each other are one: those that reckon it from how long they have been up tell
+it a little differently each time."""
 _MARGIN = 2.5
 """Keep-alive times without a response after which the connection counts as dead."""
 
@@ -524,8 +527,4 @@ class OpcuaAdapter:
 
 def _same_start(one_ms: int, other_ms: int) -> bool:
     """Whether both are of one start of a server; what is not told is taken for the same."""
-    return not one_ms or not other_ms or abs(one_ms - other_ms) <= _START_MS
-
-
-_START_MS = 2000
-"""Servers that reckon their start from how long they have been up tell it a little differently each time."""
+    return not one_ms or not other_ms or abs(one_ms - other_ms) <= START_MS
