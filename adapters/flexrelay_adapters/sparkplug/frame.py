@@ -2,8 +2,8 @@
 
     0x01 · kind (B birth, D data) · length of the names u16 · names · payload
 
-A payload after the birth names its metrics by aliases, and leaves the data type out. `names` is canonical JSON
-[[alias or null, name, data type], …] of the metrics that the mapping reads, as the newest birth has told them; a birth
+A payload after the birth names its metrics by aliases, and leaves the data type out. `names` is JSON [[alias or null,
+name, data type], …], ordered by name, of the metrics that the mapping reads, as the newest birth has told them; a birth
 has none. No payload begins with 0x01 (it would be field 0).
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from flexrelay_schemas.canonical import canonical
 from flexrelay_sdk import DecodeError
 
 _HEAD: Final = struct.Struct(">BcH")
@@ -42,7 +41,9 @@ NO_NAMES: Final = Names({}, {})
 
 def head(kind: bytes, told: Iterable[Told] = ()) -> bytes:
     """What stands before a payload. Raises ValueError when the names are longer than 64 KiB."""
-    names = canonical([list(each) for each in sorted(told, key=lambda each: each.name)]) if kind == DATA else b""
+    listed = sorted(told, key=lambda each: each.name) if kind == DATA else []
+    # not canonical JSON, which has no integers of 64 bits: an alias may be one
+    names = json.dumps(listed, ensure_ascii=False, separators=(",", ":")).encode() if kind == DATA else b""
     if len(names) > MAX_NAMES_BYTES:
         raise ValueError(f"the names of one device take {len(names)} bytes, at most {MAX_NAMES_BYTES} are kept")
     return _HEAD.pack(_VERSION, kind, len(names)) + names

@@ -88,6 +88,21 @@ async def test_a_node_is_asked_again_when_the_interval_is_over() -> None:
         assert asked() == 2 and sink.values()[-2:] == [2, 3]
 
 
+async def test_an_alias_of_64_bits() -> None:
+    """Some nodes make aliases of hashes."""
+    hand, sink = Hand(), RecordingSink()
+    adapter = SparkplugAdapter(SparkplugConfig.from_section("plant", SECTION), connect=hand.open)
+    born = Payload(timestamp=1_700_000_000_000, seq=0)
+    born.metrics.add(name="Power", alias=2**64 - 1, datatype=10, is_null=True)
+    told = Payload(timestamp=1_700_000_000_001, seq=1)
+    told.metrics.add(alias=2**64 - 1, double_value=7.0)
+    async with running(adapter, sink):
+        await hand.batches.put([Message("spBv1.0/g/NBIRTH/n", born.SerializeToString())])
+        await hand.batches.put([Message("spBv1.0/g/NDATA/n", told.SerializeToString())])
+        await until(lambda: len(hand.acknowledged) == 2, 60)
+    assert sink.values() == [7]
+
+
 async def test_a_node_that_is_another_after_its_rebirth() -> None:
     """Its aliases mean something else from then on; what came before, and what comes in between, is read as it was
     meant."""
