@@ -52,6 +52,8 @@ def _inflated(outer: Payload) -> bytes:
         raise DecodeError("not_sparkplug", f"cannot be inflated: {error}", "body") from None
     if engine.unconsumed_tail:
         raise DecodeError("oversized", f"inflates to more than {MAX_INFLATED_BYTES} bytes", "body")
+    if not engine.eof:  # the metrics at its end are missing
+        raise DecodeError("not_sparkplug", "what is compressed ends early", "body")
     return data
 
 

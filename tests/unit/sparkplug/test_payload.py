@@ -66,9 +66,11 @@ def test_compressed_payloads_are_read_and_bombs_are_not(pack: Any) -> None:
     bomb = Payload(uuid="SPBV1.0_COMPRESSED", body=pack(bytes(50_000_000)))
     with pytest.raises(DecodeError, match=r"^oversized"):
         read_payload(bomb.SerializeToString())
-    broken = Payload(uuid="SPBV1.0_COMPRESSED", body=b"no such thing")
-    with pytest.raises(DecodeError, match=r"^not_sparkplug"):
-        read_payload(broken.SerializeToString())
+    whole = Payload(metrics=[Metric(name=f"m{n}", int_value=n) for n in range(99)]).SerializeToString()
+    for body in (b"no such thing", *(pack(whole)[:-cut] for cut in range(9, 99))):  # many inflate to whole metrics
+        broken = Payload(uuid="SPBV1.0_COMPRESSED", body=body)
+        with pytest.raises(DecodeError, match=r"^not_sparkplug"):
+            read_payload(broken.SerializeToString())
 
 
 def command(**parameters: int) -> Command:
