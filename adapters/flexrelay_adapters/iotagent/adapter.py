@@ -14,7 +14,7 @@ from flexrelay_adapters.iotagent.codec import DialectCodec
 from flexrelay_adapters.iotagent.commands import Ends, Pending, asked, payload_of
 from flexrelay_adapters.iotagent.config import IotAgentConfig
 from flexrelay_adapters.iotagent.dialect import Dialect, Result
-from flexrelay_adapters.iotagent.frame import framed
+from flexrelay_adapters.iotagent.frame import MAX_ATTRIBUTE, framed
 from flexrelay_adapters.iotagent.gathering import Gathering
 from flexrelay_adapters.iotagent.registry import Provisioned
 from flexrelay_adapters.mqtt._client import KEPT, Connection, DirectConnection, Inbound, Session
@@ -225,7 +225,7 @@ class IotAgentAdapter:
             if kind == "cmdexe" and len(levels) == 4:
                 answers.append((credential, payload))
                 continue
-            if kind != "attrs" or len(levels) > 5:
+            if kind != "attrs" or len(levels) > 5 or len(levels[-1]) > MAX_ATTRIBUTE:
                 credential, codec = "", self._checked
             elif len(payload) > most:
                 codec = self._checked

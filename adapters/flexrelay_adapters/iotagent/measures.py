@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from flexrelay_adapters._http import certificate_of
+from flexrelay_adapters.iotagent.frame import MAX_ATTRIBUTE
 from flexrelay_sdk import SinkUnavailable
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class MeasuresApi:
         if request.method == "POST" and not payload and polling:
             payload = None
         attribute = request.path_params.get("attribute", "")
+        if len(attribute) > MAX_ATTRIBUTE:
+            return self._refused(400, "WRONG_SYNTAX", f"an attribute's name has at most {MAX_ATTRIBUTE} characters")
         try:
             if payload is None:
                 if not polling:

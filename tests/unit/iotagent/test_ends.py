@@ -14,7 +14,7 @@ from flexrelay_sdk import Command, CommandUpdate
 from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.testkit import Life, RecordingSink, running, until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 SECTION = {
     "codec": {"registers": {"power_w": {"pointer": "/p", "unit": "W"}}},
     "commands": {"set_power": {"name": "set", "value": {"parameter": "power_w", "unit": "W", "revert": 0}}},

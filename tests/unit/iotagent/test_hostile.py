@@ -63,6 +63,31 @@ async def test_readings_without_a_time_get_an_instant_each() -> None:
     assert sink.values() == [1, 2, 3, 4, 5, 6] and instants == sorted(set(instants))
 
 
+@pytest.mark.parametrize("attribute", ["p" * 65_000, '"' * 65_000])
+async def test_an_attribute_of_a_whole_topic_is_no_attribute(attribute: str) -> None:
+    hand, sink = Hand(), RecordingSink()
+    async with running(made(Ultralight(), hand), sink):
+        await hand.batches.put([Message(f"/ul/key/evil/attrs/{attribute}", b"1"), Message("/ul/key/m/attrs", b"p|2")])
+        await until(lambda: len(hand.acknowledged) == 2, 60)
+    assert [why for _, why in sink.dead] == ["topic_not_expected"] and sink.values() == [2]
+
+
+async def test_more_names_than_a_frame_keeps(tmp_path: Path) -> None:
+    """Several services of one API key, each with many attributes: what that key's devices send becomes dead letters."""
+    hand, sink = Hand(), RecordingSink()
+    provisioning = {"port": 0, "token": "x" * 20}
+    adapter = made(Ultralight(), hand, provisioning=provisioning, state=str(tmp_path))
+    async with running(adapter, sink):
+        await until(lambda: adapter.known is not None, 60)
+        assert adapter.known is not None
+        attributes = [{"object_id": f"o{n}", "name": f"{n:0200}"} for n in range(400)]
+        services = [{"apikey": "big", "resource": "/iot/d", "attributes": attributes}]
+        adapter.known.add_services("farm", "/", services)
+        await hand.batches.put([Message("/ul/big/m/attrs", b"p|1"), Message("/ul/key/m/attrs", b"p|2")])
+        await until(lambda: len(hand.acknowledged) == 2, 60)
+    assert [why for _, why in sink.dead] == ["bad_envelope"] and sink.values() == [2]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
