@@ -39,7 +39,7 @@ from support.fabric_load import STORE, TOLD
 
 VALID, DUPLICATE = 0, 9
 SPACE = "flexrelay"
-PATIENCE_S = 90.0
+PATIENCE_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -160,15 +160,32 @@ async def chain_of(chain: FabricChain, number: int, height: int) -> list[Any]:
         await peer.close()
 
 
-def settled_height(network: Network, channel: str) -> int:
-    """The height of the peer that has most blocks."""
-    return max(item.heights[channel] for item in network.status() if item.kind == "peer" and channel in item.heights)
+async def settled_height(network: Network, channel: str) -> int:
+    """The height of the channel, once all peers have it: one may be behind for a while, or too busy to tell."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            status = await asyncio.to_thread(network.status)
+            heights = [item.heights.get(channel, 0) for item in status if item.kind == "peer"]
+            if min(heights) == max(heights) > 0:
+                return heights[0]
+            await asyncio.sleep(0.5)
+
+
+async def balances_told(chain: FabricChain) -> Any:
+    """What the contract says of all accounts."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            try:
+                async with chain.connect() as ledger:
+                    return await ledger.evaluate("accounts.balances", {})
+            except LedgerUnavailable:
+                await asyncio.sleep(0.5)
 
 
 async def audit(chain: FabricChain, network: Network) -> Report:
     """Compare everything. Nothing may be under way any more. Raises AssertionError."""
     profile = load_profile(chain.profile)
-    height = await asyncio.to_thread(settled_height, network, profile.channel)
+    height = await settled_height(network, profile.channel)
     chains = [await chain_of(chain, number, height) for number in range(len(profile.peers))]
     replay = Replay()
     for number, blocks in enumerate(zip(*chains, strict=True)):
@@ -184,8 +201,7 @@ async def audit(chain: FabricChain, network: Network) -> Report:
     one_end_each(chain, replay, report)
     balances = {account: amount for account, amount in replay.balances().items() if amount}
     assert sum(balances.values()) == 0
-    async with chain.connect() as ledger:
-        told = await ledger.evaluate("accounts.balances", {})
+    told = await balances_told(chain)
     assert told["sum_micro_eur"] == 0
     assert {row["account"]: row["micro_eur"] for row in told["accounts"] if row["micro_eur"]} == balances
     return report

@@ -97,7 +97,7 @@ class FabricChain(Chain):
             ],
         }
         intent = self.intent("network.bootstrap", arguments, name="bootstrap")
-        async with self.connect() as ledger, asyncio.timeout(60):
+        async with self.connect() as ledger, asyncio.timeout(150):
             while True:
                 try:
                     prepared = await ledger.prepare(Call(intent))

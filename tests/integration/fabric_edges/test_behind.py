@@ -18,7 +18,7 @@ from flexrelay.outbox import OUTBOX, CommittedIntent, Outbox, RefusedIntent
 from flexrelay.relay import Relay
 from flexrelay.store import Store
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 OWN = "peer0.dso"
 
 

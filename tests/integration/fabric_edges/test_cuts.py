@@ -56,7 +56,7 @@ async def breaks(rig: Rig, seed: int, rounds: int) -> None:
         await between.audited(f"seed {seed}: {rounds} x {len(KINDS)} faults, {lost} connections broken")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_a_network_that_breaks_in_every_way(rig: Rig) -> None:
     await breaks(rig, told_seed(), rounds=1)
 
@@ -108,7 +108,7 @@ class InTheMiddle:
         return call
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("place", ["endorse", "submit", "block stream"])
 async def test_a_cut_in_the_middle_of_a_call(rig: Rig, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seed = told_seed()

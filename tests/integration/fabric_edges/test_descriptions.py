@@ -101,7 +101,7 @@ def _one_dead_peer(text: str, folder: Path, consortium: Consortium) -> str:
     return text.replace(f"127.0.0.1:{port}", "127.0.0.1:1")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("change", "parts"),
     [

@@ -27,7 +27,7 @@ async def stuck(rig: Rig, name: str) -> int:
                 return before
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mount", [None, pytest.param(False, marks=pytest.mark.soak)])
 async def test_a_full_disk_at_a_peer(rig: Rig, mount: bool | None) -> None:
     seed = told_seed()

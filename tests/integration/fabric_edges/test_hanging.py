@@ -21,7 +21,7 @@ from flexrelay.ledger.fabric.pings import PINGS, Pings
 from flexrelay.ledger.fabric.proposal import seek_payload
 from flexrelay.ledger.fabric.rpc import Caller
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 NEVER_S = 500.0
 
 

@@ -23,7 +23,7 @@ from flexrelay.outbox import OUTBOX, Outbox
 from flexrelay.relay import Relay, RelayOptions
 from flexrelay.store import Store
 
-PATIENCE_S = 150.0
+PATIENCE_S = 300.0
 """The machine may be busy with other things; nothing here is about speed but the pauses that are printed."""
 
 NEAR_BLOCKS = 3

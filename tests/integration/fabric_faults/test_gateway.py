@@ -47,7 +47,7 @@ async def kills(rig: Rig, seed: int, times: int) -> None:
     await rig.audited(f"seed {seed}: {times} kills of the gateway")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_kill_9_of_the_gateway(single: Rig) -> None:
     await kills(single, told_seed(), times=8)
 

@@ -24,7 +24,7 @@ with native(Path(sys.argv[1]), describe(("dso",))):
 """
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_killed_test_leaves_nothing_running(tmp_path: Path) -> None:
     folder = tmp_path / "network"
     environment = {**os.environ, "PYTHONPATH": ":".join(path for path in sys.path if path)}

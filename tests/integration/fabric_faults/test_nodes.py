@@ -31,7 +31,7 @@ async def kills(rig: Rig, seed: int, rounds: int) -> None:
     await rig.audited(f"seed {seed}: {rounds} x {len(NODES)} kills")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_each_node_is_killed_under_load(single: Rig) -> None:
     await kills(single, told_seed(), rounds=1)
 
@@ -43,7 +43,7 @@ async def test_each_node_is_killed_many_times(single: Rig, seed: int) -> None:
     await kills(single, seed, rounds=5)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_peers_hang_under_load(single: Rig) -> None:
     """SIGSTOP: connections stay open, nothing answers. First the gateway's own peer, then another's."""
     seed = told_seed()
@@ -61,7 +61,7 @@ async def test_peers_hang_under_load(single: Rig) -> None:
     await single.audited(f"seed {seed}: two peers stopped and continued")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_more_than_five_hundred_under_way(single: Rig) -> None:
     """More than a peer serves at once: it says so, and every intent has its end all the same."""
     seed = told_seed()
@@ -74,7 +74,7 @@ async def test_more_than_five_hundred_under_way(single: Rig) -> None:
     await single.audited(f"seed {seed}: up to {most} under way at once")
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_a_slow_contract_does_not_stop_the_others(single: Rig) -> None:
     """Its calls and queries are ended by their deadline; it expires, everything else goes on."""
     seed = told_seed()

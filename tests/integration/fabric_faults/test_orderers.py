@@ -73,12 +73,12 @@ async def killed(rig: Rig, running: Running, name: str, what: str, chance: rando
     return pause
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_the_raft_leader_is_killed(raft: Rig) -> None:
     await leaders(raft, told_seed(), rounds=2)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 async def test_the_bft_leader_is_killed(bft: Rig) -> None:
     """One death: a second one soon after an orderer's return can cost SmartBFT most of a minute, see `settled`."""
     await leaders(bft, told_seed(), rounds=1)

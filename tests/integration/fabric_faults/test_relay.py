@@ -23,7 +23,7 @@ from flexrelay.relay import Pace, Relay, RelayOptions
 from flexrelay.store import Store
 from flexrelay_schemas.intent import SignedIntent
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @asynccontextmanager
