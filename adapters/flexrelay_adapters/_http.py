@@ -326,8 +326,9 @@ async def serving(
 ) -> AsyncIterator[int]:
     """Serve until the block ends; gives the port. Requests that are under way then get `_STOP_S` to be answered.
 
-    A handler's Refusal becomes its answer. Raises OSError when the port cannot be used.
+    A handler's Refusal becomes its answer. Raises OSError when the port or a file of `tls` cannot be used.
     """
+    context = _context(listen.tls, name) if listen.tls is not None else None
     family = socket.AF_INET6 if ":" in listen.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -347,7 +348,7 @@ async def serving(
             date_header=False,
             limit_concurrency=listen.max_connections,
             timeout_graceful_shutdown=_STOP_S,
-            ssl_context_factory=(lambda *_: _context(listen.tls)) if listen.tls is not None else None,
+            ssl_context_factory=(lambda *_: context) if context is not None else None,
         )
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]), name=f"{name} http")
@@ -365,14 +366,18 @@ async def _on_refusal(_: Request, error: Exception) -> Response:
     return refused(error)
 
 
-def _context(tls: HttpTls | None) -> ssl.SSLContext:
-    assert tls is not None
+def _context(tls: HttpTls, name: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(str(tls.certificate), str(tls.key))
-    if tls.client_ca is not None:
-        context.load_verify_locations(str(tls.client_ca))
-        context.verify_mode = ssl.CERT_REQUIRED if tls.client_required else ssl.CERT_OPTIONAL
+    files = f"certificate {tls.certificate} with key {tls.key}"
+    try:
+        context.load_cert_chain(str(tls.certificate), str(tls.key))
+        if tls.client_ca is not None:
+            files = f"client_ca {tls.client_ca}"
+            context.load_verify_locations(str(tls.client_ca))
+            context.verify_mode = ssl.CERT_REQUIRED if tls.client_required else ssl.CERT_OPTIONAL
+    except OSError as error:  # ssl.SSLError is one
+        raise OSError(f"{name}: {files} cannot be used: {error.strerror or error}") from None
     return context
 
 

@@ -184,6 +184,20 @@ async def test_the_certificate_that_tls_has_verified_is_the_identity(tmp_path: P
     ]
 
 
+async def test_a_broken_certificate_ends_the_start(tmp_path: Path) -> None:
+    """Nobody would be served, and nobody would know."""
+    authority = Authority(tmp_path / "ca")
+    server = authority.server()
+    (tmp_path / "torn.pem").write_bytes(server.key.read_bytes()[:-60])
+    for torn, files in (
+        ("torn.pem", {"certificate": str(server.certificate), "key": str(tmp_path / "torn.pem")}),
+        ("torn.pem", {"certificate": str(server.certificate), "key": str(server.key), "client_ca": "torn.pem"}),
+    ):
+        with pytest.raises(OSError, match=f"push: .*{torn}.* cannot be used"):
+            async with asyncio.timeout(60), listening(tmp_path, RecordingSink(), tls=files):
+                await asyncio.sleep(60)
+
+
 async def test_a_slow_and_a_lying_body_do_not_hold_the_others(tmp_path: Path) -> None:
     sink = RecordingSink()
     async with listening(tmp_path, sink, body_timeout_s=0.3, max_body_bytes=1000) as (adapter, client):
