@@ -134,7 +134,7 @@ class Room:
 
     def give_up(self) -> None:
         self.given_up = True
-        if self.patience is not None:
+        if self.patience is not None and not self.patience.expired():
             self.patience.reschedule(asyncio.get_running_loop().time())
 
 
