@@ -154,7 +154,7 @@ async def gateway(folder: Path, protocol: str, credentials: Sequence[str]) -> As
 @asynccontextmanager
 async def living(simulator: ProtocolSimulator, adapter: Adapter, found: Gateway) -> AsyncIterator[None]:
     """Both run for the length of the block, whichever waits for the other; a simulator that ends by itself fails it."""
-    async with running(adapter, found.ingest, connected=False, stop_s=30.0):
+    async with running(adapter, found.ingest, connected=False):
         task = asyncio.create_task(simulator.run(), name="simulator")
         owner = asyncio.current_task()
         assert owner is not None

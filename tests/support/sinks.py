@@ -45,7 +45,7 @@ class MemorySink:
         return [frame.payload for frame in self.frames]
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 15.0, what: str = "the condition") -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60.0, what: str = "the condition") -> None:
     """Wait for `condition`; fail with `what` when it does not come."""
     try:
         async with asyncio.timeout(timeout_s):

@@ -37,7 +37,7 @@ class ContractBase:
     """Whether devices connect to the adapter (else the adapter connects to a server)."""
     ordered: ClassVar[bool] = True
     """Whether the protocol keeps the order of one device's readings."""
-    patience_s: ClassVar[float] = 15.0
+    patience_s: ClassVar[float] = 60.0
     settle_s: ClassVar[float] = 0.4
 
     def rig(self, tmp_path: Path) -> AbstractAsyncContextManager[Rig]:

@@ -9,7 +9,7 @@ from flexrelay_sdk.port import Adapter, Discoverer
 from flexrelay_sdk.testkit._base import ContractBase, keeps
 from flexrelay_sdk.testkit.promise import Promise
 from flexrelay_sdk.testkit.rig import Rig
-from flexrelay_sdk.testkit.running import adapter_task, running, tasks_of_adapters
+from flexrelay_sdk.testkit.running import adapter_task, left_behind, running, tasks_of_adapters
 from flexrelay_sdk.testkit.sink import RecordingSink
 
 _MAX_CREDENTIAL = 512
@@ -71,8 +71,7 @@ class DiscoveryContract(ContractBase):
                 await self._send(rig, range(5))
                 await self._arrival(sink, range(5))
                 assert adapter.connected and not task.done()
-            await asyncio.sleep(0.05)
-            left = [f"{each.get_name()}: {each.get_coro()}" for each in made if not each.done()]
+            left = await left_behind(made)
             assert left == [], f"tasks that the discovery left behind: {left}"
 
         self._run(tmp_path, scenario)

@@ -77,12 +77,19 @@ class FactContract(ContractBase):
     def _facts(self, adapter: Any) -> dict[str, DeviceFacts]:
         """What it tells now; what can be seen at once is checked."""
         assert isinstance(adapter, FactTeller), f"{type(adapter).__name__} tells no facts"
-        began = time.monotonic()
-        pairs = list(adapter.facts())
-        took = time.monotonic() - began
+        pairs, took = _asked(adapter)
+        if took >= _INSTANT_S:  # the machine may have stood still
+            pairs, took = _asked(adapter)
         assert took < _INSTANT_S, f"it took {took:.1f} s: what must be asked for is asked before"
         told = dict(pairs)
         assert len(told) == len(pairs), f"told twice: {sorted(credential for credential, _ in pairs)}"
         unfit = [facts for facts in told.values() if facts != cleaned(facts)]
         assert unfit == [], f"not fit to be shown: {unfit}"
         return told
+
+
+def _asked(adapter: FactTeller) -> tuple[list[tuple[str, DeviceFacts]], float]:
+    """(What it tells, how long that took in seconds)."""
+    began = time.monotonic()
+    pairs = list(adapter.facts())
+    return pairs, time.monotonic() - began

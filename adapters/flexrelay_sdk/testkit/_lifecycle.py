@@ -8,7 +8,7 @@ from pathlib import Path
 from flexrelay_sdk.testkit._base import ContractBase, keeps
 from flexrelay_sdk.testkit.promise import Promise
 from flexrelay_sdk.testkit.rig import Rig
-from flexrelay_sdk.testkit.running import running, tasks_of_adapters
+from flexrelay_sdk.testkit.running import left_behind, running, tasks_of_adapters
 from flexrelay_sdk.testkit.sink import RecordingSink
 
 
@@ -37,8 +37,7 @@ class LifecycleTests(ContractBase):
                 async with running(rig.adapter(), RecordingSink(), connect_s=self.patience_s):
                     pass
                 assert made
-            await asyncio.sleep(0.05)
-            left = [f"{task.get_name()}: {task.get_coro()}" for task in made if not task.done()]
+            left = await left_behind(made)
             assert left == [], f"tasks that the adapter left behind: {left}"
 
         self._run(tmp_path, scenario)

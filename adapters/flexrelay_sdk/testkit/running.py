@@ -2,7 +2,7 @@
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
@@ -11,15 +11,15 @@ from flexrelay_sdk.port import Adapter
 from flexrelay_sdk.testkit.sink import until
 
 Outcome = TypeVar("Outcome")
-STOP_S = 5.0
-"""An adapter that was cancelled has ended within this time, whatever it was doing."""
+STOP_S = 30.0
+"""An adapter that was cancelled has ended within this time, whatever it was doing, on a busy machine too."""
 
 _of_adapter: contextvars.ContextVar[bool] = contextvars.ContextVar("of_adapter", default=False)
 
 
 @asynccontextmanager
 async def running(
-    adapter: Adapter, sink: Sink, *, connect_s: float = 15.0, stop_s: float = STOP_S, connected: bool = True
+    adapter: Adapter, sink: Sink, *, connect_s: float = 60.0, connected: bool = True
 ) -> AsyncIterator[asyncio.Task[None]]:
     """Validate it, run it, wait until it is `connected`, and cancel it at the end. Yields the task of `run`.
 
@@ -34,7 +34,7 @@ async def running(
                 task.result()
         yield task
     finally:
-        await stop(task, stop_s)
+        await stop(task)
 
 
 def adapter_task(work: Coroutine[Any, Any, Outcome], name: str) -> asyncio.Task[Outcome]:
@@ -44,14 +44,14 @@ def adapter_task(work: Coroutine[Any, Any, Outcome], name: str) -> asyncio.Task[
     return asyncio.create_task(work, name=name, context=context)
 
 
-async def stop(task: asyncio.Task[None], stop_s: float = STOP_S) -> None:
-    """Cancel it; AssertionError when it does not end by its cancellation within `stop_s`."""
+async def stop(task: asyncio.Task[None]) -> None:
+    """Cancel it; AssertionError when it does not end by its cancellation within `STOP_S`."""
     if task.done():
         return
     task.cancel()
-    done, _ = await asyncio.wait({task}, timeout=stop_s)
+    done, _ = await asyncio.wait({task}, timeout=STOP_S)
     if not done:
-        raise AssertionError(f"{task.get_name()} goes on {stop_s:g} s after its cancellation")
+        raise AssertionError(f"{task.get_name()} goes on {STOP_S:g} s after its cancellation")
     if not task.cancelled():
         error = task.exception()
         raise AssertionError(f"{task.get_name()} ended with {error!r}, not with its cancellation") from error
@@ -72,6 +72,14 @@ def run_bounded(work: Coroutine[Any, Any, None]) -> None:
         loop.run_until_complete(loop.shutdown_asyncgens())
         asyncio.set_event_loop(None)
         loop.close()
+
+
+async def left_behind(made: Iterable[asyncio.Task[Any]]) -> list[str]:
+    """Which of these tasks go on; what is ending has `STOP_S` for it."""
+    going = [task for task in made if not task.done()]
+    if going:
+        await asyncio.wait(going, timeout=STOP_S)
+    return [f"{task.get_name()}: {task.get_coro()}" for task in going if not task.done()]
 
 
 @contextmanager

@@ -99,7 +99,7 @@ class RecordingSink:
         return [m.registers[register] for m in self.measurements if register in m.registers]
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 15.0, what: str = "the condition") -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60.0, what: str = "the condition") -> None:
     """Wait for `condition`; fail with `what` when it does not come."""
     try:
         async with asyncio.timeout(timeout_s):

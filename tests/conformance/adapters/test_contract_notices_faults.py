@@ -462,6 +462,8 @@ FAULTS = [
 ]
 
 
+NEVER_ENDING = ("Unstoppable", "LeavesATask", "FindsInTheBackground")
+"""What would be waited for in vain."""
 NOTICED = (AssertionError, TimeoutError, ExceptionGroup, asyncio.CancelledError, pytest.fail.Exception)
 
 
@@ -470,8 +472,12 @@ class Whole(AdapterContract, DiscoveryContract, BackfillContract, TimeContract, 
 
 
 @pytest.mark.parametrize(("fault", "test"), FAULTS, ids=[f"{fault}-{test}" for fault, test in FAULTS])
-def test_a_fault_is_noticed(hub: ModuleType, tmp_path: Path, fault: str, test: str) -> None:
+def test_a_fault_is_noticed(
+    hub: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, test: str
+) -> None:
     faulty = wrong(hub, fault)
+    if fault in NEVER_ENDING:
+        monkeypatch.setattr(importlib.import_module("flexrelay_sdk.testkit.running"), "STOP_S", 1.0)
 
     class FaultyRig(hub.HubRig):  # type: ignore[misc,name-defined]  # a module loaded by its path
         def adapter(self, **changes: Any) -> Any:

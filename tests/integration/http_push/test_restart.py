@@ -33,7 +33,7 @@ async def started(folder: Path, codec: dict[str, Any], sink: Sink, **changes: An
     (folder / "tokens").write_text(f"meter:{hashlib.sha256(b'a long token').hexdigest()}\n")
     section = {"port": 0, "tokens_file": "tokens", "codec": codec, **changes}
     adapter = make_adapter("push", section, folder, NoNativeCodec())
-    async with running(adapter, sink, stop_s=30.0):
+    async with running(adapter, sink):
         headers = {"authorization": "Bearer a long token"}
         async with httpx.AsyncClient(
             base_url=f"http://127.0.0.1:{adapter.port}", headers=headers, timeout=60
