@@ -57,7 +57,7 @@ class Spec:
 class Network(ABC):
     """A running network: its contract is `conformance.ledger.contract`, bootstrapped by `operator`."""
 
-    patience_s = 20.0
+    patience_s = 150.0
     """How long a promise waits for what must come."""
 
     def __init__(self, spec: Spec) -> None:

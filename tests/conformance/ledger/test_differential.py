@@ -84,7 +84,7 @@ def _complete(tally: Tally) -> None:
     assert tally.private and tally.private_hashes and len(tally.refusals) > 5
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(1800)
 def test_the_same_history_gives_the_same_on_both_ledgers(play: Callable[[Sequence[Story], int], Tally]) -> None:
     _complete(play(STORIES[:3], 1))
 

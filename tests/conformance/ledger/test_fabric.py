@@ -14,6 +14,7 @@ from conformance.ledger.promises import LedgerPromises
 
 from flexrelay.ledger.fabric.verify import verify
 
+pytestmark = pytest.mark.timeout(1200)
 CONSENSUS = os.environ.get("FLEXRELAY_TEST_CONSENSUS", "raft")
 
 

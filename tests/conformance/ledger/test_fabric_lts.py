@@ -6,6 +6,8 @@ import pytest
 from conformance.ledger.fabric import FabricHarness
 from conformance.ledger.promises import LedgerPromises
 
+pytestmark = pytest.mark.timeout(1200)
+
 
 class TestFabricLtsLedger(LedgerPromises):
     harness = FabricHarness(fabric="2.5", consensus="raft", orderers=1)

@@ -29,7 +29,7 @@ async def test_a_full_disk(tmp_path: Path, file: str) -> None:
         [sys.executable, script, str(tmp_path / "ledger"), str(tmp_path / "keys.json"), file],
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         capture_output=True,
-        timeout=90,
+        timeout=280,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr.decode()

@@ -49,9 +49,9 @@ async def _write_until_killed(place: Path, stage: str, occurrence: int, seconds:
     )
     assert process.stdout is not None
     acknowledged = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 150
     kill_at = deadline
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(280):
         while line := await process.stdout.readline():
             if stage == "none" and kill_at == deadline:
                 kill_at = time.monotonic() + seconds
@@ -77,7 +77,7 @@ async def _check(place: Path, acknowledged: list[list[str]]) -> None:
             await ledger.submit(bytes.fromhex(envelope))
         await network.run("probe.emit", names=[])
         for tx_id, key, _ in acknowledged:
-            assert (await outcome(ledger, tx_id, seconds=5)).validation is Validation.VALID
+            assert (await outcome(ledger, tx_id, seconds=60)).validation is Validation.VALID
             private = await ledger.evaluate("probe.private_get", {"collection": "both", "key": key})
             assert (await network.get(key), private) in (("1", None), (None, key))
     report = await asyncio.to_thread(verify, place / "ledger", transactions=TRANSACTIONS)

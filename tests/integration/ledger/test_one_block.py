@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
-from conformance.ledger.embedded import EmbeddedNetwork
+from conformance.ledger.embedded import EmbeddedNetwork, held
 from conformance.ledger.harness import Spec, fresh, outcome
 
 from flexrelay.ledger.embedded import BlockCutting, verify
@@ -17,7 +18,7 @@ MVCC, EPF = Validation.MVCC_READ_CONFLICT, Validation.ENDORSEMENT_POLICY_FAILURE
 @pytest_asyncio.fixture
 async def net(tmp_path: Path) -> AsyncIterator[EmbeddedNetwork]:
     network = EmbeddedNetwork(Spec(), tmp_path)
-    cutting = BlockCutting(timeout_ms=150)
+    cutting = BlockCutting(timeout_ms=1)
     network.genesis = network.genesis.model_copy(update={"block_cutting": cutting})
     async with network.running():
         await network.bootstrap()
@@ -27,8 +28,10 @@ async def net(tmp_path: Path) -> AsyncIterator[EmbeddedNetwork]:
 async def together(net: EmbeddedNetwork, *several: Prepared) -> list[Validation]:
     """How transactions that are submitted at once, into one block, are judged there."""
     ledger = net.connect("dso")
-    await asyncio.gather(*(ledger.submit(prepared.envelope) for prepared in several))
-    block = (await outcome(ledger, several[0].tx_id, seconds=20)).block
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(net.ledger, "_fill", lambda messages, seconds: held(net.ledger, len(several)))
+        await asyncio.gather(*(ledger.submit(prepared.envelope) for prepared in several))
+    block = (await outcome(ledger, several[0].tx_id, seconds=60)).block
     items = await net.take(ledger, Checkpoint(block), lambda item: item.block == block and item.last_in_block)
     assert [item.tx_id for item in items] == [prepared.tx_id for prepared in several]
     return [item.validation for item in items]
@@ -42,7 +45,7 @@ async def test_a_key_whose_policy_changes_is_written_by_nobody_else(net: Embedde
     aside = await net.prepare(ledger, "probe.put", key=other, value="w")
     assert await together(net, owned, late, aside, owned) == [Validation.VALID, EPF, Validation.VALID, EPF]
     assert (await net.get(key), await net.get(other)) == ("v", "w")
-    status = await outcome(ledger, owned.tx_id, seconds=5)
+    status = await outcome(ledger, owned.tx_id, seconds=60)
     assert status.validation is Validation.VALID, "the first one counts"
     assert (await net.run("probe.put", key=key, value="x")).validation is Validation.VALID
     assert (await asyncio.to_thread(_recomputed, tmp_path)) == []

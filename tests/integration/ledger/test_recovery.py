@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conformance.ledger.contract import QUERIES, TRANSACTIONS
-from conformance.ledger.embedded import EmbeddedNetwork
+from conformance.ledger.embedded import EmbeddedNetwork, held
 from conformance.ledger.harness import fresh, wall_ms
 from integration.ledger.keys import SPEC
 
@@ -230,7 +230,7 @@ async def test_closing_ends_subscribers_and_writes_what_waits(net: EmbeddedNetwo
             assert isinstance(found, Committed) == (result is None)
 
 
-async def test_blocks_are_cut_by_number_and_time(tmp_path: Path) -> None:
+async def test_blocks_are_cut_by_number_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net = EmbeddedNetwork(SPEC, tmp_path)
     cutting = net.genesis.block_cutting.model_copy(update={"max_messages": 10, "timeout_ms": 300})
     net.genesis = net.genesis.model_copy(update={"block_cutting": cutting})
@@ -238,6 +238,14 @@ async def test_blocks_are_cut_by_number_and_time(tmp_path: Path) -> None:
         await net.bootstrap()
         ledger = net.connect("dso")
         prepared = [await net.prepare(ledger, "probe.put", key=fresh(), value="v") for _ in range(25)]
+        fill, missing = net.ledger._fill, [25]
+
+        async def late(messages: int, seconds: float) -> None:
+            """The first block's time begins when all are there."""
+            await held(net.ledger, missing.pop() if missing else 0)
+            await fill(messages, seconds)
+
+        monkeypatch.setattr(net.ledger, "_fill", late)
         outcomes = await asyncio.gather(*(net.commit(ledger, item) for item in prepared))
         blocks = [outcome.block for outcome in outcomes]
         assert [blocks.count(number) for number in sorted(set(blocks))] == [10, 10, 5]

@@ -18,6 +18,21 @@ from flexrelay.ledger.port import Call, Checkpoint, Prepared, Validation
 from flexrelay_contracts.refusal import Refused
 
 POINT, HOME = "cp-1", "c1"
+GATE_MS = 240_000
+"""Until the gate closes, by a clock that the tests put forward: no machine is too slow for what comes before."""
+
+
+@dataclass
+class Clock:
+    """The ledger's and the gateway's."""
+
+    ahead_ms: int = 0
+
+    def __call__(self) -> int:
+        return wall_ms() + self.ahead_ms
+
+    def put_forward(self, to_ms: int) -> None:
+        self.ahead_ms += max(0, to_ms - self())
 
 
 @dataclass
@@ -56,15 +71,15 @@ class Desk:
 
 async def open_auction(desk: Desk, gate_in_ms: int) -> tuple[str, int]:
     """(auction, instant at which its gate closes): the product's gate lies `gate_in_ms` from now."""
-    operator = desk.chain.operator
-    issuer = Network(MemoryLedger(now=wall_ms()), operator, {}, {})
+    operator, now = desk.chain.operator, wall_ms()
+    issuer = Network(MemoryLedger(now=now), operator, {}, {})
     for role in ("dso", "brp", "prosumer"):
         await desk.do("grants.enrol", credential=issuer.credential(operator, role))
     first = (datetime.now(UTC) - timedelta(days=2)).date().isoformat()
     days = plain_days(first, 5)
     await desk.do("calendar.publish", days=[day.model_dump() for day in days])
-    day = next(day for day in days if day.start <= wall_ms() + 1_800_000 < day.end)
-    isp = day.isp_closed_by(wall_ms() + 1_800_000)
+    day = next(day for day in days if day.start < now + 1_800_000 <= day.end)
+    isp = day.isp_closed_by(now + 1_800_000)
     data = {
         "connection": {"congestion_point": POINT, "dso": operator.did, "owner": operator.did},
         "brp": {"brp": operator.did},
@@ -73,7 +88,7 @@ async def open_auction(desk: Desk, gate_in_ms: int) -> tuple[str, int]:
         record = {"kind": kind, "connection": HOME, "valid_from": first, "valid_to": "", "data": values}
         await desk.do("masterdata.record", **record)
     await desk.do("accounts.fund", account=f"actor:{operator.did}", micro_eur=10**9, reference="")
-    offset_s = (wall_ms() + gate_in_ms - day.bounds(isp)[0]) // 1000
+    offset_s = (now + gate_in_ms - day.bounds(isp)[0]) // 1000
     document = local_product(
         buyer_role="prosumer",
         gate_opening={"relative_to": "isp", "offset_s": -86_400},
@@ -93,16 +108,16 @@ async def open_auction(desk: Desk, gate_in_ms: int) -> tuple[str, int]:
 
 
 async def test_an_order_held_back_over_the_gate_dies(tmp_path: Path) -> None:
-    chain = Chain.at(tmp_path)
-    async with chain.open() as ledger:
+    chain, clock = Chain.at(tmp_path), Clock()
+    async with chain.open(clock=clock) as ledger:
         desk = Desk(chain, ledger)
-        auction, closes = await open_auction(desk, 3000)
+        auction, closes = await open_auction(desk, GATE_MS)
         await desk.do("local_energy.order", **desk.order(auction, "in-time"))
         held = await desk.prepare("local_energy.order", desk.order(auction, "held-back"))
         with pytest.raises(Refused) as early:
             await desk.prepare("local_energy.close_gate", {"auction": auction})
         assert early.value.code == "gate_open"
-        await asyncio.sleep(max(0, closes - wall_ms()) / 1000 + 0.01)
+        clock.put_forward(closes + 10)
         with pytest.raises(Refused) as late:
             await desk.prepare("local_energy.order", desk.order(auction, "late"))
         assert late.value.code == "gate_closed"
@@ -121,12 +136,12 @@ async def test_an_order_held_back_over_the_gate_dies(tmp_path: Path) -> None:
 
 async def test_an_order_that_races_with_the_closing_is_cleared_or_dies(tmp_path: Path) -> None:
     """Both are let go at once: whoever wins, what the ledger shows as standing is what is cleared."""
-    chain = Chain.at(tmp_path)
-    async with chain.open() as ledger:
+    chain, clock = Chain.at(tmp_path), Clock()
+    async with chain.open(clock=clock) as ledger:
         desk = Desk(chain, ledger)
-        auction, closes = await open_auction(desk, 3000)
+        auction, closes = await open_auction(desk, GATE_MS)
         held = await desk.prepare("local_energy.order", desk.order(auction, "held-back"))
-        await asyncio.sleep(max(0, closes - wall_ms()) / 1000 + 0.01)
+        clock.put_forward(closes + 10)
         closing = await desk.prepare("local_energy.close_gate", {"auction": auction})
         first, second = await asyncio.gather(desk.submit(held), desk.submit(closing))
         assert second is Validation.VALID  # an order only reads the status key: it never delays the gate
