@@ -276,14 +276,17 @@ class IotAgentAdapter:
         for pending in sorted(self._pending.get(credential, ()), key=lambda each: each.end):
             if pending.polled and not pending.sent and pending.is_due(self.clock()):
                 commands.setdefault(pending.name, pending)
-        for pending in commands.values():
-            pending.sent = True
-            try:
+        given: list[Pending] = []
+        try:
+            for pending in commands.values():
+                given.append(pending)
+                pending.sent = True
                 await self._told(pending)
-            except BaseException:
+        except BaseException:  # none of them goes out
+            for pending in given:
                 pending.sent = False
-                raise
-        return self.dialect.together([pending.payload for pending in commands.values()])
+            raise
+        return self.dialect.together([pending.payload for pending in given])
 
     async def answered(self, credential: str, payload: bytes) -> None:
         """Raises SinkUnavailable when the answer could not be recorded."""

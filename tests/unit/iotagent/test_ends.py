@@ -17,7 +17,10 @@ from flexrelay_sdk.testkit import Life, RecordingSink, running, until
 pytestmark = pytest.mark.timeout(300)
 SECTION = {
     "codec": {"registers": {"power_w": {"pointer": "/p", "unit": "W"}}},
-    "commands": {"set_power": {"name": "set", "value": {"parameter": "power_w", "unit": "W", "revert": 0}}},
+    "commands": {
+        "set_power": {"name": "set", "value": {"parameter": "power_w", "unit": "W", "revert": 0}},
+        "switch": {"name": "relay", "value": {"parameter": "on", "revert": 1}},
+    },
 }
 DEVICE = "key/d"
 
@@ -104,6 +107,29 @@ async def test_what_could_not_be_kept_is_given_later() -> None:
     assert await adapter.polled(DEVICE) == b"d@set|500"
     await adapter.answered(DEVICE, b"d@set|done")
     await executing
+
+
+async def test_of_several_that_could_not_be_kept_all_are_given_later() -> None:
+    """They go in one answer, which does not go out then."""
+    adapter, lives, broken = over_http([0]), {"a": Life(), "b": Life()}, True
+
+    async def on_update(update: CommandUpdate) -> None:
+        if broken and update.command_id == "b" and lives["b"].updates:
+            raise OSError("the disk is full")
+        await lives[update.command_id](update)
+
+    off = Command("b", "did:x", DEVICE, "switch", {"on": 0, "from_ms": 0, "until_ms": 90_000}, wall_ms() + 90_000, "o")
+    executing = []
+    for each in (command("a", 500), off):
+        executing.append(asyncio.create_task(adapter.execute(each, on_update)))
+        await until(lambda life=lives[each.command_id]: bool(life.updates), 60)  # type: ignore[misc]  # bound now
+    with pytest.raises(OSError, match="full"):
+        await adapter.polled(DEVICE)
+    broken = False
+    assert await adapter.polled(DEVICE) == b"d@set|500#d@relay|0"
+    for name in (b"set", b"relay"):
+        await adapter.answered(DEVICE, b"d@" + name + b"|done")
+    await asyncio.gather(*executing)
 
 
 async def test_over_mqtt_an_end_that_waits_for_the_broker_does_not_follow_a_newer_one() -> None:
