@@ -58,8 +58,9 @@ def core(net: Network, chance: random.Random, rounds: int = 1) -> None:
     for party, function, args in [*good, last]:
         with suppress(Refused):  # those that were taken say no
             net.call(party, function, **args)
+    account = {"account": f"actor:{net.operator.did}"}
+    net.call(net.operator, "accounts.fund", **account, micro_eur=5)  # what is withdrawn is there
     for number in range(3):
-        account = {"account": f"actor:{net.operator.did}"}
         made = [
             (net.operator, "accounts.fund", account | {"micro_eur": 5}),
             (net.operator, "accounts.withdraw", account | {"micro_eur": 1}),
