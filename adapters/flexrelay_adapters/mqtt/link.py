@@ -9,6 +9,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from flexrelay_adapters.mqtt._client import KEPT, Connection, ConnectionLost, DirectConnection, Inbound, Session
 from flexrelay_adapters.mqtt.config import BrokerConfig
@@ -66,6 +67,8 @@ class BrokerLink:
         self._connection: Connection | None = None
         self._online = asyncio.Event()
         self._failures = 0
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """By topic, while something is published to it: what goes out again does not follow a newer one."""
 
     @property
     def connected(self) -> bool:
@@ -98,31 +101,36 @@ class BrokerLink:
     async def publish(
         self, topic: str, payload: bytes, expires_at: int | None = None, *, qos: int = 1, retain: bool = False
     ) -> bool:
-        """Hand it to the broker, waiting for a connection until `expires_at` (UTC ms); False when that came first.
+        """Hand it to the broker, waiting for a connection until `expires_at` (UTC ms); False when that came first. To
+        one topic they go out in the order in which they came here.
 
-        Without `expires_at` one attempt is made. Raises ConnectionLost then.
+        Without `expires_at` one attempt is made, at once. Raises ConnectionLost then.
         """
-        while expires_at is None or self.clock() < expires_at:
-            if expires_at is not None and not self._online.is_set():
+        if expires_at is None:
+            await self._publish(topic, payload, None, qos, retain)
+            return True
+        turn = self._turns.setdefault(topic, asyncio.Lock())
+        async with turn:
+            while (left_ms := expires_at - self.clock()) > 0:
                 try:
-                    async with asyncio.timeout(max(0, expires_at - self.clock()) / 1000):
+                    async with asyncio.timeout(left_ms / 1000):
                         await self._online.wait()
                 except TimeoutError:
                     return False
-            connection = self._connection
-            try:
-                if connection is None:
-                    raise ConnectionLost(f"there is no connection to {self.config.host}:{self.config.port}")
-                expiry_s = None if expires_at is None else max(1, (expires_at - self.clock()) // 1000)
-                await connection.publish(topic, payload, expiry_s, qos=qos, retain=retain)
-            except ConnectionLost as error:
-                if expires_at is None:
-                    raise
-                log.info("%s: %s goes out again: %s", self.config.name, topic, error)
-                await asyncio.sleep(self.config.backoff_min_s)
-                continue
-            return True
+                try:
+                    await self._publish(topic, payload, max(1, (expires_at - self.clock()) // 1000), qos, retain)
+                except ConnectionLost as error:
+                    log.info("%s: %s goes out again: %s", self.config.name, topic, error)
+                    await asyncio.sleep(self.config.backoff_min_s)
+                    continue
+                return True
         return False
+
+    async def _publish(self, topic: str, payload: bytes, expiry_s: int | None, qos: int, retain: bool) -> None:
+        connection = self._connection
+        if connection is None:
+            raise ConnectionLost(f"there is no connection to {self.config.host}:{self.config.port}")
+        await connection.publish(topic, payload, expiry_s, qos=qos, retain=retain)
 
     async def _serve(self) -> None:
         connection = self._connection = await self._connect(self.config, self._upon.session())
