@@ -76,7 +76,7 @@ async def _fill(folder: Path, dids: dict[str, str], key_file: Path) -> None:
 
 async def _anchored(site: Site, readings: int) -> None:
     gateway = site.gateways["agg"]
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         await gateway.anchoring.step()
         counts = await gateway.windows.counts()

@@ -109,7 +109,7 @@ async def put(gateway: Gateway, *frames: Frame) -> list[Receipt]:
     return list(await gateway.ingest.put(frames, CODEC))
 
 
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 90.0) -> None:
     """Wait until an async function returns True. Raises TimeoutError."""
     deadline = time.monotonic() + timeout_s
     while not await condition():

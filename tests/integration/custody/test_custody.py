@@ -46,6 +46,8 @@ from flexrelay_schemas.model import Model
 from flexrelay_schemas.quality import Provenance
 from flexrelay_schemas.reading import FUTURE_TOLERANCE_MS, Attestation, SignedAttestation
 
+DAY_MS = 86_400_000
+
 
 class Told(Model):
     name: str
@@ -97,8 +99,9 @@ class Rig:
 async def rig(folder: Path) -> AsyncIterator[Rig]:
     chain = Chain.at(folder)
     components = [OUTBOX, PROJECTIONS, DISPATCH, TWIN, WINDOWS]
-    today = datetime.now(UTC).date()
-    midnight = int(datetime(today.year, today.month, today.day, tzinfo=UTC).timestamp()) * 1000
+    first = before_midnight(wall_ms())
+    midnight = first // DAY_MS * DAY_MS
+    today = datetime.fromtimestamp(first / 1000, UTC).date()
     day = CalendarDay(date=today.isoformat(), start=midnight, isps=96, isp_seconds=900, working=True)
     async with chain.open(transactions=PROBE) as ledger, Store(folder / "store.db", components) as store:
         outbox, views = Outbox(store, ORG), Views(store, ORG)
@@ -141,13 +144,18 @@ async def rig(folder: Path) -> AsyncIterator[Rig]:
                     [],
                 )
                 await made.do(chain.intent("identity.register_device", device.proven()))
-                await take_readings(made)
+                await take_readings(made, first)
                 yield made
 
 
-async def take_readings(made: Rig) -> None:
+def before_midnight(now: int) -> int:
+    """A moment ago from which some readings a second apart, and one more, are of one day."""
+    first = now - 10_000
+    return first if (first - 1) // DAY_MS == (first + 9_000) // DAY_MS else first - 20_000
+
+
+async def take_readings(made: Rig, first: int) -> None:
     """Six signed readings and one without a signature, which the gateway attests."""
-    first = wall_ms()
     entries = []
     for n in range(7):
         at, registers = first + n * 1_000, {"import_j": 1_000 * n, "export_j": 0}

@@ -86,14 +86,14 @@ async def main(folder: Path) -> dict[str, Any]:
             assert await both()
         limit(1)
         ends = asyncio.get_running_loop().time() + FULL_S
-        while asyncio.get_running_loop().time() < ends:
+        while asyncio.get_running_loop().time() < ends or not all(refusals.values()):
             await both()
             await asyncio.sleep(0.05)
         while_full = {"taken": len(taken), "refused": {kind: len(texts) for kind, texts in refusals.items()}}
         limit(resource.RLIM_INFINITY)
-        await until(both, 20)
-        await until(lambda: settled(gateway), 30)
-        await until(lambda: anchored(gateway), 30)
+        await until(both, 60)
+        await until(lambda: settled(gateway), 90)
+        await until(lambda: anchored(gateway), 90)
         outcomes = [
             type(await gateway.outbox.wait(entry.id)).__name__ for entry in await entries(gateway, paid, desk.did)
         ]

@@ -26,7 +26,7 @@ async def test_the_failure_of_a_background_task_ends_the_site(
         with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="this part is broken"), flatten_subgroups=True):
             async with site(tmp_path, ("dso", "agg-a")):
                 failing.set()
-                await asyncio.wait_for(asyncio.Event().wait(), 20)
+                await asyncio.wait_for(asyncio.Event().wait(), 60)
     async with site(tmp_path, ("dso", "agg-a")) as opened:
         await register_device(opened.gateways["dso"], operator_desk(opened.gateways["dso"]), "m1")
 
@@ -43,7 +43,7 @@ async def test_an_event_that_cannot_be_projected_ends_the_site(tmp_path: Path, m
         with pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="no such field"), flatten_subgroups=True):
             async with site(tmp_path) as opened:
                 desk = operator_desk(opened.gateways["dso"])
-                await asyncio.wait_for(register_device(opened.gateways["dso"], desk, "m1"), 20)
+                await asyncio.wait_for(register_device(opened.gateways["dso"], desk, "m1"), 60)
     async with site(tmp_path) as opened:
         await register_device(opened.gateways["dso"], operator_desk(opened.gateways["dso"]), "m2")
 

@@ -19,7 +19,7 @@ async def test_a_full_disk_under_a_whole_site(tmp_path: Path) -> None:
         [sys.executable, str(Path(__file__).with_name("full_disk.py")), str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         capture_output=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     errors = ran.stderr.decode()

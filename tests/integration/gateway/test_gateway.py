@@ -87,7 +87,7 @@ async def test_a_revoked_device_is_refused_from_its_block_on(tmp_path: Path) -> 
         assert (refused.outcome, refused.reason) == (Outcome.DEAD_LETTER, "device_deactivated")
         assert taken.outcome is Outcome.STORED
         assert gateway.revocation.count == 1
-        assert 0 <= gateway.revocation.greatest_lag_ms < 5_000
+        assert 0 <= gateway.revocation.greatest_lag_ms < 60_000
         letters = await gateway.journal.letters()
         assert [(letter.did, letter.reason) for letter in letters] == [(device.did, "device_deactivated")]
 

@@ -28,7 +28,7 @@ from support.load import JournalChecker, Load
 from support.mosquitto import mosquitto
 from support.mqtt_proxy import AckRecorder
 from support.site import operator_desk, publish_today, register_device, site
-from support.site_process import ORGS, POINTS, SiteOrders, amount_of, payment_id
+from support.site_process import ORGS, POINTS, STARTING, SiteOrders, amount_of, payment_id
 
 from flexrelay.app import Level, open_site
 from flexrelay.config import load
@@ -54,6 +54,7 @@ DEVICES = 20
 STEP_S = 20
 PER_SECOND = 300
 DAY_MS = 86_400_000
+PATIENCE_S = 150.0
 
 CI_RANDOM, SOAK_RANDOM, SOAK_EACH_POINT = 3, 60, 2
 
@@ -126,11 +127,18 @@ async def ended(process: GatewayProcess, kill: Kill) -> bool:
     if kill.after_s is not None:
         await asyncio.sleep(kill.after_s)
         process.kill()
-    done, _ = await asyncio.wait({process.ended}, timeout=30)
+    done, _ = await asyncio.wait({process.ended}, timeout=PATIENCE_S)
     process.kill()
     status = await process.ended
     assert status == -signal.SIGKILL, f"the site ended by itself with status {status}; see site.log"
     return bool(done)
+
+
+async def up(process: GatewayProcess, marks: Marks) -> None:
+    """Until it has begun to open the site: from then on it hears SIGTERM."""
+    async with asyncio.timeout(PATIENCE_S):
+        while marks.point == STARTING and not process.ended.done():  # noqa: ASYNC110 (a mark in shared memory)
+            await asyncio.sleep(0.01)
 
 
 async def campaign(folder: Path, plan: list[Kill]) -> Counter[str]:
@@ -166,19 +174,23 @@ async def campaign(folder: Path, plan: list[Kill]) -> Counter[str]:
                 hit[marks.point] += 1
                 if number % 10 == 0 or len(plan) < 50:
                     await checked()
+            marks.reset()
             stopping = await nursery.start(SiteOrders(data))  # a clean stop under load
+            await up(stopping, marks)
             await asyncio.sleep(2.0)
             os.kill(stopping.pid, signal.SIGTERM)
-            await asyncio.wait({stopping.ended}, timeout=30)
+            await asyncio.wait({stopping.ended}, timeout=PATIENCE_S)
             stopping.kill()
             assert await stopping.ended == 0, "SIGTERM did not end the site cleanly under load; see site.log"
             await checked()
         (data / "enough").touch()
+        marks.reset()
         last = await nursery.start(SiteOrders(data))
         try:
+            await up(last, marks)
             await drained(last, data, {org: (recorders[org], set(sending.sent)) for org in ORGS})
             os.kill(last.pid, signal.SIGTERM)
-            await asyncio.wait({last.ended}, timeout=30)
+            await asyncio.wait({last.ended}, timeout=PATIENCE_S)
             assert last.ended.done(), "SIGTERM did not end the site"
             assert last.ended.result() == 0
         finally:
@@ -199,7 +211,7 @@ async def campaign(folder: Path, plan: list[Kill]) -> Counter[str]:
 
 async def drained(process: GatewayProcess, data: Path, sides: dict[str, tuple[AckRecorder, set[bytes]]]) -> None:
     """Wait until everything is acknowledged, closed, anchored and carried to its end, while it goes on at all."""
-    deadline, before = time.monotonic() + 60, None
+    deadline, before = time.monotonic() + PATIENCE_S, None
     while True:
         assert not process.ended.done(), "the site ended by itself; see site.log"
         missing = {org: len(sent - set(recorder.acknowledged)) for org, (recorder, sent) in sides.items()}
@@ -207,7 +219,7 @@ async def drained(process: GatewayProcess, data: Path, sides: dict[str, tuple[Ac
         if not any(missing.values()) and not any(any(counts) for counts in open_work.values()):
             return
         if before != (before := (missing, open_work)):
-            deadline = time.monotonic() + 60  # a machine may be slow; standing still is what fails
+            deadline = time.monotonic() + PATIENCE_S  # a machine may be slow; standing still is what fails
         if time.monotonic() > deadline:
             pytest.fail(f"not drained: unacknowledged {missing}; open leaves, windows, anchors, intents: {open_work}")
         await asyncio.sleep(0.3)

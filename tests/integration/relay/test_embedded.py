@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.chain import Chain
+from support.chain import Chain, wall_ms
 from support.contracts import Party
 from support.relay_process import ACCOUNT
 
@@ -30,7 +30,7 @@ async def test_many_intents_are_committed_once_each(tmp_path: Path) -> None:
         outbox = Outbox(store, ledger.org)
         async with Relay(ledger, outbox), Projections(ledger, store, ledger.org) as projections:
             entries = [await outbox.add(chain.fund("fees:x", n, f"f{n}")) for n in range(1, 41)]
-            outcomes = [await asyncio.wait_for(outbox.wait(entry), 20) for entry in entries]
+            outcomes = [await asyncio.wait_for(outbox.wait(entry), 60) for entry in entries]
             blocks = [outcome.block for outcome in outcomes if isinstance(outcome, CommittedIntent)]
             assert len(blocks) == 40
             await asyncio.wait_for(projections.reached(max(blocks)), 60)
@@ -58,14 +58,18 @@ async def test_a_refusal_of_the_contract_arrives_whole(tmp_path: Path) -> None:
 
 async def test_a_lost_envelope_is_voided_and_dies_when_it_comes_back(tmp_path: Path) -> None:
     """The envelope is prepared, kept and held back; after the deadline the void stands; then it is let go."""
-    chain = Chain.at(tmp_path)
-    async with chain.open() as ledger, Store(tmp_path / "store.db", [OUTBOX]) as store:
-        outbox = Outbox(store, ledger.org)
-        signed = chain.fund("fees:x", 7, "held", life_ms=400)
+    chain, ahead_ms = Chain.at(tmp_path), 0
+
+    def clock() -> int:
+        return wall_ms() + ahead_ms
+
+    async with chain.open(clock=clock) as ledger, Store(tmp_path / "store.db", [OUTBOX]) as store:
+        outbox = Outbox(store, ledger.org, clock=clock)
+        signed = chain.fund("fees:x", 7, "held", life_ms=100_000)
         entry = await outbox.entry(await outbox.add(signed))
         held = await ledger.prepare(Call(signed))
         await outbox.record_prepared(entry, held)
-        await asyncio.sleep(0.5)
+        ahead_ms = 100_100
         options = RelayOptions(pace=Pace(void_margin_ms=10))
         async with Relay(ledger, outbox, sign=chain.sign_void, options=options):
             outcome = await asyncio.wait_for(outbox.wait(entry.id), 60)
@@ -122,7 +126,7 @@ async def test_a_revoked_device_is_refused_once_its_block_is_there(tmp_path: Pat
             assert known is not None and known.status is DeviceStatus.ACTIVE
             await do("identity.deactivate", {"did": device.did, "reason": "stolen"})
             assert known.status is DeviceStatus.DEACTIVATED
-            assert revocation.count == 1 and revocation.greatest_lag_ms == revocation.newest_lag_ms < 10_000
+            assert revocation.count == 1 and revocation.greatest_lag_ms == revocation.newest_lag_ms < 60_000
 
 
 async def test_what_another_outbox_object_carries_is_seen_by_whoever_waits(tmp_path: Path) -> None:
@@ -149,7 +153,7 @@ def run_and_kill(folder: Path, delay_s: float) -> list[str]:
     if lines[0] == "ready":
         time.sleep(delay_s)
     process.kill()
-    rest, errors = process.communicate(timeout=30)
+    rest, errors = process.communicate(timeout=120)
     assert "Traceback" not in errors, errors
     return lines + rest.splitlines()
 
@@ -162,7 +166,7 @@ async def check_after_kills(folder: Path, told: set[str]) -> None:
         async with Relay(ledger, outbox, sign=chain.sign_void), Projections(ledger, store, ledger.org) as projections:
             last = -1
             for path in sorted((folder / "intents").iterdir()):
-                outcome = await asyncio.wait_for(outbox.wait(await outbox.add(path.read_bytes())), 30)
+                outcome = await asyncio.wait_for(outbox.wait(await outbox.add(path.read_bytes())), 60)
                 assert isinstance(outcome, CommittedIntent), (path.name, outcome)
                 last = max(last, outcome.block)
                 known = [line for line in told if line.startswith(f"committed {path.name} ")]
