@@ -16,7 +16,7 @@ from conformance.ledger.harness import fresh, outcome
 from flexrelay.ledger.fabric import EndorsementMismatch, FabricLedger, IdentityFiles, Vigilance, load_profile
 from flexrelay.ledger.port import Call, Checkpoint, Committed, LedgerError, LedgerUnavailable, TxEvents, Validation
 
-PATIENCE_S = 40.0
+PATIENCE_S = 150.0
 
 
 @pytest_asyncio.fixture

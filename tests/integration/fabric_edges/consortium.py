@@ -27,7 +27,7 @@ from flexrelay.network import Network, Spec
 from flexrelay_contracts.invocation import query_args
 from flexrelay_contracts.refusal import Refused
 
-PATIENCE_S = 90.0
+PATIENCE_S = 150.0
 GUARD_MS = 20_000
 BEHIND = ("no_network", "unknown_did")
 """What another organisation's peer says that has not got the block before."""
@@ -76,9 +76,9 @@ class Consortium:
         self, org: str, profile: Profile | None = None, clock: Callable[[], int] = wall_ms
     ) -> AsyncIterator[FabricLedger]:
         """As the organisation's gateway."""
-        quick = Vigilance(silent_s=1.0, answer_s=2.0)
+        patient = Vigilance(silent_s=5.0, answer_s=30.0)  # no peer hangs here, some are busy
         signer = Signer(self.gateways[org])
-        async with FabricLedger.open(profile or self.profile(org), signer, clock, vigilance=quick) as ledger:
+        async with FabricLedger.open(profile or self.profile(org), signer, clock, vigilance=patient) as ledger:
             yield ledger
 
     def intent(self, party: Party, function: str, /, **args: Any) -> bytes:
@@ -189,6 +189,6 @@ async def written(
 def metrics(consortium: Consortium, org: str) -> dict[str, str]:
     """The chaincode process' own figures."""
     port = consortium.native.state.ports[f"flexrelay_1.{org}.health"]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         text = answer.read().decode()
     return dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))

@@ -25,7 +25,7 @@ from flexrelay.ledger.fabric.profile import Peer
 from flexrelay.ledger.fabric.proposal import Unsigned, propose
 
 LIMIT = 120 * 1024 * 1024
-ANSWER_S = 30.0
+ANSWER_S = 150.0
 
 proposals: Any = proposal_pb2
 common: Any = common_pb2

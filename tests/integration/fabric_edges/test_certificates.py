@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from threading import Thread
 
@@ -20,7 +20,7 @@ from flexrelay.ledger.fabric import AccessDenied, ClientTls, FabricLedger, Ident
 from flexrelay.ledger.port import Call, LedgerError, LedgerUnavailable
 from flexrelay.network.authority import Authority, Pair
 
-LONGEST_S = 30.0
+LONGEST_S = 150.0
 SECOND = 1 / 86_400
 """Of a day: how long the authority lets a certificate live."""
 
@@ -76,20 +76,27 @@ async def test_an_identity_that_expires_while_it_runs(consortium: Consortium, tm
     assert isinstance(key, ec.EllipticCurvePublicKey)
     issue = consortium.native.materials["dso"].signing.issue
     path = tmp_path / "gateway.pem"
-    profile = with_certificate(consortium, path, issue("edges", key, "client", days=6 * SECOND))  # type: ignore[arg-type] # a short life
     intent = consortium.intent(consortium.operator, "slow.wait", ms=0)
-    async with consortium.connect("dso", profile) as ledger:
+    async with AsyncExitStack() as stack:
+        for life_s in (6, 30, 120):  # a busy machine may take longer than the first to connect
+            short = issue("edges", key, "client", days=life_s * SECOND)  # type: ignore[arg-type] # a part of a day
+            profile = with_certificate(consortium, path, short)
+            with suppress(LedgerError):
+                ledger = await stack.enter_async_context(consortium.connect("dso", profile))
+                break
         async with asyncio.timeout(LONGEST_S):
             while True:
                 try:
                     await ledger.evaluate("network.show", {})
-                    await asyncio.sleep(0.5)
-                except LedgerUnavailable as error:
+                except AccessDenied as error:
                     denied = error
                     break
+                except LedgerUnavailable:  # a busy machine
+                    pass
+                await asyncio.sleep(0.5)
             with pytest.raises(AccessDenied, match="expired"):
                 await ledger.prepare(Call(intent))
-        assert isinstance(denied, AccessDenied) and "expired" in str(denied)
+        assert "expired" in str(denied)
         path.write_bytes(issue("edges", key, "client"))
         await written(ledger, intent)
 
@@ -106,7 +113,7 @@ def listening(pair: Pair) -> Iterator[str]:
         while True:
             try:
                 plain, _ = server.accept()
-                plain.settimeout(5)
+                plain.settimeout(60)
                 with context.wrap_socket(plain, server_side=True) as secure:
                     secure.recv(1)
             except (ssl.SSLError, TimeoutError, ConnectionError):

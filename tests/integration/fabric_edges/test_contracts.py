@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from integration.fabric_edges.consortium import CONTRACT, PATIENCE_S, Consortium, asked, working, written
+from integration.fabric_edges.consortium import CONTRACT, PATIENCE_S, Consortium, asked, metrics, working, written
+from support.fabric import ORGS
 
 from flexrelay.ledger.fabric import EndorsementMismatch, FabricLedger, NetworkMismatch, TookTooLong
 from flexrelay.ledger.port import Call, LedgerError, LedgerUnavailable, Validation
@@ -22,7 +23,7 @@ from flexrelay.outbox import OUTBOX, CommittedIntent, Outbox
 from flexrelay.relay import Relay
 from flexrelay.store import Store
 
-LONGEST_S = 30.0
+LONGEST_S = 150.0
 
 
 def wait_for(consortium: Consortium, ms: int = 0) -> bytes:
@@ -82,7 +83,7 @@ async def test_a_package_id_that_is_not_the_installed_ones(consortium: Consortiu
             await logged(log, "is not the id of the package")
             assert "queryinstalled" in log.read_text()
             with pytest.raises(urllib.error.HTTPError, match="503"):
-                await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{health}/healthz", timeout=5)
+                await asyncio.to_thread(urllib.request.urlopen, f"http://127.0.0.1:{health}/healthz", timeout=60)
             await written(dso, wait_for(consortium), orgs=("dso", "aggb"))
         await working(agga)
 
@@ -176,6 +177,7 @@ async def commits(consortium: Consortium, ledger: FabricLedger, within_s: float)
 async def test_a_slow_call_is_bounded(consortium: Consortium, kind: str) -> None:
     """It ends at its deadline with the reason, and is not carried to every organisation; others go on afterwards."""
     async with consortium.connect("dso") as dso:
+        before = {org: given_up(consortium, org) for org in ORGS}
         began = time.monotonic()
         with pytest.raises(TookTooLong, match="deadline: the call took longer than"):
             if kind == "transaction":
@@ -185,4 +187,10 @@ async def test_a_slow_call_is_bounded(consortium: Consortium, kind: str) -> None
         took = time.monotonic() - began
         after = await commits(consortium, dso, LONGEST_S)
         print(f"\na slow {kind} ended after {took:.1f} s; then a commit took {after:.1f} s")
-        assert took < 10, "it was tried at one organisation after the other"
+        tried = {org: given_up(consortium, org) - count for org, count in before.items()}
+        assert max(tried.values()) == 1 and sum(tried.values()) <= (2 if kind == "transaction" else 1), tried
+
+
+def given_up(consortium: Consortium, org: str) -> int:
+    """Calls that the organisation's chaincode has ended at their deadline."""
+    return int(metrics(consortium, org).get('flexrelay_chaincode_calls_total{outcome="deadline"}', "0"))

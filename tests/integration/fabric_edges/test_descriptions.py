@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from integration.fabric_edges.consortium import Consortium
 from support.pilot import flexrelay
+from support.simulated import free_ports
 
 from flexrelay.network.authority import Authority, Pair
 
-LONGEST_S = 30.0
+LONGEST_S = 150.0
 
 NETWORK = """
 name = "pilot"
@@ -47,11 +48,9 @@ def test_a_description_with_a_contradiction(tmp_path: Path, addition: str, said:
 
 def test_a_description_whose_ports_are_taken(tmp_path: Path) -> None:
     with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", free_ports(1)))
         other.listen()
         port = other.getsockname()[1]
-        if port > 65_000:
-            pytest.fail("no port in the range that a description may name")
         spec = tmp_path / "network.toml"
         spec.write_text(f"base_port = {port}{NETWORK}")
         began = time.monotonic()

@@ -47,11 +47,11 @@ async def test_a_full_disk_at_a_peer(rig: Rig, mount: bool | None) -> None:
             print(f"\n{disk.kind}: {name} {'ended' if ended else 'stands'} at block {stood}", end="")
             print(f" after {time.monotonic() - began:.0f} s", end="")
             disk.free(rig.native.pid(name))
-            if ended:
-                await rig.start(name)
             await running.commits(10)
             async with asyncio.timeout(PATIENCE_S):
-                while height(rig, name) <= stood + 3:  # noqa: ASYNC110 (peers tell nobody)
+                while height(rig, name) <= stood + 3:
+                    if rig.native.pid(name) is None:  # it had ended, or did so only now
+                        await rig.start(name)
                     await asyncio.sleep(0.2)
         await asyncio.to_thread(rig.native.processes.stop, [name])
     await rig.start(name)

@@ -47,7 +47,7 @@ async def slow_call(consortium: Consortium, made: Caller) -> bytes:
 
 
 async def test_a_slow_call_goes_on_and_a_hanging_peer_is_noticed(consortium: Consortium) -> None:
-    async with caller(consortium, Pings(waiting_s=(0.5, 2.0), answer_s=5.0)) as made:
+    async with caller(consortium, Pings(waiting_s=(0.5, 2.0), answer_s=12.0)) as made:
         call = asyncio.create_task(slow_call(consortium, made))
         async with asyncio.timeout(PATIENCE_S):
             while (connection := made._connection) is None or not connection.pulse.answers:

@@ -23,7 +23,7 @@ from flexrelay.network.authority import Authority, Pair
 from flexrelay_contracts.invocation import decode_failure
 
 MIB = 1024 * 1024
-LONGEST_S = 40.0
+LONGEST_S = 150.0
 
 
 @pytest_asyncio.fixture

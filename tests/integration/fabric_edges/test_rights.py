@@ -15,17 +15,23 @@ from support.chain import wall_ms
 from support.contracts import Party
 
 from flexrelay.ledger.fabric import FabricLedger, ProfileError
-from flexrelay.ledger.port import Call, LedgerError, Rejected
+from flexrelay.ledger.port import Call, LedgerError, LedgerUnavailable, Rejected
 from flexrelay_contracts.refusal import Refused
 
-LONGEST_S = 30.0
+LONGEST_S = 150.0
 
 
 async def refusal(ledger: FabricLedger, intent: bytes) -> str:
     async with asyncio.timeout(LONGEST_S):
-        with pytest.raises(Refused) as caught:
-            await ledger.prepare(Call(intent))
-    return caught.value.code
+        while True:
+            try:
+                await ledger.prepare(Call(intent))
+            except Refused as refused:
+                return refused.code
+            except LedgerUnavailable:  # a busy machine
+                await asyncio.sleep(0.2)
+            else:
+                pytest.fail("it was not refused")
 
 
 async def test_nobody_writes_for_another_organisations_actor_or_device(consortium: Consortium) -> None:
@@ -138,7 +144,7 @@ async def test_a_chaincode_that_claims_a_membership_reads_nothing(consortium: Co
         await working(aggb)
 
 
-@pytest.mark.parametrize(("beyond_ms", "says"), [(-5_000, "behind"), (5_000, "ahead of")])
+@pytest.mark.parametrize(("beyond_ms", "says"), [(-300_000, "behind"), (300_000, "ahead of")])
 async def test_nobody_writes_at_another_time(consortium: Consortium, beyond_ms: int, says: str) -> None:
     guard = GUARD_MS if beyond_ms > 0 else -GUARD_MS
     async with consortium.connect("agga") as agga:

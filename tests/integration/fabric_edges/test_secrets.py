@@ -134,7 +134,7 @@ def calls_at(consortium: Consortium, org: str) -> str:
 
 
 async def _events(ledger: FabricLedger, since: Checkpoint, until: str):
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(150):
         async for item in ledger.events(since):
             yield item
             if item.tx_id == until:

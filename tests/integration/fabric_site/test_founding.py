@@ -14,11 +14,12 @@ from support.fabric import CHAINCODE, describe, native
 from flexrelay.founding import private_collections
 
 ORGS = ("dso", "agga")
+pytestmark = pytest.mark.timeout(1200)
 
 
 def flexrelay(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("flexrelay")
-    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, timeout=300)
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -72,7 +73,7 @@ def _serves(folder: Path, org: str) -> None:
             up = json.loads(process.stdout.readline())
             assert up["organisations"] == [org]
             os.kill(process.pid, signal.SIGTERM)
-            assert process.wait(60) == 0
+            assert process.wait(300) == 0
         finally:
             process.kill()
 

@@ -25,8 +25,8 @@ from support.pilot import answer
 from flexrelay.founding import private_collections
 from flexrelay.network import Network
 
-pytestmark = pytest.mark.timeout(600)
-PATIENCE_S = 120.0
+pytestmark = pytest.mark.timeout(1200)
+PATIENCE_S = 300.0
 ORGS = ("dso",)
 PEER = "peer0.dso"
 TOKEN = "a-token-of-the-meter"
@@ -91,7 +91,7 @@ class Site:
                 process.kill()
 
     def ready(self) -> httpx.Response:
-        return httpx.get(f"{self.operators}/readyz", timeout=30)
+        return httpx.get(f"{self.operators}/readyz", timeout=60)
 
     def told(self) -> str:
         """What /readyz says is wrong with the ledger, "" when nothing is."""
@@ -102,7 +102,7 @@ class Site:
         self._sent += 1
         reading = {"t": time.time_ns() // 1_000_000, "e": 1_000 * self._sent}
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        answered = httpx.post(f"{self.devices}/readings", content=json.dumps(reading), headers=headers, timeout=30)
+        answered = httpx.post(f"{self.devices}/readings", content=json.dumps(reading), headers=headers, timeout=60)
         return {"status": answered.status_code, **answered.json()}
 
     def shown(self) -> str:
@@ -161,9 +161,9 @@ def test_readings_are_taken_while_no_peer_answers(network: Network, site: Site) 
         up = json.loads(process.stdout.readline())
         assert up["organisations"] == ["dso"]
         until(lambda: site.send()["status"] == 200, process)
-        assert httpx.get(f"{site.operators}/healthz", timeout=30).status_code == 200
+        assert httpx.get(f"{site.operators}/healthz", timeout=60).status_code == 200
         assert site.ready().status_code == 503
-        assert endpoint in site.told()
+        until(lambda: endpoint in site.told(), process)
         assert site.shown() == "active", "also while no peer answers"
         network.start(PEER)
         until(lambda: site.ready().status_code == 200, process)
@@ -179,7 +179,7 @@ def test_a_first_start_waits(network: Network, site: Site) -> None:
     (site.folder / "network.json").unlink()
     with away(network), site.running() as process:
         until(lambda: "no peer of the profile answers" in site.told(), process)
-        assert httpx.get(f"{site.operators}/healthz", timeout=30).status_code == 200
+        assert httpx.get(f"{site.operators}/healthz", timeout=60).status_code == 200
         with pytest.raises(httpx.ConnectError):
             site.send()
         network.start(PEER)
