@@ -28,6 +28,10 @@ AGAIN_S: Final = 5.0
 """Between two tries to reach a device that does not answer."""
 
 
+class _Superseded(Exception):
+    """It is not sent again."""
+
+
 class Commander:
     """Commands under way. `clock` is wall-clock UTC seconds."""
 
@@ -105,6 +109,11 @@ class Commander:
             ours.pop(command.command_id, None)
             ours[command.command_id] = value
 
+    def _is_superseded(self, command: Command, writing: Writing) -> bool:
+        """Whether a newer one went out since it did."""
+        there = [self._wrote.get((command.credential, writing.path, name)) for name in writing.values]
+        return any(ours and next(reversed(ours)) != command.command_id for ours in there)
+
     def _forget(self, command: Command, writing: Writing) -> None:
         """Where it is the newest it has taken the place of the others, or was ended."""
         for name in writing.values:
@@ -154,6 +163,8 @@ class Commander:
                                 continue  # it fell asleep while another command had its turn
                             peer, awake_until = registration.peer, registration.awake_until
                             if self.must_end(command):  # on disk before it goes out: it is ended whatever happens
+                                if said and self._is_superseded(command, writing):
+                                    raise _Superseded("a newer command holds the device")
                                 await on_sent()
                                 self._remember(command, writing)
                             detail = await self._write(registration, writing, on_sent)
@@ -170,7 +181,7 @@ class Commander:
                         continue
             except TimeoutError:
                 break
-            except (Refused, FormatError) as error:
+            except (Refused, FormatError, _Superseded) as error:
                 for name in writing.values:
                     self._wrote.get((command.credential, writing.path, name), {}).pop(command.command_id, None)
                 await tell(CommandState.FAILED, str(error)[:200])

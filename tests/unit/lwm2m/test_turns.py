@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flexrelay_adapters.lwm2m import commands
 from flexrelay_adapters.lwm2m.coap.layer import NoAnswer
 from flexrelay_adapters.lwm2m.coap.peer import Peer
 from flexrelay_adapters.lwm2m.commands import Commander
@@ -20,7 +21,7 @@ from flexrelay_adapters.lwm2m.registration import Parameters, Registration, Regi
 from flexrelay_sdk import Command, CommandState
 from flexrelay_sdk.testkit import Life, until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 class Asleep:
@@ -81,11 +82,14 @@ async def test_a_device_that_fell_asleep_is_not_asked_by_the_next_command() -> N
 
 
 class Relay:
-    """`Operations` of a device with object 3312; `broken` is raised instead."""
+    """`Operations` of a device with object 3312; `broken` is raised instead. Writing the dimmer value `deaf_to` gets no
+    answer."""
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {"5850": True, "5851": 100}
         self.broken: Exception | None = None
+        self.deaf_to: int | None = None
+        self.unheard = 0
 
     async def write(
         self,
@@ -99,6 +103,9 @@ class Relay:
         if self.broken is not None:
             raise self.broken
         sent()
+        if self.deaf_to is not None and values.get("5851") == self.deaf_to:
+            self.unheard += 1
+            raise NoAnswer("deaf")
         self.values.update(values)
 
     async def read(self, peer: Peer, path: str, content_format: int) -> list[Record]:
@@ -184,6 +191,23 @@ async def test_an_older_value_goes_with_a_newer_command_that_did_not_come() -> N
     await commander.end(refused, None)
     assert relay.values == {"5850": True, "5851": 50}
     await commander.end(lost, None)
+    assert relay.values == {"5850": True, "5851": 100} and not commander._wrote
+
+
+async def test_an_older_command_that_is_tried_again_does_not_follow_a_newer_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commands, "AGAIN_S", 0.05)
+    relay, commander, *_ = controlled()
+    relay.deaf_to, life = 20, Life()
+    executing = asyncio.create_task(commander.execute(replace(command("older"), parameters={"power_w": 200}), life))
+    await until(lambda: relay.unheard > 0, 60, "the first try")
+    await commander.execute(command("newer"), Life())
+    relay.deaf_to = None
+    await executing
+    assert relay.values == {"5850": True, "5851": 50}
+    assert life.states[-1] is CommandState.FAILED and "newer" in life.updates[-1].detail
+    await commander.end(command("newer"), None)
     assert relay.values == {"5850": True, "5851": 100} and not commander._wrote
 
 
