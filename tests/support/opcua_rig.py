@@ -23,7 +23,7 @@ from flexrelay_adapters.opcua.trust import self_signed
 from flexrelay_sdk import DeviceFacts
 from flexrelay_sdk.facts import cleaned
 from flexrelay_sdk.port import Adapter
-from flexrelay_sdk.testkit import Act, Behaviour, Rig
+from flexrelay_sdk.testkit import Act, Behaviour, Rig, until
 from support.opcua_server import NAMESPACE, NodeServer, free_port, need_node_opcua, now_ms, section
 
 NEIGHBOUR = "neighbour"
@@ -96,6 +96,7 @@ class NodeOpcuaRig(Rig):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._newest = -1
         devices = {"meter": ["power", "import"], NEIGHBOUR: ["power"]}
         self.server = NodeServer(folder / "server", free_port(), server_options(devices=devices))
 
@@ -132,6 +133,7 @@ class NodeOpcuaRig(Rig):
         return OpcuaAdapter(OpcuaConfig.from_section("plant", self.section(password=PASSWORD + "!")))
 
     async def send(self, number: int) -> None:
+        self._newest = number
         await self.server.set("meter.power", number)
 
     async def send_at(self, number: int, at_ms: int) -> None:
@@ -167,13 +169,14 @@ class NodeOpcuaRig(Rig):
         ]
 
     async def send_raw(self, payload: bytes) -> None:
-        """A value (JSON) or a StatusCode, in a publication of its own."""
-        await asyncio.sleep(0.15)
+        """A value (JSON) or a StatusCode, in a notification of its own."""
+        await until(lambda: self._newest in self.acknowledged(), what="the acknowledgement of the reading before")
+        before = self.server.notifications
         if payload.startswith(b"Bad"):
             await self.server.set("meter.power", 1, status=payload.decode())
         else:
             await self.server.set("meter.power", json.loads(payload))
-        await asyncio.sleep(0.15)
+        await until(lambda: self.server.notifications > before, what="its acknowledgement")
 
     @contextlib.asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:

@@ -58,6 +58,8 @@ class NodeServer:
             **options,
         }
         self.acknowledged: list[float] = []
+        self.notifications = 0
+        """How many of them were acknowledged."""
         self.acts: list[dict[str, Any]] = []
         """What the method was called with, each command once."""
         self.certificate = Path()
@@ -104,6 +106,7 @@ class NodeServer:
                 continue  # the library prints, too
             event = message.get("event") if isinstance(message, dict) else ""
             if event == "acknowledged":
+                self.notifications += 1
                 self.acknowledged += [value for value in message["values"] if isinstance(value, int | float)]
             elif event == "act":
                 self.acts.append(message["act"])
@@ -153,7 +156,7 @@ async def node_server(folder: Path, **options: Any) -> AsyncIterator[NodeServer]
 
 
 def section(node: NodeServer, folder: Path, keys: Sequence[str] = ("power", "import"), **more: Any) -> dict[str, Any]:
-    """An adapter's configuration for a server's device `meter`, with short times."""
+    """An adapter's configuration for a server's device `meter`, with short pauses."""
     units = {"power": ("power_w", "W"), "import": ("import_j", "J"), "export": ("export_j", "J")}
     registers = {units[key][0]: {"node": node.node(f"meter.{key}"), "unit": units[key][1]} for key in keys}
     return {
@@ -164,7 +167,7 @@ def section(node: NodeServer, folder: Path, keys: Sequence[str] = ("power", "imp
         "queue": 50_000,
         "pki": str(folder / "pki-gateway"),
         "state": str(folder / "state"),
-        "timeout_s": 5.0,
+        "timeout_s": 60.0,  # a machine that stands still is no lost server
         "backoff_min_s": 0.1,
         "backoff_max_s": 0.5,
         "devices": {"meter": {"registers": registers}},

@@ -63,6 +63,7 @@ _STOCK_BYTES: Final = 2**18
 """The greatest publish response that the library may decode."""
 MOST_KEEP_ALIVE_S: Final = 86_400
 _PROBE_S: Final = 5.0
+"""How often a connection is tried at most; a server may take `timeout_s` for its answer."""
 _CLOSE_S: Final = 3.0
 _LOST: Final = (OSError, TimeoutError, asyncio.TimeoutError, ua.UaError, ServiceError)
 
@@ -119,7 +120,8 @@ class Connection:
     @classmethod
     async def open(cls, config: OpcuaConfig, trust: TrustList | None) -> "Connection":
         """Connect, secure and log in. Raises ConnectionLost, which says what to do where that is known."""
-        client = Client(config.url, timeout=config.timeout_s, watchdog_intervall=_PROBE_S, auto_reconnect=False)
+        probe_s = max(_PROBE_S, config.timeout_s)  # the library waits as long for the answer
+        client = Client(config.url, timeout=config.timeout_s, watchdog_intervall=probe_s, auto_reconnect=False)
         client.name = client.description = "flexrelay"
         client.application_uri = config.application_uri
         client.session_timeout = config.keep_s * 1000

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from flexrelay_adapters._commands import Newest
 from flexrelay_adapters.opcua._stack import Connection, Monitored, Subscription
 from flexrelay_adapters.opcua.browsing import Found, find_devices
 from flexrelay_adapters.opcua.codec import NodeCodec
@@ -103,6 +104,7 @@ class OpcuaAdapter:
         self.trouble = ""
         """Why it is not connected now."""
         self._under_way: set[str] = set()
+        self._newest = Newest()
         self._nameplates: dict[str, DeviceFacts] = {}
         self._read_at: dict[str, float] = {}
         self.publish_requests = config.publish_requests
@@ -510,7 +512,7 @@ class OpcuaAdapter:
             raise ValueError(f"command {command.command_id} is under way")
         self._under_way.add(command.command_id)
         try:
-            await carry_out(command, route, self, on_update, self._clock)
+            await carry_out(command, route, self, self._newest, on_update, self._clock)
         finally:
             self._under_way.discard(command.command_id)
 

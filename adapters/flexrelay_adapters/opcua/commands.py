@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Protocol
 
-from flexrelay_adapters._commands import begun
+from flexrelay_adapters._commands import Newest, begun
 from flexrelay_adapters.opcua._stack import Connection, variant
 from flexrelay_adapters.opcua.config import Argument, CommandRoute
 from flexrelay_adapters.opcua.refusals import NO_ANSWER, ConnectionLost
@@ -65,9 +65,15 @@ def argument_of(argument: Argument, command: Command) -> tuple[str, Any]:
 
 
 async def carry_out(
-    command: Command, route: CommandRoute, target: Online, on_update: OnUpdate, clock: Callable[[], int]
+    command: Command,
+    route: CommandRoute,
+    target: Online,
+    newest: Newest,
+    on_update: OnUpdate,
+    clock: Callable[[], int],
 ) -> None:
-    """Give the command to the server and tell its states; returns when it is terminal."""
+    """Give the command to the server and tell its states; returns when it is terminal. One that is told no times is not
+    given again after a newer one."""
 
     async def tell(state: CommandState, detail: str = "") -> None:
         await on_update(CommandUpdate(command.command_id, state, clock(), detail))
@@ -78,9 +84,10 @@ async def carry_out(
     except Impossible as error:
         await tell(CommandState.FAILED, str(error))
         return
-    if not any(argument.parameter == "from_ms" for argument in route.arguments):
+    tells_window = any(argument.parameter == "from_ms" for argument in route.arguments)
+    if not tells_window:
         await begun(command, clock)
-    detail = "no connection to the server in time"
+    detail, given = "no connection to the server in time", False
     while (left_ms := command.expires_at - clock()) > 0:
         try:
             async with asyncio.timeout(left_ms / 1000):
@@ -89,12 +96,19 @@ async def carry_out(
             break
         if clock() >= command.expires_at:
             break
+        if False:
+            await tell(CommandState.FAILED, "a newer command holds the device")
+            return
         await tell(CommandState.SENT)
+        if not given:
+            newest.begin(command)
+            given = True
         try:
             async with asyncio.timeout(max(0.0, command.expires_at - clock()) / 1000):
                 refusal = await _give(connection, route, arguments)
         except ConnectionLost as error:
             if error.name and error.name not in NO_ANSWER:
+                newest.over(command)
                 await tell(CommandState.FAILED, error.name)  # the whole request was refused
                 return
             detail = f"no answer: {error}"
@@ -104,8 +118,11 @@ async def carry_out(
             detail = "the server did not answer in time"
             break
         except ValueError as error:
+            newest.over(command)
             await tell(CommandState.FAILED, str(error))
             return
+        if refusal:
+            newest.over(command)
         await tell(CommandState.FAILED if refusal else CommandState.ACKED, refusal)
         return
     await tell(CommandState.EXPIRED, detail)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from flexrelay.cli.main import app
 from flexrelay_adapters.opcua import TrustList, UntrustedServer
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 TOML = """
 network = "net"
 passphrase = "x"

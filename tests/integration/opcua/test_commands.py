@@ -35,7 +35,7 @@ def adapter(server: NodeServer, folder: Path) -> OpcuaAdapter:
     return OpcuaAdapter(OpcuaConfig.from_section("plant", values))
 
 
-def command(number: int, name: str = "set_power", lasts_ms: int = 60_000, **parameters: int) -> Command:
+def command(number: int, name: str = "set_power", lasts_ms: int = 300_000, **parameters: int) -> Command:
     window = {"from_ms": now_ms() - 1000, "until_ms": now_ms() + 900_000}
     return Command(
         f"c-{number}", "did:x", f"{NAMESPACE}/plant", name, {**parameters, **window}, now_ms() + lasts_ms, "order"

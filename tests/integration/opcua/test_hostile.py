@@ -33,7 +33,7 @@ def devices(names: list[str], server: NodeServer) -> dict[str, Any]:
 
 
 def made(name: str, folder: Path, server: NodeServer, names: list[str], **more: Any) -> OpcuaAdapter:
-    values = section(server, folder, **{"state": str(folder / name), "timeout_s": 60.0, **more})
+    values = section(server, folder, **{"state": str(folder / name), **more})
     return OpcuaAdapter(OpcuaConfig.from_section(name, {**values, "devices": devices(names, server)}))
 
 

@@ -18,6 +18,7 @@ from flexrelay_adapters.opcua import OpcuaConfig
 from flexrelay_sdk.testkit import until
 
 pytestmark = pytest.mark.timeout(1800)
+PATIENCE_S = 150.0
 
 
 async def stored(folder: Path) -> list[int]:
@@ -40,7 +41,7 @@ async def load(server: NodeServer, stop: asyncio.Event) -> int:
 async def campaign(folder: Path, kills: int, seed: int) -> None:
     chance = random.Random(seed)
     async with node_server(folder / "server", **server_options(), history=False, historyFile="") as server:
-        section = secured(server, folder, keys=("power",), queue=5000)
+        section = secured(server, folder, keys=("power",), queue=50_000)
         stop = asyncio.Event()
         config = OpcuaConfig.from_section("site", section)
         gateway = KilledGateway(folder, "opcua", section, [config.credential(name) for name in config.devices])
@@ -52,7 +53,7 @@ async def campaign(folder: Path, kills: int, seed: int) -> None:
             loading = asyncio.create_task(load(server, stop))
             for _ in range(kills):
                 seen = len(server.acknowledged)
-                await until(lambda n=seen: len(server.acknowledged) > n, 60, "an acknowledgement")
+                await until(lambda n=seen: len(server.acknowledged) > n, PATIENCE_S, "an acknowledgement")
                 await asyncio.sleep(chance.random())
                 await gateway.kill()
                 await asyncio.sleep(0.2)  # what is on its way arrives
@@ -61,7 +62,7 @@ async def campaign(folder: Path, kills: int, seed: int) -> None:
                 await gateway.start()
             stop.set()
             count = await loading
-            await until(lambda: count - 1 in server.acknowledged, 60, "the last acknowledgement")
+            await until(lambda: count - 1 in server.acknowledged, PATIENCE_S, "the last acknowledgement")
         finally:
             stop.set()
             await gateway.kill()

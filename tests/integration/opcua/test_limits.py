@@ -121,7 +121,7 @@ def meter_section(odd: Odd, folder: Path) -> dict[str, Any]:
     route = {"write": "nsu=urn:odd;s=power", "arguments": [{"parameter": "power_w"}]}
     registers = {"power_w": {"node": "nsu=urn:odd;s=power", "unit": "W"}}
     return {
-        "url": odd.url, "security": "None", "publishing_ms": 50.0, "sampling_ms": 0.0, "timeout_s": 5.0,
+        "url": odd.url, "security": "None", "publishing_ms": 50.0, "sampling_ms": 0.0, "timeout_s": 60.0,
         "state": str(folder / "state"), "backoff_min_s": 0.05, "backoff_max_s": 0.1,
         "devices": {"meter": {"registers": registers, "commands": {"set_power": route}}},
     }  # fmt: skip
@@ -131,7 +131,7 @@ def order(odd: Odd, made: OpcuaAdapter, number: int) -> Command:
     window = {"from_ms": now_ms() - 1000, "until_ms": now_ms() + 900_000}
     credential = made.config.credential("meter")
     return Command(
-        f"c-{number}", "did:x", credential, "set_power", {"power_w": number, **window}, now_ms() + 90_000, "o"
+        f"c-{number}", "did:x", credential, "set_power", {"power_w": number, **window}, now_ms() + 300_000, "o"
     )
 
 

@@ -13,8 +13,8 @@ from flexrelay_sdk import DeviceFacts
 from flexrelay_sdk.facts import NO_FACTS
 from flexrelay_sdk.testkit import RecordingSink, running, until
 
-pytestmark = pytest.mark.timeout(180)
-PATIENCE_S = 60.0
+pytestmark = pytest.mark.timeout(600)
+PATIENCE_S = 90.0
 
 PLATE = {"Manufacturer": "Acme", "Model": "M1", "SerialNumber": "77", "SoftwareRevision": "1.0", "RevisionCounter": "3"}
 TOLD = DeviceFacts("Acme", "M1", "77", "1.0")

@@ -58,7 +58,7 @@ async def test_history_fills_a_restart_and_backfill_reads_what_is_asked(tmp_path
         began = time.monotonic()
         heir = adapter(section(server, tmp_path, keys=("power",)))
         async with running(heir, sink, connect_s=PATIENCE_S):
-            await until(lambda: sink.values()[-1] == 7, PATIENCE_S, "the history")
+            await until(lambda: sink.values()[-1] == 7 and heir.stats.history_frames > 0, PATIENCE_S, "the history")
             print(f"back after {time.monotonic() - began:.1f} s")
             assert sink.values() == list(range(1, 8)) and heir.stats.history_frames == 1
             again = RecordingSink()
