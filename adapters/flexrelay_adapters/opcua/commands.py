@@ -96,7 +96,7 @@ async def carry_out(
             break
         if clock() >= command.expires_at:
             break
-        if False:
+        if given and not tells_window and not newest.holds(command):
             await tell(CommandState.FAILED, "a newer command holds the device")
             return
         await tell(CommandState.SENT)
