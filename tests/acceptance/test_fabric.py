@@ -12,7 +12,7 @@ from support.pilot import answer, flexrelay
 from flexrelay.network import Network
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("version", ["3.1", pytest.param("2.5", marks=pytest.mark.soak)])
 def test_the_demo_gives_the_same_numbers_on_fabric(version: str, tmp_path: Path) -> None:
     run = tell(tmp_path / "run", "--ledger", "fabric", "--fabric", version)
