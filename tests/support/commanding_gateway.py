@@ -25,7 +25,7 @@ from flexrelay.store import Store
 from flexrelay_sdk.testkit import RecordingSink
 
 DID = "did:example:device"
-PATIENCE_S = 90.0
+PATIENCE_S = 150.0
 
 
 class CommandingGateway:

@@ -72,7 +72,7 @@ class ModbusServer:
     async def tell(self, order: dict[str, Any]) -> Any:
         assert self._process is not None and self._process.stdin is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             return await self._answers.get()
 
     async def __aenter__(self) -> ModbusServer:

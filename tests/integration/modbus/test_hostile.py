@@ -164,7 +164,7 @@ async def test_the_good_ones_are_not_disturbed(each_has: int, servers: int) -> N
             return len(told) == len(bad)
 
         with bounded_memory():
-            async with running(adapter, sink, connect_s=60):
+            async with running(adapter, sink):
                 await until(all_read, 300, "all readings")
                 await until(all_told, 120, "a word on each hostile one")
     assert sink.faults == []

@@ -19,7 +19,7 @@ from support.sunspec import inverter, places
 
 from flexrelay_adapters.modbus.sunspec import point
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 POWER, ENABLE = 300, 302
 HOUR_MS = 3_600_000
@@ -42,7 +42,7 @@ def section(server: ModbusServer) -> dict[str, Any]:
         "registers": {"power_w": {"address": 100, "type": "s32", "unit": "W"}},
         "commands": {"set_power": steps},
     }
-    return {"interval_s": 0.1, "backoff_max_s": 0.5, "timeout_s": 2.0, "devices": {"battery": battery}}
+    return {"interval_s": 0.1, "backoff_max_s": 0.5, "timeout_s": 60.0, "devices": {"battery": battery}}
 
 
 def battery() -> ModbusServer:
@@ -77,7 +77,7 @@ async def test_a_killed_gateways_command_is_ended_after_the_restart(tmp_path: Pa
         async with started(tmp_path, section(server), told) as gateway:
             await gateway.until(lambda: gateway.to_end == 0 and "one" in gateway.states, "the end")
             await gateway.until(lambda: gateway.states["one"] in ("acked", "expired"), "the state")
-            assert ends(server) == 1 and await server.tell({"get": [1, ENABLE, 1]}) == [0]
+            assert await server.tell({"get": [1, ENABLE, 1]}) == [0] and ends(server) == 1
         writes = len(server.writes)
         async with started(tmp_path, section(server), told) as gateway:
             await gateway.until(lambda: gateway.to_end == 0 and "one" in gateway.states, "the start")
@@ -98,6 +98,7 @@ async def test_a_device_that_is_away_is_ended_when_it_is_back(tmp_path: Path) ->
             await gateway.until(lambda: gateway.to_end == 1, "the start")
             await server.start()
             await gateway.until(lambda: gateway.to_end == 0, "the end")
+            assert await server.tell({"get": [1, ENABLE, 1]}) == [0]
             assert server.writes[-1] == (1, ENABLE, [0]) and ends(server) == 1
 
 
@@ -116,7 +117,7 @@ async def test_a_newer_command_is_not_ended_with_the_older_one(tmp_path: Path) -
             assert ends(server) == 0, "the newer one was ended with it"
             put_forward(tmp_path, 3 * HOUR_MS)
             await gateway.until(lambda: gateway.to_end == 0, "the end of the newer one")
-            assert ends(server) == 1 and await server.tell({"get": [1, POWER, 3]}) == [0, 2000, 0]
+            assert await server.tell({"get": [1, POWER, 3]}) == [0, 2000, 0] and ends(server) == 1
 
 
 async def test_a_sunspec_timer_ends_it_in_the_device(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ async def test_a_sunspec_timer_ends_it_in_the_device(tmp_path: Path) -> None:
         }
         told = {"order": "one", "name": "limit_power", "parameters": parameters, "expires_at": expires_at}
         roof = {"endpoint": server.endpoint, "sunspec": "inverter", "control": True}
-        whole = {"interval_s": 0.1, "backoff_max_s": 0.5, "devices": {"roof": roof}}
+        whole = {"interval_s": 0.1, "backoff_max_s": 0.5, "timeout_s": 60.0, "devices": {"roof": roof}}
         async with started(tmp_path, whole, told) as gateway:
             await gateway.until(lambda: gateway.states.get("one") == "acked", "the acknowledgement")
             await gateway.kill()

@@ -15,7 +15,7 @@ from flexrelay_adapters.modbus.sunspec import point
 from flexrelay_sdk import Command, CommandState
 from flexrelay_sdk.testkit import Life, RecordingSink, running, until
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(600)
 
 
 async def test_a_command_is_ended_when_its_window_is_over() -> None:
@@ -29,24 +29,24 @@ async def test_a_command_is_ended_when_its_window_is_over() -> None:
             "registers": {"power_w": {"address": 100, "type": "s32", "unit": "W"}},
             "commands": {"set_power": steps},
         }
-        section = {"interval_s": 0.05, "devices": {"battery": device}}
+        section = {"interval_s": 0.05, "timeout_s": 60.0, "devices": {"battery": device}}
         adapter, sink = ModbusAdapter(ModbusConfig.from_section("plant", section)), RecordingSink()
         async with running(adapter, sink):
             life, now = Life(), time.time_ns() // 1_000_000
             parameters = {"power_w": -70_000, "from_ms": 1_700_000_000_000, "until_ms": 1_700_003_600_000}
             credential = f"{server.endpoint}/1"
-            command = Command("c", "did:x", credential, "set_power", parameters, now + 60_000, "order")
+            command = Command("c", "did:x", credential, "set_power", parameters, now + 600_000, "order")
             assert adapter.must_end(command)
             await adapter.execute(command, life)
             assert life.states[-1] is CommandState.ACKED
             assert await server.tell({"get": [1, 300, 3]}) == [0xFFFE, 0xEE90, 1]
             longer = {**parameters, "power_w": 1, "until_ms": parameters["from_ms"] + 3_600_000}
-            newer = Command("d", "did:x", credential, "set_power", longer, now + 60_000, "order")
+            newer = Command("d", "did:x", credential, "set_power", longer, now + 600_000, "order")
             await adapter.execute(newer, Life())
             await adapter.end(command)  # the newer one holds it
             assert await server.tell({"get": [1, 300, 3]}) == [0, 1, 1]
             await adapter.end(newer)
-            await until(lambda: (1, 302, [0]) in server.writes, 20, "the end of the command")
+            await until(lambda: (1, 302, [0]) in server.writes, 60, "the end of the command")
             assert [(at, values) for _, at, values in server.writes] == [
                 (300, [0xFFFE, 0xEE90]), (302, [1]), (300, [0, 1]), (302, [1]), (302, [0]),
             ]  # fmt: skip
@@ -65,7 +65,7 @@ BATTERY = {
 
 def set_power(name: str, server: ModbusServer, power_w: int) -> Command:
     window = {"from_ms": 1_700_000_000_000, "until_ms": 1_700_003_600_000}
-    expires_at = time.time_ns() // 1_000_000 + 60_000
+    expires_at = time.time_ns() // 1_000_000 + 600_000
     parameters = {"power_w": power_w, **window}
     return Command(name, "did:x", f"{server.endpoint}/1", "set_power", parameters, expires_at, "order")
 
@@ -73,7 +73,11 @@ def set_power(name: str, server: ModbusServer, power_w: int) -> Command:
 @asynccontextmanager
 async def battery() -> AsyncIterator[tuple[ModbusServer, ModbusAdapter]]:
     async with ModbusServer({1: [(100, [0, 5]), (300, [0, 0, 0])]}) as server:
-        section = {"interval_s": 0.05, "devices": {"battery": {**BATTERY, "endpoint": server.endpoint}}}
+        section = {
+            "interval_s": 0.05,
+            "timeout_s": 60.0,
+            "devices": {"battery": {**BATTERY, "endpoint": server.endpoint}},
+        }
         adapter, sink = ModbusAdapter(ModbusConfig.from_section("plant", section)), RecordingSink()
         async with running(adapter, sink):
             yield server, adapter
@@ -136,7 +140,9 @@ async def test_a_storage_that_takes_less_by_now_is_ended_all_the_same() -> None:
     )
     async with ModbusServer({1: [storage]}) as server:
         device = {"endpoint": server.endpoint, "sunspec": "battery", "control": True}
-        config = ModbusConfig.from_section("plant", {"interval_s": 0.05, "devices": {"battery": device}})
+        config = ModbusConfig.from_section(
+            "plant", {"interval_s": 0.05, "timeout_s": 60.0, "devices": {"battery": device}}
+        )
         adapter, sink = ModbusAdapter(config), RecordingSink()
         at = places(storage)[124]
         mode, most = at + point(124, "StorCtl_Mod").offset, at + point(124, "WChaMax").offset

@@ -39,7 +39,7 @@ class PymodbusRig(Rig):
         image = [(POWER, [0] * WIDTH), (COMMAND, [0, 0]), (SERIAL, text("SN-1", 8))]
         self.server = ModbusServer({1: image, NEIGHBOUR: [inverter()]}, queue_at=POWER, write_at=COMMAND)
         self.credential = f"{self.server.endpoint}/1"
-        self._left: list[Any] = []
+        self._timeout_s = 60.0
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -57,7 +57,7 @@ class PymodbusRig(Rig):
         write = {"address": COMMAND, "type": "s32", "parameter": "power_w", "unit": "W"}
         return {
             "interval_s": 0.005,
-            "timeout_s": 1.0,
+            "timeout_s": self._timeout_s,
             "max_gap": 124,
             "confirm_s": 1.0,
             "retry_refused_s": 0.2,
@@ -93,6 +93,7 @@ class PymodbusRig(Rig):
         return count
 
     def bad_frames(self) -> Sequence[tuple[bytes, str]]:
+        self._timeout_s = 1.0  # some of them are no answer; elsewhere a device that stands still has its time
         return [
             (b"absent", "not_implemented"),
             (b"scale 99", "bad_scale"),
