@@ -3,7 +3,7 @@
 Outbox, projections and dispatch keep their tables here as components. Every key of every table begins with the tenant.
 """
 
-from flexrelay.store.damage import Damaged, is_damage, named
+from flexrelay.store.damage import Damaged, is_damage, is_outside, named
 from flexrelay.store.database import Store, StoreUnavailable, connect, own
 from flexrelay.store.migrations import Component, Migration, MigrationError, migrate, require
 from flexrelay.store.rows import insert_rows
@@ -18,6 +18,7 @@ __all__ = [
     "connect",
     "insert_rows",
     "is_damage",
+    "is_outside",
     "migrate",
     "named",
     "own",

@@ -5,6 +5,10 @@ from pathlib import Path
 from typing import Final
 
 RESTORE: Final = "stop, and put the whole folder back from a backup"
+_OUTSIDE: Final = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN}
+)
+"""Primary result codes that say nothing about the statement and may be gone the next time."""
 
 
 class Damaged(sqlite3.DatabaseError):
@@ -16,6 +20,11 @@ def is_damage(error: BaseException) -> bool:
     return isinstance(error, sqlite3.Error) and (
         getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
     )
+
+
+def is_outside(error: BaseException) -> bool:
+    """Whether SQLite says that the place is the trouble (full, locked, unreachable), neither the file nor the call."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUTSIDE
 
 
 def named(error: sqlite3.Error, path: Path | str, remedy: str = RESTORE) -> sqlite3.Error:

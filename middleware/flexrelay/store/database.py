@@ -14,7 +14,7 @@ from queue import Full, Queue
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from flexrelay.store.damage import is_damage, named
+from flexrelay.store.damage import is_damage, is_outside, named
 from flexrelay.store.migrations import Component, migrate, require
 
 T = TypeVar("T")
@@ -25,11 +25,6 @@ GROUP: Final = 256
 
 QUEUE: Final = 10_000
 """Writes and reads that may wait; beyond it `write` and `read` raise StoreUnavailable at once."""
-
-_OUTSIDE: Final = frozenset(
-    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_CANTOPEN}
-)
-"""Primary result codes that say nothing about the statement and may be gone the next time."""
 
 
 class StoreUnavailable(Exception):
@@ -252,7 +247,7 @@ class _Worker:
                 raise StoreUnavailable(str(error)) from error
             connection.execute("ROLLBACK TO job")
             connection.execute("RELEASE job")
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUTSIDE:
+            if is_outside(error):
                 return None, self._unwritten(error)
             return None, self._failure(error)
         connection.execute("RELEASE job")

@@ -4,7 +4,9 @@ import asyncio
 import errno
 import os
 import random
-from collections.abc import AsyncIterator
+import resource
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from integration.ledger.keys import SPEC
 
 from flexrelay.ledger.embedded import EmbeddedLedger, GenesisMismatch, LedgerCorrupt, LedgerLocked, verify
 from flexrelay.ledger.embedded.blockfile import OVERHEAD, BlockFile
+from flexrelay.ledger.embedded.private import PrivateValues
 from flexrelay.ledger.port import (
     Call,
     Checkpoint,
@@ -64,6 +67,30 @@ async def test_everything_is_there_again(net: EmbeddedNetwork) -> None:
         await net.run("probe.put", key="more", value="v")
     async with net.running():
         assert await net.get("more") == "v"
+
+
+@contextmanager
+def _no_room() -> Iterator[None]:
+    """No file of this process may grow: what it sees of a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_disk_that_is_full_at_the_start_is_no_damage(net: EmbeddedNetwork) -> None:
+    files = {name: (net.folder / name).read_bytes() for name in ("blocks.dat", "state.db", "private.db")}
+    with pytest.raises(LedgerUnavailable, match=r"state\.db cannot be used now"), _no_room():
+        async with net.running():
+            pass
+    with pytest.raises(LedgerUnavailable, match=r"private\.db cannot be used now"), _no_room():
+        PrivateValues(net.folder / "private.db")
+    assert {name: (net.folder / name).read_bytes() for name in files} == files, "nothing was thrown away"
+    async with net.running():
+        assert not net.ledger.recovery.rebuilt_state
+        assert await net.get("last") == "v"
 
 
 async def test_a_torn_last_block_is_cut_wherever_it_was_torn(net: EmbeddedNetwork) -> None:

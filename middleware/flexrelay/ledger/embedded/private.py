@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flexrelay.ledger.embedded.errors import LedgerCorrupt
 from flexrelay.ledger.port import LedgerUnavailable
-from flexrelay.store import named, own
+from flexrelay.store import is_outside, named, own
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS private (
@@ -40,6 +40,7 @@ class PrivateValues:
     """Used by one caller at a time. `height`: blocks below it have been applied here."""
 
     def __init__(self, path: Path | str) -> None:
+        """Open or create. Raises LedgerCorrupt where the file is no good, LedgerUnavailable where it cannot be used."""
         self._path = path
         if path != ":memory:":
             own(Path(path))
@@ -50,6 +51,8 @@ class PrivateValues:
             self._db.executescript(_SCHEMA)
             row = self._db.execute("SELECT height FROM meta").fetchone()
         except sqlite3.Error as error:
+            if is_outside(error):
+                raise LedgerUnavailable(f"{path} cannot be used now: {error}") from error
             raise LedgerCorrupt(f"{path}: {error}; restore it from a copy") from error
         self.height: int = row[0] if row else 0
 

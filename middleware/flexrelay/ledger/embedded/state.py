@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from flexrelay.ledger.embedded.block import CODE_OF, CODES
-from flexrelay.ledger.port import Committed, Validation
-from flexrelay.store import named, own
+from flexrelay.ledger.port import Committed, LedgerUnavailable, Validation
+from flexrelay.store import is_outside, named, own
 from flexrelay_contracts.context import MAX_UNICODE
 
 _CACHE_ENTRIES = 20_000
@@ -63,7 +63,8 @@ class State:
     What reads raises `store.Damaged` where the file is no good."""
 
     def __init__(self, path: Path | str) -> None:
-        """Open or create; an empty path makes a temporary one. Raises StateError."""
+        """Open or create; an empty path makes a temporary one. Raises StateError where the file is no good, and
+        LedgerUnavailable where it cannot be used now."""
         self._path = path
         try:
             if path:
@@ -75,6 +76,8 @@ class State:
             row = self._db.execute("SELECT height, hash FROM meta").fetchone()
             policies = self._db.execute("SELECT 1 FROM state WHERE policy IS NOT NULL LIMIT 1").fetchone()
         except (sqlite3.Error, OSError) as error:
+            if isinstance(error, OSError) or is_outside(error):
+                raise LedgerUnavailable(f"{path} cannot be used now: {error}") from error
             raise StateError(f"{path}: {error}") from error
         self.height: int = row[0] if row else 0
         self.last_hash: bytes = row[1] if row else bytes(32)
