@@ -124,7 +124,7 @@ def _selected(position: int | None, reading: str, order: str, tx: str, line: str
         chosen.append(lambda gateway: gateway.custody.by_transaction(tx))
     if line:
         settlement, slash, isp = line.rpartition("/")
-        if not slash or not isp.isdigit():
+        if not slash or not (isp.isascii() and isp.isdigit()) or len(isp) > 3:
             raise CommissioningError(f"--line {line!r}: write SETTLEMENT/ISP")
         chosen.append(lambda gateway: gateway.custody.by_line(settlement, int(isp)))
     if len(chosen) > 1:

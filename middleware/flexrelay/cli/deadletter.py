@@ -1,6 +1,6 @@
 """`flexrelay deadletter`: frames that were refused, with their reason and their exact bytes."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -16,6 +16,9 @@ from flexrelay_schemas.encoding import b64u
 
 app = typer.Typer(help="Dead letters: look at them, let them come in again.", no_args_is_help=True)
 
+_LAST: Final = 2**63 - 1
+"""No id is above it: the journal's file holds no greater number."""
+
 Org = Annotated[str, typer.Option(help="The organisation whose gateway refused them.")]
 Reason = Annotated[str, typer.Option(help="Only those with this reason.")]
 
@@ -25,7 +28,7 @@ def list_(
     folder: Folder,
     org: Org,
     reason: Reason = "",
-    after: Annotated[int, typer.Option(min=0, help="Only ids above this one.")] = 0,
+    after: Annotated[int, typer.Option(min=0, max=_LAST, help="Only ids above this one.")] = 0,
     limit: Annotated[int, typer.Option(min=1, max=100_000)] = 100,
     json_: Json = False,
 ) -> None:
@@ -51,7 +54,9 @@ def list_(
 
 
 @app.command("show")
-def show_(folder: Folder, letter: int, org: Org, json_: Json = False) -> None:
+def show_(
+    folder: Folder, letter: Annotated[int, typer.Argument(min=1, max=_LAST)], org: Org, json_: Json = False
+) -> None:
     """One dead letter with its payload."""
 
     async def work(site: Site) -> dict[str, Any]:
@@ -75,7 +80,9 @@ def show_(folder: Folder, letter: int, org: Org, json_: Json = False) -> None:
 def redrive(
     folder: Folder,
     org: Org,
-    letters: Annotated[list[int] | None, typer.Argument(metavar="ID…", help="Which; or --all.")] = None,
+    letters: Annotated[
+        list[int] | None, typer.Argument(metavar="ID…", min=1, max=_LAST, help="Which; or --all.")
+    ] = None,
     all_: Annotated[bool, typer.Option("--all", help="All of them, or all with --reason.")] = False,
     reason: Reason = "",
     json_: Json = False,

@@ -18,6 +18,7 @@ from flexrelay.commissioning.condition import condition_of
 from flexrelay.commissioning.devices import claimed_create, describe, find_device
 from flexrelay.commissioning.errors import CommissioningError
 from flexrelay.twin.energy import Exchange
+from flexrelay_schemas.canonical import MAX_INTEGER
 
 app = typer.Typer(help="Devices: enrol, look at, revoke.", no_args_is_help=True)
 app.command("onboard")(onboard_)
@@ -149,9 +150,10 @@ def exchange(
 
     async def work(site: Site) -> list[str]:
         instant = parse_instant(at)
-        if min(import_final, import_initial, export_final, export_initial) < 0:
-            raise CommissioningError("registers count from 0")
-        told = Exchange(instant, import_final, import_initial, export_final, export_initial)
+        registers = (import_final, import_initial, export_final, export_initial)
+        if min(registers) < 0 or max(registers) > MAX_INTEGER:
+            raise CommissioningError(f"registers count from 0 to {MAX_INTEGER}")
+        told = Exchange(instant, *registers)
         return await declare_exchange(site, device, told, org)
 
     told = on_site(folder, Level.READING, json_, work)

@@ -301,7 +301,10 @@ class Custody:
         day = self._day_of(date)
         if day is None:
             raise NoCustody(f"{date} is not in the published calendar")
-        return day.bounds(isp)
+        try:
+            return day.bounds(isp)
+        except ValueError as error:
+            raise NoCustody(str(error)) from None
 
     async def _entity(self, did: str, observed_at: int) -> dict[str, Any]:
         """As it stands in a JSON document."""

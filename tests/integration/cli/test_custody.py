@@ -60,6 +60,7 @@ def test_a_record_by_position_and_by_reading_is_the_same(populated: Path, name: 
         ("--reading", "m1@yesterday"),
         ("--line", "x"),
         ("--line", "x/3"),
+        ("--line", "x/²"),
     ],
 )
 def test_a_wrong_selection_is_bad_input(populated: Path, arguments: tuple[str, ...]) -> None:

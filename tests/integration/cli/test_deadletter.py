@@ -60,6 +60,8 @@ def test_letters_are_listed_and_shown(folder: Path) -> None:
     assert shown["payload_text"] == "\\xff nonsense"
     assert iso(shown["received_at"]) in flexrelay("deadletter", "show", folder, second["id"], "--org", "agg").stdout
     assert flexrelay("deadletter", "show", folder, 99, "--org", "agg").exit_code == 2
+    for beyond in (("show", folder, 2**63), ("list", folder, "--after", 2**63), ("redrive", folder, 2**63)):
+        assert flexrelay("deadletter", *beyond, "--org", "agg").exit_code == 2
     assert flexrelay("deadletter", "list", folder, "--org", "dso").exit_code == 0
 
 

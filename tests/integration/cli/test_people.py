@@ -92,6 +92,9 @@ def test_a_devices_life(populated: Path, copy_of: Copy, tmp_path: Path) -> None:
     assert put(folder, made["did"], key, 1).outcome is Outcome.STORED
     assert answer("device", "show", folder, "m2")["last_reading"] is not None
     assert answer("device", "declare-exchange", folder, "m2", "--at", "2026-03-02T01:00:00Z", "--import-final", "9")
+    for at, final in (("9" * 20, "9"), ("2026-03-02T01:00:00Z", "9" * 20), ("2026-03-02T01:00:00Z", "-1")):
+        wrong = flexrelay("device", "declare-exchange", folder, "m2", "--at", at, "--import-final", final)
+        assert wrong.exit_code == 2, "a number beyond all bounds"
     assert answer("device", "revoke", folder, "m2", "--reason", "stolen")["status"] == "deactivated"
     refused = put(folder, made["did"], key, 2)
     assert (refused.outcome, refused.reason) == (Outcome.DEAD_LETTER, "device_deactivated")

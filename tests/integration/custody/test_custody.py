@@ -222,6 +222,8 @@ async def test_the_whole_chain_by_each_of_its_ends(tmp_path: Path) -> None:
             await made.custody.by_order("none")
         with pytest.raises(NoCustody):
             await made.custody.by_transaction("0" * 64)
+        with pytest.raises(NoCustody, match="ISP 101 is not in"):
+            await made.custody.by_line("order-1.d1", 101)
 
 
 async def test_a_reading_that_the_gateway_attested(tmp_path: Path) -> None:

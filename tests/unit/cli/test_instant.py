@@ -18,10 +18,17 @@ def test_milliseconds_are_kept() -> None:
     assert parse_instant("1970-01-01T00:00:00.001Z") == 1
 
 
-@pytest.mark.parametrize("text", ["", "noon", "2016-13-01", "-5", "１２"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "noon", "2016-13-01", "-5", "１２", "99999999999999999999", "253402300800000", "9" * 5000, "1969-12-31"],
+)
 def test_what_is_no_time(text: str) -> None:
     with pytest.raises(CommissioningError, match="is no time"):
         parse_instant(text)
+
+
+def test_the_last_one_can_be_written() -> None:
+    assert iso(parse_instant("253402300799999")) == "9999-12-31T23:59:59Z"
 
 
 def test_none_is_empty() -> None:
