@@ -23,7 +23,7 @@ class Part:
 
 async def test_ready_health_and_metrics() -> None:
     parts = [Part("dso"), Part("a")]
-    async with OperatorServer(parts, "127.0.0.1", 0).serving() as port, httpx.AsyncClient() as client:
+    async with OperatorServer(parts, "127.0.0.1", 0).serving() as port, httpx.AsyncClient(timeout=60) as client:
         base = f"http://127.0.0.1:{port}"
         assert (await client.get(f"{base}/healthz")).json() == {"status": "alive"}
         assert (await client.get(f"{base}/readyz")).status_code == 200

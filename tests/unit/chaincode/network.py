@@ -22,6 +22,7 @@ def config(**changes: Any) -> ChaincodeConfig:
         "org": "dso",
         "listen": "127.0.0.1:0",
         "contract": "conformance.ledger.contract",
+        "call_timeout_s": 60.0,  # for hangs: a test that waits for the deadline has its own
         "collections": {"sealed": ["dso", "agga"], "theirs": ["agga"]},
     }
     return ChaincodeConfig.model_validate(values | changes)

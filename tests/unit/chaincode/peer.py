@@ -105,6 +105,9 @@ class PeerDouble:
         """Answers INVOKE_CHAINCODE: (name, args) → a marshalled ChaincodeMessage."""
         self.broken = ""
         self.delay_s = 0.0
+        self.gate = asyncio.Event()
+        """While it is closed nothing is answered."""
+        self.gate.set()
         self._contexts: dict[tuple[str, str], Served] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing = asyncio.Lock()
@@ -163,7 +166,7 @@ class PeerDouble:
         channel: str = "market",
         kind: int = Message.TRANSACTION,
         commit: bool = True,
-        timeout_s: float = 20.0,
+        timeout_s: float = 90.0,
     ) -> Result:
         """Execute; a good answer of a call with `commit` goes into the state."""
         tx_id = tx_id or secrets.token_hex(32)
@@ -176,7 +179,7 @@ class PeerDouble:
             self._commit(result)
         return result
 
-    async def execute(self, message: Any, timeout_s: float = 20.0) -> Result:
+    async def execute(self, message: Any, timeout_s: float = 90.0) -> Result:
         context = Served(done=asyncio.get_running_loop().create_future())
         key = (message.channel_id, message.txid)
         assert key not in self._contexts, "a peer takes a transaction id once at a time"
@@ -232,7 +235,7 @@ class PeerDouble:
             if name in self.silent:
                 continue
             context.busy = True
-            if self.delay_s:
+            if self.delay_s or not self.gate.is_set():
                 task = asyncio.create_task(self._later(message, name, context))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -241,6 +244,7 @@ class PeerDouble:
 
     async def _later(self, message: Any, name: str, context: Served) -> None:
         await asyncio.sleep(self.delay_s)
+        await self.gate.wait()
         await self._answer(message, name, context)
 
     async def _answer(self, message: Any, name: str, context: Served) -> None:

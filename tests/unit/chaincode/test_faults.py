@@ -22,6 +22,12 @@ async def running_calls(net: Network, count: int) -> None:
         await asyncio.sleep(0.01)  # calls run in threads
 
 
+async def put_in_time(net: Network, tx_id: str = "") -> None:
+    """A good call; once more where its short time ran out on a machine that stood still."""
+    while (result := await net.submit(*PUT, tx_id=tx_id)).status != 200:
+        assert failure(result) == ("rejected", "deadline")
+
+
 @pytest.mark.parametrize("kind", ["GET_STATE_MULTIPLE", "WRITE_BATCH_STATE"])
 async def test_an_error_of_the_peer_fails_the_call(kind: str) -> None:
     async with network() as net:
@@ -47,7 +53,7 @@ async def test_a_peer_that_does_not_answer_meets_the_deadline(kind: str) -> None
         assert failure(await net.submit(*PUT, tx_id=tx_id)) == ("rejected", "deadline")
         net.peer.silent.clear()
         assert failure(await net.submit(*PUT, tx_id=tx_id)) == ("rejected", "deadline")  # its answer may still come
-        assert (await net.submit(*PUT)).status == 200
+        await put_in_time(net)
 
 
 async def test_a_late_answer_goes_to_nobody() -> None:
@@ -57,16 +63,18 @@ async def test_a_late_answer_goes_to_nobody() -> None:
         assert failure(await net.submit(*PUT, tx_id=tx_id)) == ("rejected", "deadline")
         await asyncio.sleep(1.0)
         net.peer.delay_s = 0.0
-        assert (await net.submit(*PUT, tx_id=tx_id)).status == 200
+        await put_in_time(net, tx_id)
 
 
 async def test_more_calls_than_allowed_are_told_so() -> None:
-    async with network({"multiple": 1000}, max_calls=4, threads=2, call_timeout_s=2.0) as net:
-        net.peer.silent.add("GET_STATE_MULTIPLE")
-        results = await asyncio.gather(*(net.submit(*PUT) for _ in range(10)))
-        codes = sorted(failure(result)[1] for result in results)
-        assert codes == ["busy"] * 6 + ["deadline"] * 4
-        net.peer.silent.clear()
+    async with network({"multiple": 1000}, max_calls=4, threads=2) as net:
+        net.peer.gate.clear()
+        first = [asyncio.create_task(net.submit(*PUT)) for _ in range(4)]
+        await running_calls(net, 4)
+        results = await asyncio.gather(*(net.submit(*PUT) for _ in range(6)))
+        assert [failure(result) for result in results] == [("rejected", "busy")] * 6
+        net.peer.gate.set()
+        assert [(await task).status for task in first] == [200] * 4
         assert (await net.submit(*PUT)).status == 200
 
 
@@ -83,7 +91,7 @@ async def test_calls_run_side_by_side() -> None:
         assert net.peer.broken == ""
 
 
-@pytest.mark.parametrize("distance", [-61_000, 61_000])
+@pytest.mark.parametrize("distance", [-120_000, 120_000])
 async def test_a_timestamp_beyond_the_guard_is_rejected(distance: int) -> None:
     async with network() as net:
         result = await net.submit(*PUT, time_ms=now() + distance)
@@ -194,14 +202,16 @@ async def test_a_peer_that_goes_ends_its_calls_and_another_can_come() -> None:
 
 
 async def test_draining_lets_calls_end_and_takes_no_new_ones() -> None:
-    async with network(call_timeout_s=5.0) as net:
-        net.peer.delay_s = 0.2
+    async with network() as net:
+        net.peer.gate.clear()
         running = asyncio.create_task(net.submit(*PUT))
         await running_calls(net, 1)
         stopping = asyncio.create_task(net.server.__aexit__(None, None, None))
-        await asyncio.sleep(0.05)
-        assert not net.server.healthy
+        async with asyncio.timeout(60):
+            while net.server.healthy:  # noqa: ASYNC110 (it tells nobody)
+                await asyncio.sleep(0.01)
         assert failure(await net.submit(*PUT)) == ("rejected", "draining")
+        net.peer.gate.set()
         assert (await running).status == 200
         await stopping
 

@@ -88,8 +88,11 @@ async def test_nothing_is_sent_before_its_time_nor_after_its_expiry(tmp_path: Pa
     async with Store(tmp_path / "s.db", [DISPATCH]) as store:
         async with dispatcher(store, devices) as sending:
             early, over = await sending.accept(ORDER, [planned(1, send_at=2_000), planned(2, expires_at=1_000)])
-            await asyncio.sleep(0.05)
-            states = {r.command.command_id: r.state for r in await sending.commands("o-1")}
+            async with asyncio.timeout(60):
+                states: dict[str, CommandState] = {}
+                while states.get(over) is not CommandState.EXPIRED:
+                    await asyncio.sleep(0.01)
+                    states = {r.command.command_id: r.state for r in await sending.commands("o-1")}
             assert states == {early: CommandState.QUEUED, over: CommandState.EXPIRED}
             devices.now = 2_000
             await asyncio.wait_for(sending.finished("o-1"), 60)

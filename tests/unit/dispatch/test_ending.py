@@ -17,7 +17,7 @@ from flexrelay_sdk import Command, CommandState, CommandUpdate
 from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.testkit import until
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(300)
 IDLE = 0
 
 

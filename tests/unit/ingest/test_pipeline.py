@@ -377,6 +377,9 @@ async def test_whatever_is_cancelled_nothing_is_receipted_that_is_not_stored(tmp
         filling = asyncio.create_task(disk())
         senders = [asyncio.create_task(sender(party)) for party in plain for _ in range(2)]
         await asyncio.sleep(0.6)
+        async with asyncio.timeout(60):
+            while not (ends["done"] and ends["cancelled"]):  # noqa: ASYNC110 (the senders count)
+                await asyncio.sleep(0.01)
         filling.cancel()
         path.journal._writer.execute("PRAGMA max_page_count = 1000000")
         async with asyncio.timeout(60):

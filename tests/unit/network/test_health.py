@@ -13,7 +13,7 @@ HEIGHT = b'ledger_blockchain_height{channel="flex"} 7\n'
 def answered(answer: bytes) -> Health:
     """What is made of an endpoint that gives these bytes to every request and closes."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(5)
+        server.settimeout(60)
 
         def serve() -> None:
             for _ in range(2):

@@ -41,7 +41,7 @@ class RelayMachine(RuleBasedStateMachine):
         self.run(self._begin())
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return self.loop.run_until_complete(asyncio.wait_for(work, 20))
+        return self.loop.run_until_complete(asyncio.wait_for(work, 120))
 
     async def _begin(self) -> None:
         self.cutting = asyncio.create_task(self.ledger.run(0.001))

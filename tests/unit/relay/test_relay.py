@@ -15,6 +15,7 @@ from flexrelay.ledger.port import Call, Committed, NotFound, TxStatus, Validatio
 from flexrelay.outbox import OUTBOX, CommittedIntent, ExpiredIntent, Outbox, OutboxId, RefusedIntent, State
 from flexrelay.relay import Pace, Relay, RelayOptions
 from flexrelay.store import Store
+from flexrelay_sdk.testkit import until
 
 FAST = RelayOptions(
     poll_s=0.02, drain_s=0.0, pace=Pace(recheck=0.02, pause=0.002, longest=0.05, void_margin_ms=0, rejections=3)
@@ -93,7 +94,7 @@ async def test_a_duplicate_is_no_failure(tmp_path: Path) -> None:
         entry = await outbox.add(actor.intent("test.do", {}, deadline=ledger.now + 60_000, intent_id="i"))
         patient = RelayOptions(poll_s=0.02, drain_s=0.0, pace=Pace(recheck=5, pause=0.001))
         async with Relay(ledger, outbox, options=patient):
-            await asyncio.sleep(0.1)
+            await until(lambda: 2 in ledger.submissions.values())
             cutting = asyncio.create_task(ledger.run())
             async with asyncio.timeout(60):
                 outcome = await outbox.wait(entry)
@@ -155,7 +156,7 @@ async def test_expired_is_said_only_after_the_void_stands(tmp_path: Path) -> Non
     ledger.submit_script.extend(["hold"] + ["unavailable"] * 5)
     async with running(tmp_path, ledger) as gateway:
         entry = await gateway.outbox.add(gateway.intent("i", life_ms=1000))
-        await asyncio.sleep(0.05)
+        await until(lambda: bool(ledger.held))
         ledger.now += 2000
         outcome = await ended(gateway, entry)
         assert isinstance(outcome, ExpiredIntent)
@@ -170,7 +171,7 @@ async def test_the_held_envelope_that_wins_the_race_is_committed(tmp_path: Path)
     ledger.submit_script.extend(["hold"] + ["hold"] * 3)
     async with running(tmp_path, ledger) as gateway:
         entry = await gateway.outbox.add(gateway.intent("i", life_ms=1000))
-        await asyncio.sleep(0.02)
+        await until(lambda: bool(ledger.held))
         ledger.now += 2000
         ledger.release()
         outcome = await ended(gateway, entry)
@@ -186,7 +187,7 @@ async def test_refused_is_no_end_while_an_older_envelope_may_commit(tmp_path: Pa
     ledger.prepare_script.extend(["ok", *["refuse"] * 10_000])
     async with running(tmp_path, ledger) as gateway:
         entry = await gateway.outbox.add(gateway.intent("i", life_ms=1000))
-        await asyncio.sleep(0.1)
+        await until(lambda: bool(ledger.held) and len(ledger.prepare_script) < 9_990)
         assert await gateway.outbox.outcome(entry) is None
         if comes_back:
             ledger.release()
@@ -223,11 +224,11 @@ async def test_the_nearest_gate_goes_first(tmp_path: Path) -> None:
     one = RelayOptions(in_flight=1, poll_s=0.02, drain_s=0.0, pace=FAST.pace)
     async with running(tmp_path, ledger, one) as gateway:
         entries = [await gateway.outbox.add(gateway.intent("blocker"))]
-        await asyncio.sleep(0.03)
+        await until(lambda: gateway.relay.in_flight == 1)
         entries.append(await gateway.outbox.add(gateway.intent("none")))
         entries.append(await gateway.outbox.add(gateway.intent("late"), gate=ledger.now + 9_000))
         entries.append(await gateway.outbox.add(gateway.intent("early"), gate=ledger.now + 1_000))
-        await asyncio.sleep(0.05)
+        await until(lambda: gateway.relay.waiting == 3)
         ledger.down = False
         for entry in entries:
             await ended(gateway, entry)
@@ -313,7 +314,8 @@ class Late(HostileLedger):
 
 async def test_a_commit_that_only_the_marker_tells_has_its_block(tmp_path: Path) -> None:
     ledger = Late()
-    async with running(tmp_path, ledger) as gateway:
+    patient = RelayOptions(poll_s=0.02, drain_s=0.0, pace=Pace(recheck=0.02, pause=0.002, longest=60))
+    async with running(tmp_path, ledger, patient) as gateway:
         intent = gateway.intent("elsewhere")
         elsewhere = await ledger.prepare(Call(intent))
         await ledger.submit(elsewhere.envelope)

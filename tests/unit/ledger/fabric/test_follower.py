@@ -22,7 +22,7 @@ from flexrelay.ledger.fabric.verification import RAFT
 from flexrelay.ledger.fabric.witness import Witness
 from flexrelay.ledger.port import Checkpoint, LedgerError, LedgerUnavailable, TxEvents, Validation
 
-QUICK = Vigilance(silent_s=0.1, answer_s=1.0, witness_s=0.1)
+QUICK = Vigilance(silent_s=0.1, answer_s=30.0, witness_s=0.1)
 
 
 class Me:
@@ -175,6 +175,9 @@ async def test_a_forked_chain_is_noticed(world: World) -> None:
     async with following_from(world, 3, first, second) as stage:
         assert names(await taken(stage, Checkpoint(2), 3)) == ["event 2", "event 3"]
         stage.follower.leave(stage.follower.peer, "test")  # type: ignore[arg-type] # there is one
+        async with asyncio.timeout(60):
+            while not second.asked_from:  # noqa: ASYNC110 (the server notes it)
+                await asyncio.sleep(0.01)
         await asyncio.sleep(0.3)
         assert second.asked_from == [4]
         assert stage.follower.height == 4
@@ -198,6 +201,7 @@ async def test_a_peer_that_holds_blocks_back_is_left(world: World) -> None:
     slow, other = BlockServer("dso", blocks), BlockServer("agga", blocks)
     slow.sends = 4
     async with following_from(world, 3, slow, other) as stage:
+        stage.follower._vigilance = Vigilance(silent_s=0.1, answer_s=1.0)
         assert names(await taken(stage, Checkpoint(3), 5)) == ["event 3", "event 4", "event 5"]
         assert other.asked_from == [4]
 
