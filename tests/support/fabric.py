@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 
-from flexrelay.network import Network, Spec, ensure, parse
+from flexrelay.network import Network, ProcessStatus, Spec, ensure, parse
+from flexrelay.network.waiting import until
 from support.guardian import guarded
 
 ORGS = ("dso", "agga", "aggb")
 CHANNEL = "market"
 CHAINCODE = "flexrelay"
+PATIENCE_S = 150.0
 
 
 def fabric_version() -> str:
@@ -69,6 +71,30 @@ def native(folder: Path, spec: Spec | None = None, *, start_contracts: bool = Tr
             yield network
         finally:
             network.down()
+
+
+def healthy(network: Network) -> list[ProcessStatus]:
+    """Its status, once every process says that it works."""
+    found: list[ProcessStatus] = []
+
+    def all_are() -> bool:
+        found[:] = network.status()
+        return all(item.healthy for item in found)
+
+    until(all_are, "not all processes are healthy", PATIENCE_S)
+    return found
+
+
+def level(network: Network, channel: str = CHANNEL) -> int:
+    """The channel's height, once all its orderers and peers have it."""
+    found: list[int] = []
+
+    def all_have() -> bool:
+        found[:] = [item.heights.get(channel, 0) for item in network.status() if item.kind != "contract"]
+        return min(found) == max(found) > 0
+
+    until(all_have, f"the blocks of {channel} are not everywhere", PATIENCE_S)
+    return found[0]
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Final
 
 from flexrelay.network.genesis import HOST
 
-_TIMEOUT_S: Final = 1.0
+_TIMEOUT_S: Final = 5.0
 _HEIGHT: Final = re.compile(r'^ledger_blockchain_height\{channel="([^"]+)"\} (\S+)$', re.M)
 _KNOWN: Final = re.compile(r'^gossip_membership_total_peers_known\{channel="([^"]+)"\} (\S+)$', re.M)
 
@@ -25,7 +25,7 @@ class Health:
 
 
 def ask(port: int) -> Health:
-    """Ask an operations endpoint; one that does not answer within a second, or ends in mid-answer, is not healthy."""
+    """Ask an operations endpoint; one that does not answer in time, or ends in mid-answer, is not healthy."""
     try:
         healthy = _healthy(port)
         text = _get(port, "metrics")

@@ -50,11 +50,6 @@ class Talk:
             yield talk
 
 
-def heights(native: Network, channel: str) -> set[int]:
-    """The heights that the channel has at orderers and peers."""
-    return {item.heights[channel] for item in native.status() if channel in item.heights}
-
-
 def described(native: Network, **changes: Any) -> Spec:
     """The network's description with other parts."""
     return Spec.model_validate({**native.spec.model_dump(mode="json"), **changes})

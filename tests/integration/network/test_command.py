@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.fabric import PATIENCE_S
 from typer.testing import CliRunner, Result
 
 from flexrelay.cli.main import app
 from flexrelay.network import ensure
+from flexrelay.network.waiting import until
 
 SPEC = """
 name = "pilot"
@@ -31,7 +33,7 @@ def answer(result: Result) -> Any:
     return json.loads(result.stdout)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_up_status_down(tmp_path: Path) -> None:
     ensure("3.1")
     spec = tmp_path / "net.toml"
@@ -44,9 +46,9 @@ def test_up_status_down(tmp_path: Path) -> None:
         assert [item["name"] for item in answer(up)["processes"]] == ["orderer0", "peer0.dso", "flexrelay_1.dso"]
         assert answer(up)["profiles"] == [str(tmp_path / "n" / "profiles" / "market" / "dso.toml")]
 
+        until(lambda: call("status", *at).exit_code == 0, "not all is well", PATIENCE_S)
         assert answer(call("status", *at))["processes"][1]["heights"] == {"market": 3}
         table = call("status", *at[:-1])
-        assert table.exit_code == 0
         assert "peer0.dso" in table.stdout
 
         down = answer(call("down", *at))

@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.fabric import describe, native
+from support.fabric import PATIENCE_S, describe, healthy, level, native
 
 from flexrelay.network import Network, NetworkError, SpecError, ensure, parse
+from flexrelay.network.waiting import until
+
+pytestmark = pytest.mark.timeout(1200)
 
 
 @pytest.fixture
@@ -24,7 +27,6 @@ def network(tmp_path: Path) -> Iterator[Network]:
     made.down()
 
 
-@pytest.mark.timeout(600)
 def test_a_start_killed_at_any_moment_can_be_repeated(network: Network) -> None:
     folder = network.folder.root
     moments = random.Random(7)
@@ -35,15 +37,13 @@ def test_a_start_killed_at_any_moment_can_be_repeated(network: Network) -> None:
         network.down(purge=turn % 2 == 0)  # a start from nothing, and one on what is there
         killed(network, "up", 0.5 + moments.random() * whole)
         network.up()
-        status = network.status()
-        assert all(item.healthy for item in status), (turn, status)
-        assert len({item.heights["market"] for item in status if item.heights}) == 1
+        status = healthy(network)
+        level(network)
         assert sorted(network.processes.running()) == sorted(item.name for item in status)
     network.down(purge=True)
     assert not folder.exists()
 
 
-@pytest.mark.timeout(600)
 def test_a_change_killed_at_any_moment_can_be_repeated(network: Network) -> None:
     moments = random.Random(8)
     network.up()
@@ -53,9 +53,8 @@ def test_a_change_killed_at_any_moment_can_be_repeated(network: Network) -> None
         wider = Network(describe(("dso", "agga", "aggb")), network.folder.root, network.binaries)
         killed(wider, "add-org", 1.0 + turn + moments.random() * 2)
         wider.up("add-org")
-        status = wider.status()
-        assert all(item.healthy for item in status), (turn, status)
-        assert len({item.heights["market"] for item in status if item.heights}) == 1
+        healthy(wider)
+        level(wider)
         definition = wider.peer("peer0.aggb").committed("market", "flexrelay")
         assert definition is not None
         assert definition["approvals"] == {"dso": True, "agga": True, "aggb": True}
@@ -81,12 +80,16 @@ def test_what_was_killed_is_started_and_what_runs_is_left(network: Network) -> N
     pids = {item.name: item.pid for item in network.status()}
     network.kill("peer0.agga")
     network.kill("flexrelay.dso")
-    assert [item.name for item in network.status() if not item.healthy] == ["peer0.agga", "flexrelay_1.dso"]
+
+    def ill() -> list[str]:
+        return [item.name for item in network.status() if not item.healthy]
+
+    until(lambda: ill() == ["peer0.agga", "flexrelay_1.dso"], "not those that were killed", PATIENCE_S)
     network.up()
     after = {item.name: item.pid for item in network.status()}
     changed = [name for name in pids if pids[name] != after[name]]
     assert changed == ["peer0.agga", "flexrelay_1.dso"]
-    assert all(item.healthy for item in network.status())
+    healthy(network)
 
 
 def test_a_hanging_process_is_told_and_ended(network: Network) -> None:
@@ -96,7 +99,7 @@ def test_a_hanging_process_is_told_and_ended(network: Network) -> None:
     assert hanging.pid is not None
     assert not hanging.healthy
     network.cont("peer0.dso")
-    assert all(item.healthy for item in network.status())
+    healthy(network)
     network.stop("peer0.dso")
     assert "peer0.dso" in network.down()
     assert network.processes.running() == {}
@@ -120,7 +123,7 @@ def test_networks_do_not_touch_each_other(tmp_path: Path, network: Network) -> N
     network.up()
     with native(tmp_path / "other", describe(("dso",))) as other:
         assert not set(other.state.ports.values()) & set(network.state.ports.values())
-    assert all(item.healthy for item in network.status())
+    healthy(network)
 
 
 def test_a_first_description_that_failed_may_be_replaced(tmp_path: Path) -> None:
@@ -131,7 +134,7 @@ def test_a_first_description_that_failed_may_be_replaced(tmp_path: Path) -> None
     right = Network(describe(("dso",)), tmp_path / "network", ensure("3.1"))
     try:
         right.up()
-        assert all(item.healthy for item in right.status())
+        healthy(right)
         with pytest.raises(SpecError, match="organisations: agga is new"):
             Network(describe(("dso", "agga")), tmp_path / "network").up()
     finally:

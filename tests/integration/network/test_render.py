@@ -28,7 +28,7 @@ def compose(network: Network) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_every_process_is_a_service_of_the_official_images(compose: dict[str, Any]) -> None:
     images = {name: service["image"] for name, service in compose["services"].items()}
     assert images == {

@@ -55,7 +55,7 @@ def manifests(values: Path) -> list[Manifest]:
     return template(values)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_compose_takes_it_as_it_was_meant(network: Network, compose: dict[str, Any]) -> None:
     written = yaml.safe_load((network.folder.root / "compose.yaml").read_text())
     assert compose["services"].keys() == written["services"].keys()
