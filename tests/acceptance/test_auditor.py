@@ -12,7 +12,7 @@ from acceptance.independent.market import Market
 from acceptance.independent.money import first_principles, imbalance, posted, settlements
 from acceptance.test_tampering import flip, reading_of_the_day, rechain
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 KWH = 3_600_000
 

@@ -15,7 +15,7 @@ from acceptance.independent.canon import jcs
 from acceptance.independent.journals import dead_letters, read_only
 from acceptance.independent.market import best_selection, forecast_of, need_of
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 FAILING, FAILS_AT_H = "s2", 13
 

@@ -4,7 +4,7 @@ import pytest
 from acceptance.conftest import ORGS, Run
 from acceptance.independent.journals import anchors_of
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.mark.parametrize("org", ORGS)

@@ -15,7 +15,7 @@ from acceptance.independent.money import (
     verdicts,
 )
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from acceptance.conftest import ORGS, Run
 from acceptance.independent.journals import read_only
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 LINES = {"s1": "mqtt", "s2": "opcua", "s3": "lwm2m", "s4": "lwm2m", "s5": "opcua"}
 FAILING = "s2"

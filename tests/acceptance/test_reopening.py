@@ -17,7 +17,7 @@ from flexrelay.config import load
 from flexrelay.projections import PROJECTIONS, Projections
 from flexrelay.store import Store
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 async def test_accounts_journals_and_projections_are_as_they_were_left(run: Run, copy: Path) -> None:
@@ -70,11 +70,11 @@ def test_run_serves_the_folder_and_keeps_every_block(run: Run, copy: Path) -> No
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=150)
         except subprocess.TimeoutExpired:
             process.kill()
             _, errors = process.communicate()
-            pytest.fail(f"flexrelay run did not end within 60 s of SIGTERM\n{errors}", pytrace=False)
+            pytest.fail(f"flexrelay run did not end within 150 s of SIGTERM\n{errors}", pytrace=False)
     assert process.returncode == 0, errors
     after = read_chain(copy / "ledger" / "blocks.dat")
     assert after.height >= run.chain.height

@@ -14,7 +14,7 @@ from acceptance.golden import FILE, golden_of
 from acceptance.independent.journals import anchors_of, dead_letters, read_only
 from support.pilot import answer
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def test_has_every_field_of_the_published_form(run: Run) -> None:
@@ -160,7 +160,7 @@ def test_the_terminal_shows_settlement_accounts_plots_and_custody(run: Run) -> N
 def test_scripts_can_ask_the_ledger(run: Run, copy: Path) -> None:
     """`flexrelay ledger verify --json` of the folder says the same as the report."""
     program = Path(sys.executable).with_name("flexrelay")
-    done = subprocess.run([program, "ledger", "verify", copy, "--json"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([program, "ledger", "verify", copy, "--json"], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
     assert found["verified"] is True and found["problems"] == []

@@ -15,7 +15,7 @@ from acceptance.conftest import Run
 from flexrelay.app import Level, open_site
 from flexrelay.config import load
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 ORG = "agg-b"
 
@@ -86,7 +86,7 @@ def test_custody_verify_says_so_to_scripts(run: Run, copy: Path) -> None:
     def verify(*selection: str) -> tuple[int, str]:
         done = subprocess.run(
             [program, "custody", "verify", copy, "--org", ORG, "--json", *selection],
-            capture_output=True, text=True, timeout=120,
+            capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         return done.returncode, done.stdout
 

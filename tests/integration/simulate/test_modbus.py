@@ -39,7 +39,7 @@ COUNT = 12
 
 
 def adapter(simulator: ModbusSimulator) -> ModbusAdapter:
-    section = {"interval_s": 0.03, "backoff_min_s": 0.05, "devices": simulator.adapter_section()}
+    section = {"interval_s": 0.03, "timeout_s": 20.0, "backoff_min_s": 0.05, "devices": simulator.adapter_section()}
     return ModbusAdapter(ModbusConfig.from_section("plant", section))
 
 

@@ -122,7 +122,7 @@ async def test_a_battery_obeys_with_its_ramp_and_readings_show_it(broker: Mosqui
         await until(lambda: len(sink.stored) > 3)
         now = max(m.observed_at for m in sink.measurements)
         parameters = {"power_w": 2_000, "from_ms": now, "until_ms": now + 3_600_000}
-        expires = time.time_ns() // 1_000_000 + 10_000
+        expires = time.time_ns() // 1_000_000 + 120_000
         await adapter.execute(Command("c1", "did:x", "battery-3", "set_power", parameters, expires, "o"), life)
         await until(lambda: 2_000 in sink.values(), what="the power that it was told")
         too_much = {**parameters, "power_w": 3_001}
@@ -139,12 +139,12 @@ async def test_devices_come_back_after_the_broker_and_lose_nothing(broker: Mosqu
         await until(lambda: len(sink.stored) >= 6)
         await broker.restart()
         before = len(sink.stored)
+        await until(lambda: simulated.stats.reconnects >= 3, what="that all are back")
         await until(lambda: len(sink.stored) >= before + 9, what="readings after the restart")
         await asyncio.sleep(0.2)
     for device in ("meter-1", "pv-2", "battery-3"):
         counts = {m.seq for s in sink.stored if s.frame.credential == device for m in s.measurements}
         assert counts == set(range(1, max(counts) + 1)), f"{device}: a gap"  # type: ignore[type-var]  # all count
-    assert simulated.stats.reconnects >= 3
 
 
 async def test_a_wrong_password_is_said_and_ends_it(broker: Mosquitto) -> None:
@@ -161,13 +161,16 @@ async def test_the_program(broker: Mosquitto, tmp_path: Path) -> None:
 
     def run(*more: str) -> subprocess.CompletedProcess[str]:
         command = [*program, "--profile", str(tmp_path / "day.json"), *more]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
 
     async with running(gateway(broker), sink):
-        options = ("--devices", "6", "--every", "30", "--rate", "60", "--for", "3", "--to", str(tmp_path / "to.toml"))
-        done = await asyncio.to_thread(run, *options)
-        assert done.returncode == 0, done.stderr
-        counted = json.loads(done.stdout.splitlines()[-1])
+        options = ("--devices", "6", "--every", "30", "--rate", "60", "--to", str(tmp_path / "to.toml"))
+        for seconds in ("3", "30", "120"):  # a busy machine may do nothing in the first
+            done = await asyncio.to_thread(run, *options, "--for", seconds)
+            assert done.returncode == 0, done.stderr
+            counted = json.loads(done.stdout.splitlines()[-1])
+            if counted["confirmed"] >= 12:
+                break
         assert counted["confirmed"] >= 12 and counted["sent"] - counted["confirmed"] <= 6
         await until(lambda: len(sink.stored) >= counted["confirmed"])
     for options, says, code in (
@@ -175,7 +178,7 @@ async def test_the_program(broker: Mosquitto, tmp_path: Path) -> None:
         (("--set", "speed=1"), "speed is not a known key", 2),
         (("--set", "speed"), "KEY=VALUE", 2),
         (("--protocol", "telepathy"), "there are .*mqtt", 2),
-        (("--to", str(tmp_path / "to.toml"), "--set", "password=wrong", "--for", "5"), "check username", 4),
+        (("--to", str(tmp_path / "to.toml"), "--set", "password=wrong", "--for", "120"), "check username", 4),
     ):
         done = await asyncio.to_thread(run, *options)
         assert done.returncode == code, done.stdout + done.stderr
