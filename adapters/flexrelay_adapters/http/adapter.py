@@ -16,6 +16,7 @@ from starlette.routing import Route
 from flexrelay_adapters._commands import OnUpdate, parse_result
 from flexrelay_adapters._elements import elements, lines
 from flexrelay_adapters._http import Refusal, body_of
+from flexrelay_adapters._instants import counting
 from flexrelay_adapters._pushed import UponHttp
 from flexrelay_adapters.http.config import HttpConfig
 from flexrelay_adapters.http.instants import Instants
@@ -217,8 +218,8 @@ class HttpAdapter(UponHttp):
         for credential in credentials:
             order.append(seen[credential])
             seen[credential] += 1
-        first = max(now, self._newest.get(sender, 0) + 1)
-        self._newest = {who: at for who, at in self._newest.items() if at >= now}
+        self._newest = counting(self._newest, now)
+        first = self._newest.get(sender, now - 1) + 1
         self._newest[sender] = first + max(order, default=0)
         if key is not None and self._instants is not None:
             first = await self._instants.first(key, body, first)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from flexrelay_adapters._commands import Newest, begun
+from flexrelay_adapters._instants import counting
 from flexrelay_adapters.iotagent.codec import DialectCodec
 from flexrelay_adapters.iotagent.commands import Ends, Pending, asked, payload_of
 from flexrelay_adapters.iotagent.config import IotAgentConfig
@@ -216,7 +217,7 @@ class IotAgentAdapter:
         frames: list[Frame] = []
         answers: list[tuple[str, bytes]] = []
         codec: Codec = self._codec
-        last = None if self._times is None else {each: at for each, at in self._times.items() if at >= now_ms}
+        last = None if self._times is None else counting(self._times, now_ms)
         for message in gathered:
             topic, payload = message.topic, message.payload
             levels = topic.split("/")[skip:]
@@ -235,7 +236,7 @@ class IotAgentAdapter:
                     payload = framed(payload, attribute=levels[4] if len(levels) == 5 else "", names=names)
             at = now_ms
             if last is not None:
-                at = max(last.get(credential, now_ms - 1) + 1, now_ms)
+                at = last.get(credential, now_ms - 1) + 1
                 last[credential] = at - 1 + self.dialect.most_groups(payload)
             frames.append(Frame(self.protocol, credential, payload, at, topic))
         if last is not None:
@@ -258,8 +259,8 @@ class IotAgentAdapter:
         now = self.clock()
         at = now
         if self._times is not None and not time:
-            self._times = {each: last for each, last in self._times.items() if last >= now}
-            at = max(self._times.get(credential, now - 1) + 1, now)
+            self._times = counting(self._times, now)
+            at = self._times.get(credential, now - 1) + 1
             self._times[credential] = at - 1 + self.dialect.most_groups(payload)
         body = framed(payload, attribute=attribute, time=time, names=self.known.names(credential))
         receipt = await self._gathering.put(Frame(self.protocol, credential, body, at, channel))

@@ -60,7 +60,6 @@ class Intake:
         self._bytes = 0
         self._under_way = 0
         self._ready = asyncio.Event()
-        self._last: dict[str, int] = {}
         self.stats: Final = IntakeStats()
 
     @property
@@ -90,7 +89,7 @@ class Intake:
                 await self._ready.wait()
             taken, self._waiting = self._waiting[: self._batch], self._waiting[self._batch :]
             self._under_way = len(taken)
-            frames = self._apart(taken)
+            frames = [frame for _, frame in taken]
             try:
                 receipts = await sink.put(frames, self._codec)
             except SinkUnavailable as error:
@@ -116,19 +115,3 @@ class Intake:
     def _settle(self, taken: list[Waiting]) -> None:
         self._under_way = 0
         self._bytes -= sum([len(frame.payload) for _, frame in taken])
-
-    def _apart(self, taken: list[Waiting]) -> list[Frame]:
-        """The frames with another receive time for each of a sender's: where the source tells no time that is the
-        reading's instant, and two values of one instant are what a cheat looks like."""
-        frames = [frame for _, frame in taken]
-        newest = frames[-1].received_at
-        last = {credential: at for credential, at in self._last.items() if at >= newest} if self._last else {}
-        for index, frame in enumerate(frames):
-            credential, at = frame.credential, frame.received_at
-            before = last.get(credential)
-            if before is not None and at <= before:
-                at = before + 1
-                frames[index] = frame._replace(received_at=at)
-            last[credential] = at
-        self._last = last
-        return frames

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from flexrelay_adapters._instants import next_instant
 from flexrelay_adapters.lwm2m.coap.peer import Address, Peer
 from flexrelay_adapters.lwm2m.formats import Path
 from flexrelay_adapters.lwm2m.links import links_text
@@ -88,11 +89,8 @@ class Registration:
     def instant(self, now: float) -> int:
         """UTC ms of a frame that comes now, another for each: two objects that notify at once, without times, are two
         readings; at one instant the second would contradict the first."""
-        at = int(now * 1000)
-        if at <= self.taken_at:
-            at = self.taken_at + 1
-        self.taken_at = at
-        return at
+        self.taken_at = next_instant(self.taken_at, int(now * 1000))
+        return self.taken_at
 
     @property
     def expires_at(self) -> float:
@@ -173,6 +171,7 @@ class Registrations:
             if former.peer is not None and former.peer is not registration.peer:
                 self.moved(former.peer)
             self.remove(former)
+            registration.taken_at = former.taken_at
         self._by_id[registration.id] = registration
         self._by_credential[registration.credential] = registration
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from flexrelay_adapters._instants import next_instant
 from flexrelay_adapters.modbus.config import DeviceSection, ModbusConfig
 from flexrelay_adapters.modbus.frame import NOWHERE, Block, Found, pack_head
 from flexrelay_adapters.modbus.plan import blocks_of
@@ -125,7 +126,7 @@ class Session:
 
     def instant(self, now_ms: int) -> int:
         """The instant of a poll: no two of a device are the same."""
-        self.last_ms = max(now_ms, self.last_ms + 1)
+        self.last_ms = next_instant(self.last_ms, now_ms)
         return self.last_ms
 
     def given(self, group: Group, span: Span) -> int:

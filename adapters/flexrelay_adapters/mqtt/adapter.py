@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from flexrelay_adapters._commands import begun
+from flexrelay_adapters._instants import counting
 from flexrelay_adapters.mqtt._client import DirectConnection, Inbound
 from flexrelay_adapters.mqtt.checked import Checked
 from flexrelay_adapters.mqtt.commands import Dialect, OnUpdate, OwnDialect, Waiting
@@ -124,7 +125,7 @@ class MqttAdapter(UponBroker):
     def _apart(self, frames: Sequence[Frame], now: int) -> list[Frame]:
         """The frames with another receive time for each of a sender's, since that is its readings' instant: two of
         one batch would be two values of one instant, which is what a cheat looks like."""
-        last = {credential: at for credential, at in (self._times or {}).items() if at >= now}
+        last = counting(self._times or {}, now)
         apart = []
         for frame in frames:
             at = last.get(frame.credential, now - 1) + 1

@@ -63,6 +63,18 @@ async def test_readings_without_a_time_get_an_instant_each() -> None:
     assert sink.values() == [1, 2, 3, 4, 5, 6] and instants == sorted(set(instants))
 
 
+async def test_a_clock_that_is_set_back_gives_the_time_that_it_shows() -> None:
+    hand, sink, clock = Hand(), RecordingSink(), [7_200_000]
+    adapter = made(Ultralight(), hand)
+    assert adapter.link is not None
+    adapter.link.clock = lambda: clock[0]
+    async with running(adapter, sink):
+        for count, clock[0] in enumerate((7_200_000, 1000, 1000), 1):
+            await hand.batches.put([Message("/ul/key/m/attrs", b"p|1")])
+            await until(lambda wanted=count: len(hand.acknowledged) == wanted, 60)  # type: ignore[misc]  # bound now
+    assert [measurement.observed_at for measurement in sink.measurements] == [7_200_000, 1000, 1001]
+
+
 @pytest.mark.parametrize("attribute", ["p" * 65_000, '"' * 65_000])
 async def test_an_attribute_of_a_whole_topic_is_no_attribute(attribute: str) -> None:
     hand, sink = Hand(), RecordingSink()

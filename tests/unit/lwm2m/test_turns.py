@@ -219,3 +219,13 @@ async def test_object_3312_is_written_when_the_window_begins() -> None:
     await commander.execute(replace(command("w"), parameters=window, expires_at=begins_ms + 60_000), life)
     (sent,) = [update for update in life.updates if update.state is CommandState.SENT]
     assert sent.at >= begins_ms - 100 and relay.values == {"5850": False, "5851": 0}
+
+
+def test_instants_go_on_over_a_new_registration_and_follow_a_clock_that_is_set_back() -> None:
+    registrations, peer = Registrations(10, 60.0), Peer(("127.0.0.1", 1), "c", False, lambda data: None)
+
+    def registered() -> Registration:
+        return registrations.register(peer, Parameters("e"), ((3305, 0),), 1.0)
+
+    assert [registered().instant(7200.0), registered().instant(7200.0)] == [7_200_000, 7_200_001]
+    assert [registered().instant(1.0), registered().instant(1.0)] == [1_000, 1_001]

@@ -42,6 +42,19 @@ async def test_readings_that_get_their_reception_as_instant_get_one_each() -> No
     assert found == [("a", 1000), ("a", 1001), ("b", 1000), ("a", 1002), ("a", 1003), ("b", 1001), ("a", 2000)]
 
 
+async def test_a_clock_that_is_set_back_gives_the_time_that_it_shows() -> None:
+    """A gateway may not know the time when it starts; the readings that follow must not lie ahead of it."""
+    hand, sink, clock = Hand(), MemorySink(), [7_200_000]
+    running = asyncio.create_task(adapter(hand, clock).run(sink))
+    hand.batches.put_nowait([Message("r/a", b'{"p": 1}')])
+    await until(lambda: len(hand.acknowledged) == 1)
+    clock[0] = 1000
+    hand.batches.put_nowait([Message("r/a", b'{"p": 2}'), Message("r/a", b'{"p": 3}')])
+    await until(lambda: len(hand.acknowledged) == 3)
+    running.cancel()
+    assert [frame.received_at for frame in sink.frames] == [7_200_000, 1000, 1001]
+
+
 async def test_readings_with_an_instant_of_their_own_keep_the_true_reception() -> None:
     hand, sink = Hand(), MemorySink()
     made = adapter(hand, [1000], observed_at={"pointer": "/t", "form": "ms"})
