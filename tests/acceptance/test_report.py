@@ -55,7 +55,8 @@ def test_a_wins_its_dispute_and_b_loses_its_own(run: Run) -> None:
 
 
 def test_counts_are_those_of_the_stores_and_the_blocks(run: Run) -> None:
-    """The gateways go on while the report is written: each count lies between the story's end and the folder's."""
+    """The gateways go on while the report is written (a busy machine takes its time): each count lies between the
+    story's end and the folder's."""
     report, end = run.report, run.market.days[run.market.date]["start"] + 86_400_000
     readings, windows = [0, 0], [0, 0]
     for org in ORGS:
@@ -66,8 +67,8 @@ def test_counts_are_those_of_the_stores_and_the_blocks(run: Run) -> None:
         holder = run.holders[org]
         readings[0] += sum(instant <= end for _, instant in holder.registers)
         readings[1] += len(holder.registers)
-    assert readings[0] <= report["readings"] <= readings[1] < readings[0] + 1000
-    assert windows[0] <= report["windows"] <= windows[1] < windows[0] + 1000
+    assert readings[0] <= report["readings"] <= readings[1] < readings[0] + 10_000
+    assert windows[0] <= report["windows"] <= windows[1] < windows[0] + 10_000
     told = [tx.block for tx in run.chain.calls("imbalance.settle")][-1]
     blocks = report["ledger"]["height"]
     assert told < blocks <= run.chain.height

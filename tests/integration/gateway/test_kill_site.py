@@ -72,12 +72,12 @@ class Kill:
 async def found_site(folder: Path, ports: dict[str, int]) -> list[Device]:
     """A founded data folder with devices that every organisation has enrolled, and its adapters' sections."""
     devices = []
-    # back-filled from yesterday on, so that windows close at once; midnight itself belongs to the day before
-    start_ms = wall_ms() // DAY_MS * DAY_MS - DAY_MS + STEP_S * 1000
     plant = SeriesPlant([100] * 10_000)
     async with site(folder, ORGS) as opened:
         gateways = opened.gateways
         await publish_today(gateways["dso"])
+        # back-filled from yesterday on, so that windows close at once; midnight itself belongs to the day before
+        start_ms = wall_ms() // DAY_MS * DAY_MS - DAY_MS + STEP_S * 1000
         desk = operator_desk(gateways["dso"])
         for number in range(DEVICES):
             made = await register_device(gateways["dso"], desk, f"m{number}")

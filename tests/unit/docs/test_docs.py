@@ -176,7 +176,7 @@ def test_python_samples_name_what_exists(page: Path) -> None:
 
 def test_the_way_of_a_device_runs_as_it_is_printed() -> None:
     script = blocks(ROOT / "docs" / "howto" / "add-a-device.md", "python")[-1]
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "Receipt(outcome=<Outcome.STORED: 'stored'>, position=1, reason='')"
     assert done.stdout.strip() in (ROOT / "docs" / "howto" / "add-a-device.md").read_text()
