@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from flexrelay_adapters.mqtt._client import KEPT, Connection, DirectConnection, Inbound, Session
+from flexrelay_adapters.mqtt._client import DirectConnection, Inbound
 from flexrelay_adapters.mqtt.checked import Checked
 from flexrelay_adapters.mqtt.link import Connect, UponBroker
 from flexrelay_adapters.opcua_pubsub.codec import PubSubCodec
@@ -99,16 +99,8 @@ class PubSubAdapter(UponBroker):
 
     # What the link asks (`flexrelay_adapters.mqtt.link.Upon`).
 
-    def session(self) -> Session:
-        """One that the broker keeps: what was not acknowledged comes again."""
-        return KEPT
-
     def filters(self) -> Sequence[str]:
         return self._topics.filters
-
-    async def opened(self, connection: Connection) -> None: ...
-
-    async def closing(self, connection: Connection) -> None: ...
 
     async def take(self, gathered: Sequence[Inbound], now_ms: int) -> None:
         """Metadata and statuses are remembered, data go to the sink."""

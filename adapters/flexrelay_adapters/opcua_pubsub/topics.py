@@ -8,6 +8,8 @@ from flexrelay_adapters.opcua_pubsub.config import PubSubConfig
 _REMEMBERED: Final = 50_000
 _REMEMBERED_LENGTH: Final = 200
 """Topics whose place is remembered, and how long they are."""
+MAX_TOPIC: Final = 1000
+"""Characters. What stands in a longer one would be remembered, as the name of a publisher or writer."""
 
 
 class Place(NamedTuple):
@@ -32,8 +34,10 @@ class Topics:
         self.filters = [group + each.filter for each in self._data] + [each.filter for each in self._told]
 
     def of_data(self, topic: str) -> Place | None:
-        """None: it is none of the data topics."""
+        """None: it is none of the data topics, or too long."""
         place = self._places.get(topic)
+        if place is None and len(topic) > MAX_TOPIC:
+            return None
         if place is None and (place := self._place(topic)) is not None and len(topic) <= _REMEMBERED_LENGTH:
             if len(self._places) >= _REMEMBERED:
                 self._places.clear()
@@ -48,7 +52,9 @@ class Topics:
         return None
 
     def announces(self, topic: str) -> str:
-        """The publisher of metadata or status, "" when the topic is of neither."""
+        """The publisher of metadata or status, "" when the topic is of neither, or too long."""
+        if len(topic) > MAX_TOPIC:
+            return ""
         for pattern in self._told:
             publisher = pattern.credential_of(topic)
             if publisher:

@@ -39,8 +39,9 @@ class WrittenMetric(Section):
 class CommandMapping(Section):
     """How a command is written, in one NCMD or DCMD, and what shows that it was taken.
 
-    Without `result` that is the device's own report of the written metrics: the same value acknowledges, another one
-    refuses. With it, it is a text metric `<command id>|acked|<detail>` or `<command id>|failed|<detail>`.
+    Without `result` that is the device's own report of the written metrics: the same values acknowledge, with others
+    the command goes on waiting. With it, it is a text metric `<command id>|acked|<detail>` or
+    `<command id>|failed|<detail>`.
     """
 
     write: Annotated[dict[str, WrittenMetric], Field(min_length=1)]

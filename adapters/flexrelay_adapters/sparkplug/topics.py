@@ -3,6 +3,8 @@
 from typing import Final, NamedTuple
 
 NAMESPACE: Final = "spBv1.0"
+MAX_TOPIC: Final = 1000
+"""Characters. What stands in a longer one would be remembered, as the name of a node or device."""
 NODE_MESSAGES: Final = ("NBIRTH", "NDATA", "NDEATH")
 DEVICE_MESSAGES: Final = ("DBIRTH", "DDATA", "DDEATH")
 
@@ -26,9 +28,9 @@ class Address(NamedTuple):
 
 
 def address_of(topic: str) -> Address | None:
-    """None for a topic that is none of births, data and deaths."""
+    """None for a topic that is none of births, data and deaths, or too long."""
     levels = topic.split("/")
-    if len(levels) not in (4, 5) or levels[0] != NAMESPACE or not all(levels):
+    if len(levels) not in (4, 5) or levels[0] != NAMESPACE or not all(levels) or len(topic) > MAX_TOPIC:
         return None
     kinds = NODE_MESSAGES if len(levels) == 4 else DEVICE_MESSAGES
     return (

@@ -291,3 +291,14 @@ async def test_a_thousand_good_publishers_beside_a_hundred_hostile_ones() -> Non
         known = [each async for each in fixture.adapter.discover()]
         assert len(known) <= GOOD + 16 * HOSTILE and fixture.adapter.stats.untracked > 0
         assert not [frame for frame, _ in fixture.sink.dead if frame.credential.startswith("good")]
+
+
+async def test_a_topic_of_endless_levels_is_nobodys() -> None:
+    """The names of publishers and writers are remembered."""
+    name = "w" * 1000
+    body = network_message(power(1, 1, 1, writer=None))
+    async with adapter() as fixture:
+        await fixture.tell(*(Message(f"{topic}/group/{name}", body) for topic in (DATA, METADATA)))
+        await fixture.tell(Message(f"{DATA}/group/w", body))
+        assert [why for _, why in fixture.sink.dead] == ["topic_not_expected"] * 2
+        assert list(fixture.adapter._writers) == ["plc1/w"] and len(fixture.readings()) == 1

@@ -139,6 +139,8 @@ def test_topics() -> None:
     address = address_of("spBv1.0/g/DDATA/n/d")
     assert address is not None and (address.credential, address.of_node) == ("g/n/d", "g/n")
     assert topic_for("g/n/d", "NCMD") == "spBv1.0/g/DCMD/n/d" and topic_for("g/n", "NDATA") == "spBv1.0/g/NDATA/n"
+    assert address_of(f"spBv1.0/g/DDATA/n/{'d' * 900}") is not None
+    assert address_of(f"spBv1.0/g/DDATA/n/{'d' * 1000}") is None
     for topic in ("spBv1.0/g/NCMD/n", "spBv1.0/g/NDATA/n/d", "spBv1.0/g/DDATA/n", "spBv1.0/STATE/h", "x/g/NDATA/n", ""):
         assert address_of(topic) is None
     for credential in ("g", "g/n/d/e", "g//d", "g/+/d", ""):

@@ -15,7 +15,7 @@ from flexrelay_sdk import Command, CommandState
 from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.testkit import Life, RecordingSink, running, until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 SECTION = {
     "client_id": "c",
     "host_id": "h",
