@@ -107,12 +107,13 @@ def _same(value: Value, wanted: int, written: WrittenMetric) -> bool:
 
 
 def reported(payload: Payload, told: Mapping[str, Told]) -> dict[str, Value]:
-    """name → value of the metrics in a payload that the birth has told of."""
+    """name → value of the metrics in a payload that the birth has told of. Of historical ones only texts, which name
+    the command that they answer: a number may be from before it."""
     aliases = {each.alias: each for each in told.values() if each.alias is not None}
     found: dict[str, Value] = {}
     for metric in payload.metrics:
         each = told.get(metric.name) if metric.name else aliases.get(metric.alias)
-        if each is not None:
+        if each is not None and not (metric.is_historical and metric.WhichOneof("value") != "string_value"):
             try:
                 found[each.name] = value_of(metric, each.datatype)
             except DecodeError:

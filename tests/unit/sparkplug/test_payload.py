@@ -115,6 +115,18 @@ async def test_without_a_result_the_reported_value_is_the_answer(said: dict[str,
     assert (verdict[0].value if verdict is not None else None) == state
 
 
+async def test_what_was_written_before_an_outage_is_no_answer() -> None:
+    """A node that was offline sends what it kept: what a metric was then, and the answers that it could not give."""
+    there = thing(Told(4, "Set", values.DOUBLE), Told(None, "Result", values.STRING))
+    payload = Payload()
+    payload.metrics.add(alias=4, double_value=1.5, is_historical=True)
+    payload.metrics.add(name="Result", string_value="c1|acked|", is_historical=True)
+    told = reported(payload, there.told)
+    waiting = Waiting(command(power_w=-1500), _ignored)
+    assert Pending(waiting, mapping()).verdict(told) is None
+    assert Pending(waiting, mapping(command_id="Id", result="Result")).verdict(told) is not None
+
+
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
