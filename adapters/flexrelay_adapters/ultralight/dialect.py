@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from flexrelay_adapters.iotagent.dialect import Result, Told
 from flexrelay_sdk import DecodeError
+from flexrelay_sdk.mapping import MAX_ITEMS
 from flexrelay_sdk.mapping.conversion import MAX_DIGITS
 
 _NUMBER: Final = re.compile(r"[-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]{1,4})?")
@@ -30,7 +31,7 @@ class Ultralight:
         return _value(_text(payload).strip())
 
     def most_groups(self, payload: bytes) -> int:
-        return payload.count(b"#") + 1
+        return min(payload.count(b"#") + 1, MAX_ITEMS)
 
     def is_result(self, payload: bytes) -> bool:
         return _RESULT.match(payload) is not None

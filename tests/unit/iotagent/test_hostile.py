@@ -13,6 +13,7 @@ from support.mqtt_hand import Hand, Message
 from flexrelay_adapters.fiware_json import FiwareJson
 from flexrelay_adapters.iotagent import Dialect, IotAgentAdapter, IotAgentConfig
 from flexrelay_adapters.ultralight import Ultralight
+from flexrelay_sdk.mapping import MAX_ITEMS
 from flexrelay_sdk.testkit import RecordingSink, running, until
 from flexrelay_sdk.testkit.codecs import mutated
 
@@ -61,6 +62,22 @@ async def test_readings_without_a_time_get_an_instant_each() -> None:
         await until(lambda: len(hand.acknowledged) == 4)
     instants = [m.observed_at for m in sink.measurements]
     assert sink.values() == [1, 2, 3, 4, 5, 6] and instants == sorted(set(instants))
+
+
+@pytest.mark.parametrize("dialect", [Ultralight(), FiwareJson()], ids=["ultralight", "fiware_json"])
+async def test_what_looks_like_many_groups_takes_no_more_instants_than_groups_may(dialect: Dialect) -> None:
+    """Else the device's next readings would lie ahead of their time."""
+    hand, sink = Hand(), RecordingSink()
+    adapter = made(dialect, hand)
+    assert adapter.link is not None
+    adapter.link.clock = lambda: 1000
+    async with running(adapter, sink):
+        topic = f"/{dialect.level}/key/m/attrs"
+        await hand.batches.put(
+            [Message(topic, b"[" + 60_000 * b"#" + 5_000 * b"{"), Message(topic, WORDS[dialect.protocol] % 2)]
+        )
+        await until(lambda: len(hand.acknowledged) == 2, 60)
+    assert sink.values() == [2] and sink.measurements[0].observed_at <= 1000 + MAX_ITEMS
 
 
 async def test_a_clock_that_is_set_back_gives_the_time_that_it_shows() -> None:
