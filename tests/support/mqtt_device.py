@@ -40,7 +40,7 @@ class MqttDevice(ABC):
         while True:
             if self._client is not None:
                 try:
-                    return await self._client.publish(topic, payload, qos=1)
+                    return await self._client.publish(topic, payload, qos=1, timeout=10)
                 except aiomqtt.MqttError:
                     await self.sleep()
             await self.wake()
@@ -77,6 +77,7 @@ class MqttDevice(ABC):
             protocol=aiomqtt.ProtocolVersion.V5,
             clean_start=False,
             properties=properties,
+            timeout=60,
         )
         await client.__aenter__()
         await client.subscribe(self.hears_on, qos=1)

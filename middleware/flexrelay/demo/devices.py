@@ -194,7 +194,11 @@ class Fleet:
     async def __aenter__(self) -> Self:
         try:
             for device in self.devices:
-                self._clients[device.scid] = await self._stack.enter_async_context(self._client(device))
+                client = await self._stack.enter_async_context(self._client(device))
+                self._clients[device.scid] = client
+                if isinstance(device.plant, BatteryPlant):  # whoever commands it once we are here is heard
+                    await client.subscribe(f"{TOPICS}/+/{device.scid}/commands", qos=1)
+                    check_cancelled()
             listeners = await self._stack.enter_async_context(asyncio.TaskGroup())
         except BaseException:
             await self._stack.aclose()
@@ -244,8 +248,6 @@ class Fleet:
 
     async def _listen(self, device: Device) -> None:
         client = self._clients[device.scid]
-        await client.subscribe(f"{TOPICS}/+/{device.scid}/commands", qos=1)
-        check_cancelled()
         async for message in client.messages:
             if not isinstance(message.payload, bytes | bytearray):
                 continue

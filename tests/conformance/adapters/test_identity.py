@@ -66,7 +66,7 @@ async def test_another_devices_topics_are_closed(name: str, tmp_path: Path) -> N
         async with running(rig.adapter(), sink, connect_s=PATIENCE_S):
             await rig.send(1)
             async with aiomqtt.Client(
-                "127.0.0.1", rig._broker.port, username=user, password=password, identifier=f"{user}-again"
+                "127.0.0.1", rig._broker.port, username=user, password=password, identifier=f"{user}-again", timeout=60
             ) as client:
                 for topic, payload in liar.attempts:
                     await client.publish(topic, payload, qos=1)

@@ -186,7 +186,7 @@ async def campaign(folder: Path, kind: str, kills: int) -> None:
 
 
 @pytest.mark.parametrize(("kind", "kills"), [("csv", 2), ("json", 1), ("untimed", 1), ("ocmf", 1)])
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_few_kills(tmp_path: Path, kind: str, kills: int) -> None:
     await campaign(tmp_path, kind, kills)
 

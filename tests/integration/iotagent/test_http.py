@@ -67,13 +67,13 @@ async def site(folder: Path, make: Any = ultralight.make_adapter, **section: Any
         devices = f"http://127.0.0.1:{adapter.ports['http']}"
         operator = f"http://127.0.0.1:{adapter.ports['provisioning']}"
         async with (
-            httpx.AsyncClient(base_url=devices, trust_env=False) as one,
-            httpx.AsyncClient(base_url=operator, headers=SCOPE, trust_env=False) as other,
+            httpx.AsyncClient(base_url=devices, trust_env=False, timeout=60) as one,
+            httpx.AsyncClient(base_url=operator, headers=SCOPE, trust_env=False, timeout=60) as other,
         ):
             yield Site(adapter, sink, one, other)
 
 
-def command(command_id: str, name: str = "set_power", lasts_ms: int = 5000, **parameters: int) -> Command:
+def command(command_id: str, name: str = "set_power", lasts_ms: int = 120_000, **parameters: int) -> Command:
     now = time.time_ns() // 1_000_000
     told = {"from_ms": now, "until_ms": now + 900_000, **(parameters or {"power_w": 1500})}
     return Command(command_id, "did:example:device", f"{KEY}/m1", name, told, now + lasts_ms, "order")
@@ -138,6 +138,7 @@ async def test_a_body_that_ends_early_or_never(
                 assert b"408" in await asyncio.wait_for(reader.readline(), 60)
             writer.close()
         await until(lambda: there.adapter.stats.refused == 2, 60, "both refusals")
+        monkeypatch.undo()
         assert (await there.measure("power|1")).status_code == 200
         assert there.sink.values() == [1] and there.sink.dead == []
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
@@ -373,11 +374,11 @@ async def test_tls_and_certificates_of_devices(tmp_path: Path) -> None:
     async with site(tmp_path, http={"port": 0, "tls": tls}) as there:
         url = f"https://127.0.0.1:{there.adapter.ports['http']}/iot/d"
         context = ssl.create_default_context(cafile=str(authority.ca))
-        async with httpx.AsyncClient(verify=context, trust_env=False) as stranger:
+        async with httpx.AsyncClient(verify=context, trust_env=False, timeout=60) as stranger:
             with pytest.raises(httpx.HTTPError):
                 await stranger.post(url, params={"k": KEY, "i": "m1"}, content="power|1")
         context.load_cert_chain(client.certificate, client.key)
-        async with httpx.AsyncClient(verify=context, trust_env=False) as known:
+        async with httpx.AsyncClient(verify=context, trust_env=False, timeout=60) as known:
             answer = await known.post(url, params={"k": KEY, "i": "m1"}, content="power|2")
         assert answer.status_code == 200 and there.sink.values() == [2]
 

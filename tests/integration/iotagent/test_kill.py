@@ -44,7 +44,7 @@ async def campaign(folder: Path, kills: int) -> None:
             await kills_behind_a_broker(gateway, recorder, load, kills, random.Random(told_seed()))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_few_kills(tmp_path: Path) -> None:
     await campaign(tmp_path, CI_KILLS)
 

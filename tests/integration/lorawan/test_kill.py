@@ -107,7 +107,7 @@ async def amid_commands(folder: Path, kills: int) -> None:
 
 
 @pytest.mark.mosquitto
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_few_kills_amid_commands(tmp_path: Path) -> None:
     await amid_commands(tmp_path, 2)
 
@@ -120,12 +120,12 @@ async def test_many_kills_amid_commands(tmp_path: Path) -> None:
 
 
 @pytest.mark.mosquitto
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_few_kills_behind_chirpstacks_broker(tmp_path: Path) -> None:
     await by_broker(tmp_path, CI_KILLS)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_few_kills_behind_the_things_stacks_webhook(tmp_path: Path) -> None:
     await by_webhook(tmp_path, CI_KILLS)
 

@@ -83,6 +83,7 @@ def device(broker: Mosquitto, name: str = "meter1", **changes: Any) -> aiomqtt.C
         "password": "secret-" + name[-1],
         "identifier": name,
         "protocol": aiomqtt.ProtocolVersion.V5,
+        "timeout": 60,
         **changes,
     }
     return aiomqtt.Client(broker.host, **values)

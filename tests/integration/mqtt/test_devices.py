@@ -122,14 +122,14 @@ async def test_batteries_obey_and_fail_as_told(
         updates.append(update)
 
     async with Fleet(devices, host=fleet_broker.host, port=fleet_broker.port, now=lambda: START) as fleet:
-        await asyncio.sleep(0.2)
+        lasts_ms = 3_000 if states[-1] == "expired" else 120_000
         command = Command(
             "c1",
             battery.identity.did,
             battery.scid,
             "set_power",
             {"power_w": power_w, "from_ms": START, "until_ms": START + ISP_MS},
-            time.time_ns() // 1_000_000 + 1500,
+            time.time_ns() // 1_000_000 + lasts_ms,
             "order-1",
         )
         await adapter.execute(command, note)

@@ -28,6 +28,7 @@ from flexrelay_schemas.keys import multikey
 
 pytestmark = [pytest.mark.mosquitto, pytest.mark.timeout(1200)]
 
+PATIENCE_S = 150.0
 START = 1_463_004_000_000
 ISPS = 20_000
 DEVICES = 100
@@ -50,11 +51,11 @@ def fleet() -> tuple[list[Device], tuple[tuple[str, str], ...]]:
 
 
 async def killed(gateway: GatewayProcess, after_s: float | None) -> bool:
-    """Whether SIGKILL ended the process in time: ours `after_s` from now, or its own (None; 20 s at most)."""
+    """Whether SIGKILL ended the process in time: ours `after_s` from now, or its own (None; `PATIENCE_S` at most)."""
     if after_s is not None:
         await asyncio.sleep(after_s)
         gateway.kill()
-    done, _ = await asyncio.wait({gateway.ended}, timeout=20)
+    done, _ = await asyncio.wait({gateway.ended}, timeout=PATIENCE_S)
     if not done:
         gateway.kill()
     status = await gateway.ended
@@ -123,7 +124,7 @@ async def campaign(
 async def drained(gateway: GatewayProcess, recorder: AckRecorder, load: Load) -> None:
     """Wait until the gateway has acknowledged everything that the broker took."""
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while len(recorder.acknowledged) < len(load.sent):
                 assert not gateway.ended.done(), "the gateway ended by itself; see gateway.log"
                 await asyncio.sleep(0.05)

@@ -47,7 +47,7 @@ async def campaign(folder: Path, kills: int) -> None:
     await kills_over_http(KilledGateway(folder, "sigfox", section, DEVICES), load, kills, random.Random(told_seed()))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 async def test_a_few_kills(tmp_path: Path) -> None:
     await campaign(tmp_path, CI_KILLS)
 

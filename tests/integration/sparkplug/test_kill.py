@@ -170,7 +170,7 @@ async def amid_commands(folder: Path, kills: int) -> None:
         await kills_amid_commands(Device(edge), start, kills, random.Random(told_seed()))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_few_kills_amid_commands(tmp_path: Path) -> None:
     await amid_commands(tmp_path, 2)
 
@@ -181,7 +181,7 @@ async def test_many_kills_amid_commands(tmp_path: Path) -> None:
     await amid_commands(tmp_path, SOAK_KILLS)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_a_few_kills(tmp_path: Path) -> None:
     await campaign(tmp_path, CI_KILLS)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from flexrelay_adapters.files import FilesAdapter, make_adapter
-from flexrelay_adapters.files.folder import DropFolder
+from flexrelay_adapters.files.folder import DropFolder, Found
 from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import RecordingSink, running, until
 
@@ -30,23 +30,50 @@ def dropping(folder: Path, **changes: Any) -> tuple[FilesAdapter, Path]:
     return make_adapter("drop", section, folder, NoNativeCodec()), inbox
 
 
-async def test_a_half_written_file_is_not_taken(tmp_path: Path) -> None:
+class Watched:
+    """The clock of every folder, in the test's hands, and how often they were looked through."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 0.0
+        self.looks = 0
+        real = DropFolder.look
+
+        def look(folder: DropFolder) -> list[Found]:
+            found = real(folder)
+            self.looks += 1
+            return found
+
+        monkeypatch.setattr(DropFolder, "look", look)
+        monkeypatch.setattr("flexrelay_adapters.files.folder.time", self)
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    async def later(self, seconds: float) -> None:
+        """So much later, and looked through since then."""
+        self.now_s += seconds
+        seen = self.looks
+        await until(lambda: self.looks >= seen + 2, what="two looks")
+
+
+async def test_a_half_written_file_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapter, inbox = dropping(tmp_path)
-    sink = RecordingSink()
+    sink, watched = RecordingSink(), Watched(monkeypatch)
     async with running(adapter, sink):
         with (inbox / "day.csv").open("w") as file:
             file.write("t,e\n")
             for row in range(8):
                 file.write(f"{1_463_738_400 + row},{row}\n")
                 file.flush()
-                await asyncio.sleep(0.15)
+                await watched.later(0.2)
                 assert sink.entered == 0, "taken while it was written"
         (inbox / "other.csv.part").write_text("t,e\n1,1\n")
         (inbox / ".hidden").write_text("t,e\n1,1\n")
         (inbox / "link.csv").symlink_to(tmp_path / "elsewhere.csv")
         (tmp_path / "elsewhere.csv").write_text("t,e\n1,1\n")
+        await watched.later(1)
         await until(lambda: (tmp_path / "drop/done/m1/day.csv").exists(), what="the file in done")
-        await asyncio.sleep(0.5)
+        await watched.later(1)
     assert sink.values("import_j") == [3600 * row for row in range(8)]
     assert sorted(path.name for path in inbox.iterdir()) == [".hidden", "link.csv", "other.csv.part"]
 

@@ -79,7 +79,7 @@ async def hanging_one(port: int, name: str, over: asyncio.Event) -> None:
         await over.wait()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_the_good_ones_are_not_disturbed(tmp_path: Path) -> None:
     chance, sink = random.Random(told_seed()), RecordingSink()
     good, hostile = [f"m{n}" for n in range(GOOD)], [f"evil{n}" for n in range(HOSTILE)]

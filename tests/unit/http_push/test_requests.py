@@ -32,8 +32,11 @@ async def listening(folder: Path, sink: RecordingSink, **changes: Any) -> AsyncI
     async with running(adapter, sink):
 
         def client(name: str = "", **options: Any) -> httpx.AsyncClient:
-            headers = {"authorization": f"Bearer {names[name]}"} if name else {}
-            return httpx.AsyncClient(base_url=f"{scheme}://127.0.0.1:{adapter.port}", headers=headers, **options)
+            headers, url = (
+                {"authorization": f"Bearer {names[name]}"} if name else {},
+                f"{scheme}://127.0.0.1:{adapter.port}",
+            )
+            return httpx.AsyncClient(base_url=url, headers=headers, timeout=60, **options)
 
         yield adapter, client
 

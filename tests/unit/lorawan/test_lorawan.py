@@ -127,7 +127,10 @@ async def test_other_events_are_answered_and_not_stored(tmp_path: Path) -> None:
     adapter = make_adapter("field", section, tmp_path, NoNativeCodec())
     assert isinstance(adapter, LorawanWebhook)
     sink = RecordingSink()
-    async with running(adapter, sink), httpx.AsyncClient(base_url=f"http://127.0.0.1:{adapter.port}") as server:
+    async with (
+        running(adapter, sink),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{adapter.port}", timeout=60) as server,
+    ):
         server.headers["authorization"] = "Bearer token"
         for event in ("join", "status", "ack", "txack", "log"):
             assert (await server.post(f"/lorawan?event={event}", json={"x": 1})).status_code == 204
@@ -162,7 +165,10 @@ async def test_uplinks_without_anything_in_them_are_counted_and_no_dead_letters(
     section = {"server": server, "http": {"port": 0, "tokens_file": "tokens"}, "ports": PORTS}
     adapter, sink = make_adapter("field", section, tmp_path, NoNativeCodec()), RecordingSink()
     assert isinstance(adapter, LorawanWebhook)
-    async with running(adapter, sink), httpx.AsyncClient(base_url=f"http://127.0.0.1:{adapter.port}") as poster:
+    async with (
+        running(adapter, sink),
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{adapter.port}", timeout=60) as poster,
+    ):
         poster.headers["authorization"] = "Bearer token"
         whole = [UPS[server](b"\0\0\0\1", 1), *empty_uplinks(server), UPS[server](b"\0\0\0\2", 8)]
         answers = [await poster.post("/lorawan/up", json=each) for each in whole]

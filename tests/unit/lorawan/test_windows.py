@@ -15,7 +15,7 @@ from flexrelay_sdk.clock import wall_ms
 from flexrelay_sdk.quality.check import NoNativeCodec
 from flexrelay_sdk.testkit import Life, RecordingSink, running, until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 EUI = "a84041ffff000001"
 POWER, UNTIL = {"offset": 1, "length": 4, "type": "int"}, {"offset": 5, "length": 4, "scale": 3}
 FROM = {"offset": 9, "length": 4, "scale": 3}

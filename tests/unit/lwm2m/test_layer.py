@@ -13,6 +13,7 @@ from flexrelay_adapters.lwm2m.coap.layer import Exchange, MessageLayer, NoAnswer
 from flexrelay_adapters.lwm2m.coap.message import Message, parse, path_options, serialise, uint
 from flexrelay_adapters.lwm2m.coap.peer import Peer
 from flexrelay_adapters.lwm2m.coap.replies import LIFETIME_S, PENDING, Replies
+from flexrelay_sdk.testkit import until
 
 QUICK = Timing(ack_timeout_s=0.02, ack_random_factor=1.0, max_retransmit=2)
 
@@ -161,7 +162,7 @@ async def test_requests_to_one_peer_go_one_after_the_other() -> None:
     bench = Bench(Timing(ack_timeout_s=5))
     asking = [asyncio.create_task(bench.layer.request(bench.peer, codes.GET)) for _ in range(3)]
     for count in (1, 2, 3):
-        await asyncio.sleep(0.01)
+        await until(lambda n=count: len(bench.out) >= n)  # type: ignore[misc]  # bound now
         assert len(bench.out) == count
         message = bench.out[-1]
         bench.come(codes.ACK, codes.CONTENT, message.mid, message.token)

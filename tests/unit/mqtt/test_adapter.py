@@ -70,7 +70,7 @@ async def test_a_cancelled_adapter_acknowledges_nothing_that_the_sink_has_not_re
     sink.open.clear()
     running = asyncio.create_task(adapter(hand, [1000]).run(sink))
     hand.batches.put_nowait([Message("r/a", b"{}")])
-    await asyncio.sleep(0.02)
+    await until(hand.batches.empty)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

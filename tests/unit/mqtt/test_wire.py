@@ -70,7 +70,7 @@ async def test_a_full_queue_stops_the_reading_of_the_socket(bounds: dict[str, in
         await asyncio.sleep(0.5)
         assert not sending.done()
         found = 0
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(250):
             while found < count:
                 await wire.ready()
                 taken = wire.take(1000)

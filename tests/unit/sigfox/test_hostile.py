@@ -58,7 +58,7 @@ async def stranger(port: int) -> None:
         assert (await connection.answer())[0] == 413
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 async def test_the_good_ones_are_not_disturbed(tmp_path: Path) -> None:
     chance, sink = random.Random(told_seed()), RecordingSink()
     good, hostile = [f"{0xA0000 + n:X}" for n in range(GOOD)], [f"{0xE0000 + n:X}" for n in range(HOSTILE)]

@@ -103,7 +103,7 @@ class HttpRig(Rig):
         ]
 
     async def intrude(self, adapter: Adapter) -> None:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._port}") as stranger:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._port}", timeout=60) as stranger:
             for headers in ({}, {"authorization": "Bearer " + TOKEN + "x"}, {"authorization": "Basic eDp5"}):
                 answer = await stranger.post("/readings", content=b'{"p": 99}', headers=headers)
                 assert answer.status_code == 401

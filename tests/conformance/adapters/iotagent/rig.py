@@ -223,7 +223,9 @@ class MqttDeviceRig(MqttDevice, DeviceRig):
         assert self._adapter is not None
         url = f"http://127.0.0.1:{self._adapter.ports['provisioning']}/iot/devices"
         device = {"device_id": "meter2", "apikey": KEY}
-        async with httpx.AsyncClient(headers={**SCOPE, "X-Auth-Token": OPERATOR}, trust_env=False) as operator:
+        async with httpx.AsyncClient(
+            headers={**SCOPE, "X-Auth-Token": OPERATOR}, trust_env=False, timeout=60
+        ) as operator:
             response = await operator.post(url, json={"devices": [device]})
         assert response.status_code == 201, response.text
         return f"{KEY}/meter2"
@@ -267,7 +269,7 @@ class HttpDeviceRig(DeviceRig):
         self._tasks: list[asyncio.Task[None]] = []
         self._awake = asyncio.Event()
         self._polling = asyncio.Lock()
-        self._client = httpx.AsyncClient(timeout=httpx.Timeout(20.0), trust_env=False)
+        self._client = httpx.AsyncClient(timeout=60, trust_env=False)
 
     @classmethod
     @asynccontextmanager

@@ -361,7 +361,7 @@ class WebhookRig(Rig):
         return [(payload, "" if reason == "oversized" else reason) for payload, reason in bad_frames(self._server)]
 
     async def intrude(self, adapter: Adapter) -> None:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._port}") as stranger:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._port}", timeout=60) as stranger:
             for headers in ({}, {"authorization": f"Bearer {self.secret}x"}):
                 payload = json.dumps(UPS[self._server](b"\0\0\0\x63")).encode()
                 answer = await stranger.post(self._path, content=payload, headers=headers)

@@ -139,7 +139,8 @@ async def connected(about: dict[str, Any], folder: Path, sink: Sink) -> AsyncIte
     section.pop("tls")
     if section.pop("type") == "http":
         adapter = make_http(name, {**section, "port": 0, **tokens(section, folder)}, folder, NoNativeCodec())
-        async with running(adapter, sink), httpx.AsyncClient(base_url=f"http://127.0.0.1:{adapter.port}") as platform:
+        url = f"http://127.0.0.1:{adapter.port}"
+        async with running(adapter, sink), httpx.AsyncClient(base_url=url, timeout=60) as platform:
             path = adapter.config.path
             for origin in adapter.config.webhook_origins:
                 asked = await platform.options(path, headers={"webhook-request-origin": origin})
@@ -154,6 +155,6 @@ async def connected(about: dict[str, Any], folder: Path, sink: Sink) -> AsyncIte
         user = {"username": "platform", "password": "p"}
         async with (
             running(make_mqtt(name, {**section, **here}, folder, NoNativeCodec()), sink),
-            aiomqtt.Client("127.0.0.1", broker.port, **user) as platform,
+            aiomqtt.Client("127.0.0.1", broker.port, timeout=60, **user) as platform,
         ):
             yield lambda body: platform.publish(about["topic"], body, qos=1)

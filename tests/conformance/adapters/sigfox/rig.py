@@ -126,7 +126,7 @@ class SigfoxRig(Rig):
         ]
 
     async def intrude(self, adapter: Adapter) -> None:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._port}") as stranger:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._port}", timeout=60) as stranger:
             for headers in ({}, {"authorization": f"Bearer {TOKEN}x"}):
                 answer = await stranger.post("/sigfox", content=callback(99), headers=headers)
                 assert answer.status_code == 401
