@@ -20,6 +20,7 @@ from flexrelay.store import Store
 from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.intervals import CalendarDay
 from flexrelay_sdk import Command, CommandState, CommandUpdate
+from flexrelay_sdk.testkit import until
 
 DAY = CalendarDay(date="2016-05-20", start=1_463_695_200_000, isps=96, isp_seconds=900, working=True)
 
@@ -100,7 +101,8 @@ async def test_a_refused_order_is_said_once_and_the_next_goes_on(
     desk = ScriptedDesk({"a": [Refused("not_found", "there is no order a", "order_id")] * 9})
     with caplog.at_level(logging.WARNING):
         async with running(tmp_path, desk, "a", "b"):
-            await asyncio.sleep(0.3)
+            await until(lambda: "b.activated" in desk.sent)
+            await asyncio.sleep(0.1)  # a few ticks more
     assert desk.sent == ["a.commanded", "b.commanded", "b.activated"]
     (said,) = caplog.records
     assert "there is no order a" in said.getMessage()
@@ -109,12 +111,11 @@ async def test_a_refused_order_is_said_once_and_the_next_goes_on(
 async def test_an_expired_record_is_made_again_under_another_id(tmp_path: Path) -> None:
     desk = ScriptedDesk({"a": [IntentExpired("too late"), IntentExpired("too late")]})
     async with running(tmp_path, desk, "a"):
-        await asyncio.sleep(0.3)
+        await until(lambda: "a.activated" in desk.sent)
     assert desk.sent == ["a.commanded", "a.commanded.2", "a.commanded.3", "a.activated"]
 
 
 async def test_a_full_outbox_is_waited_for(tmp_path: Path) -> None:
     desk = ScriptedDesk({"a": [OutboxFull("full"), OutboxFull("full")]})
     async with running(tmp_path, desk, "a", "b"):
-        await asyncio.sleep(0.3)
-    assert {"a.activated", "b.activated"} <= set(desk.sent)
+        await until(lambda: {"a.activated", "b.activated"} <= set(desk.sent))

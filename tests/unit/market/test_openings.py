@@ -11,6 +11,7 @@ from typing import Any
 from flexrelay.market.openings import Openings
 from flexrelay.projections import Document, Event
 from flexrelay_contracts.refusal import Refused
+from flexrelay_sdk.testkit import until
 
 AUCTION = "congestion-day-ahead.point.2016-05-20"
 
@@ -64,11 +65,13 @@ class Seat:
         self.sent.append((function, args["offer_id"], args["options"], intent_id))
 
 
-async def run_until_idle(tables: Tables, seat: Seat, *events: Event) -> None:
+async def run_until_idle(tables: Tables, seat: Seat, *events: Event, sent: int = 0) -> None:
+    """Until so many are sent in all, and a moment longer."""
     openings = Openings(tables, Contents(), lambda did: seat if did == "mine" else None)  # type: ignore[arg-type]
     task = asyncio.create_task(openings.run())
     await asyncio.sleep(0)
     openings.news.heard(events)
+    await until(lambda: len(seat.sent) >= sent)
     await asyncio.sleep(0.2)
     task.cancel()
 
@@ -78,7 +81,7 @@ async def test_only_own_sealed_offers_are_opened_and_only_after_the_gate() -> No
     tables, seat = Tables(offers), Seat()
     await run_until_idle(tables, seat)
     assert seat.sent == []
-    await run_until_idle(tables, seat, tables.tell("congestion.gate_closed"))
+    await run_until_idle(tables, seat, tables.tell("congestion.gate_closed"), sent=1)
     assert [(function, name, options) for function, name, options, _ in seat.sent] == [
         ("congestion.open_offer", "a", ["a"])
     ]
@@ -88,8 +91,8 @@ async def test_only_own_sealed_offers_are_opened_and_only_after_the_gate() -> No
 async def test_a_restart_asks_with_the_same_intent_and_not_when_it_is_open() -> None:
     tables, seat = Tables([offer("a", "mine")]), Seat()
     tables.tell("congestion.gate_closed")
-    await run_until_idle(tables, seat)
-    await run_until_idle(tables, seat)
+    await run_until_idle(tables, seat, sent=1)
+    await run_until_idle(tables, seat, sent=2)
     assert len(seat.sent) == 2 and seat.sent[0] == seat.sent[1]
     tables.tell("congestion.opened", offer_id="a")
     await run_until_idle(tables, seat)

@@ -1,7 +1,7 @@
 """The buyer's gateway watches the meters of what it bought, by itself."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flexrelay.dispatch import DISPATCH, Delivery
+from flexrelay.dispatch import DISPATCH, Delivery, DispatchOrder
 from flexrelay.journal.port import Entry
 from flexrelay.ledger.port import LedgerUnavailable
 from flexrelay.market import watching
@@ -19,6 +19,7 @@ from flexrelay.store import Store
 from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.intervals import CalendarDay
 from flexrelay_schemas.measurement import Measurement
+from flexrelay_sdk.testkit import until
 
 DAY = CalendarDay(date="2016-05-20", start=1_463_695_200_000, isps=96, isp_seconds=900, working=True)
 
@@ -67,16 +68,23 @@ async def test_the_meters_of_a_bought_order_are_watched(tmp_path: Path, monkeypa
     ledger = Metering({"mine": {"a": "did:m1", "b": ""}, "late": {"a": "did:m2"}}, unreachable=2)
     known_days: dict[str, CalendarDay] = {}
     async with Store(tmp_path / "s.db", [DISPATCH]) as store:
-        delivery = Delivery(store, "dso")
+        delivery, watched = Delivery(store, "dso"), list[str]()
+        watch = delivery.watch
+
+        async def noted(order: DispatchOrder, dids: Sequence[str]) -> None:
+            await watch(order, dids)
+            watched.append(order.order_id)
+
+        monkeypatch.setattr(delivery, "watch", noted)
         made = Watching("dso", orders, ledger, delivery, known_days.get)  # type: ignore[arg-type]  # what it uses of them
         task = asyncio.create_task(made.run())
         await asyncio.sleep(0.1)
         assert ledger.asked == []  # its calendar day is not known yet
         known_days[DAY.date] = DAY
-        await asyncio.sleep(0.2)
+        await until(lambda: "mine" in watched)
         orders.known.append(order("late", "dso"))
         made.news.heard([Event(1, 1, "t", 1, "congestion.ordered", {})])
-        await asyncio.sleep(0.2)
+        await until(lambda: "late" in watched)
         assert not task.done()
         task.cancel()
         with suppress(asyncio.CancelledError):
