@@ -36,7 +36,7 @@ def register(
     try:
         text = sys.stdin.read() if str(card_file) == "-" else card_file.read_text()
         document = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         fail(f"{card_file}: {error}", BAD_INPUT, json_)
 
     async def work(site: Site) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The `flexrelay` program: its commands, by noun."""
 
 import logging
+import sys
 from importlib.metadata import version
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from flexrelay.cli import actor, adapter, custody, deadletter, device, gateway, 
 from flexrelay.cli.bench import bench
 from flexrelay.cli.demo import demo
 from flexrelay.cli.init import init
+from flexrelay.cli.output import INTERRUPTED, UNAVAILABLE
 from flexrelay.cli.run import run
 from flexrelay.cli.simulate import simulate
 from flexrelay.logs import log_to_stderr
@@ -55,4 +57,10 @@ def options(
 
 
 def main() -> None:
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:  # before the command itself has begun
+        sys.exit(INTERRUPTED)
+    except OSError as error:  # what a command meets is explained there: here the answer itself cannot be written
+        sys.stderr.write(f"flexrelay: {error}\n")
+        sys.exit(UNAVAILABLE)

@@ -1,7 +1,8 @@
 """How commands answer: people read tables, scripts read JSON and exit codes.
 
 Exit codes: 0 done; 1 a check failed (`verify`), or what is stored is damaged; 2 the call, its input or the
-configuration is wrong; 3 a contract refused; 4 the data folder, its keys or the ledger cannot be used now.
+configuration is wrong; 3 a contract refused; 4 the data folder, its keys or the ledger cannot be used now;
+130 interrupted.
 """
 
 import json
@@ -33,6 +34,7 @@ CHECK_FAILED = 1
 BAD_INPUT = 2
 REFUSED = 3
 UNAVAILABLE = 4
+INTERRUPTED = 130
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON value instead of tables.")]
 
@@ -44,6 +46,7 @@ def show(value: Any, as_json: bool, render: Callable[[], None]) -> None:
     """Print `value` as JSON, or let `render` print it for people."""
     if as_json:
         sys.stdout.write(json.dumps(value, indent=2, sort_keys=False, ensure_ascii=False) + "\n")
+        sys.stdout.flush()  # here a full disk can be told; at the program's end nobody is left to tell it
     else:
         render()
 
