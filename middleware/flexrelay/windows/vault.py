@@ -120,7 +120,7 @@ class Vault:
                     missing.append((*pair, found[pair]))
                 else:
                     found[pair] = rows[0][0]
-            self._write("INSERT INTO vault_secret VALUES (?, ?, ?)", missing)
+            self._write(("INSERT INTO vault_secret VALUES (?, ?, ?)", missing))
             if len(self._cache) + len(found) > _CACHED:
                 self._cache.clear()
             self._cache.update(found)
@@ -143,13 +143,14 @@ class Vault:
             rows = self._rows("SELECT period FROM vault_secret WHERE did = ? AND secret IS NOT NULL", (did,))
             chosen = [row[0] for row in rows if not periods or row[0] in periods]
             self._cache.clear()
+            signed = self._rows("SELECT observed_at FROM vault_attestation WHERE did = ?", (did,))
+            gone = [(did, at) for (at,) in signed if period_of(at) in chosen]
             self._write(
-                "UPDATE vault_secret SET secret = NULL WHERE did = ? AND period = ?", [(did, item) for item in chosen]
-            )
-            gone = self._rows("SELECT observed_at FROM vault_attestation WHERE did = ?", (did,))
-            self._write(
-                "DELETE FROM vault_attestation WHERE did = ? AND observed_at = ?",
-                [(did, row[0]) for row in gone if period_of(row[0]) in chosen],
+                (
+                    "UPDATE vault_secret SET secret = NULL WHERE did = ? AND period = ?",
+                    [(did, item) for item in chosen],
+                ),
+                ("DELETE FROM vault_attestation WHERE did = ? AND observed_at = ?", gone),
             )
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return len(chosen)
@@ -182,12 +183,14 @@ class Vault:
         except sqlite3.DatabaseError as error:
             raise named(error, self._path) from error
 
-    def _write(self, statement: str, rows: Sequence[Sequence[object]]) -> None:
-        if not rows:
+    def _write(self, *changes: tuple[str, Sequence[Sequence[object]]]) -> None:
+        """Statements with their rows, all or none of them."""
+        if not any(rows for _, rows in changes):
             return
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany(statement, rows)
+            for statement, rows in changes:
+                self._connection.executemany(statement, rows)
             self._connection.execute("COMMIT")
         except sqlite3.OperationalError as error:
             raise StoreUnavailable(f"the vault {self._path} cannot be written: {error}") from error

@@ -20,7 +20,7 @@ from flexrelay.journal.consumer import catch_up
 from flexrelay.store import Store
 from flexrelay.windows import WINDOWS, Anchor, BadProof, Calendar, Erased, NoProof, Prover, Vault, Windows, check_proof
 from flexrelay.windows.attest import attested
-from flexrelay.windows.vault import salt_of
+from flexrelay.windows.vault import period_of, salt_of
 from flexrelay_schemas.canonical import MAX_INTEGER, canonical
 from flexrelay_schemas.evidence import InclusionProof
 from flexrelay_schemas.intervals import CalendarDay
@@ -386,6 +386,23 @@ async def test_erasing_the_secret_ends_the_proofs_and_leaves_no_copy(tmp_path: P
         await side.prover.proof(other.did, end_of(5))
         await side.put(meter, (end_of(6), 2, 2))  # stays erased: no new secret for an erased month
         assert (await side.windows.close(NOW)).windows == 0
+
+
+def test_an_erasure_that_is_stopped_half_way_can_be_asked_for_again(tmp_path: Path) -> None:
+    did, at = "did:flexrelay:pilot:z1", end_of(5)
+    stop = "CREATE TRIGGER stop BEFORE DELETE ON vault_attestation BEGIN SELECT RAISE(ABORT, 'stopped'); END"
+    with (
+        Vault(tmp_path / "vault.db") as vault,
+        closing(sqlite3.connect(tmp_path / "vault.db", isolation_level=None)) as file,
+    ):
+        vault.secrets([(did, period_of(at))])
+        file.execute("INSERT INTO vault_attestation VALUES (?, ?, ?)", (did, at, b"what it measured"))
+        file.execute(stop)
+        with pytest.raises(sqlite3.DatabaseError, match="stopped"):
+            vault.erase(did)
+        file.execute("DROP TRIGGER stop")
+        assert vault.erase(did) == 1
+        assert file.execute("SELECT count(*) FROM vault_attestation").fetchone() == (0,)
 
 
 async def test_many_windows_close_in_several_transactions_and_one_anchor(
