@@ -415,6 +415,7 @@ class IotAgentAdapter:
     async def _send(self, pending: Pending, apikey: str, device: str) -> None:
         assert self.link is not None and self.config.mqtt is not None
         topic = self.config.mqtt.command_topic.replace("{apikey}", apikey).replace("{device}", device)
+        await self.link.wait_connected()  # until then what comes is an answer to another one, delivered again
         pending.sent = True  # an answer may be here before the broker's own
         if await self.link.publish(topic, pending.payload, pending.waiting.command.expires_at):
             await pending.waiting.tell(CommandState.SENT, self.clock())

@@ -109,7 +109,17 @@ def _told(command: Command, mapping: CommandMapping) -> Told:
 
 
 def asked(pendings: Sequence[Pending], result: Result) -> Pending | None:
-    """Whose result it is: the command whose id it names, else the one that was sent first under this name."""
+    """Whose result it is: the command whose id it names, else the one that was sent first under this name; nobody's
+    when it names another command, which is over."""
     candidates = [each for each in pendings if each.sent and each.name == result.command]
-    named = (each for each in candidates if each.waiting.command.command_id in result.text)
-    return next(named, candidates[0] if candidates else None)
+    for each in candidates:
+        if each.waiting.command.command_id in result.text:
+            return each
+    first = candidates[0] if candidates else None
+    return None if first is None or _names_another(first.waiting.command.command_id, result.text) else first
+
+
+def _names_another(command_id: str, text: str) -> bool:
+    """Whether an id of the same make (`<kind>-<so many letters and digits>`), but this one, stands there."""
+    kind, dash, rest = command_id.rpartition("-")
+    return bool(dash) and re.search(rf"{re.escape(kind)}-[0-9A-Za-z]{{{len(rest)}}}(?![0-9A-Za-z])", text) is not None

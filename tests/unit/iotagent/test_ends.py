@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.mqtt_hand import Hand
+from support.mqtt_hand import Hand, Message
 
 from flexrelay_adapters.iotagent import IotAgentAdapter, IotAgentConfig
 from flexrelay_adapters.ultralight import Ultralight
@@ -148,4 +148,30 @@ async def test_over_mqtt_an_end_that_waits_for_the_broker_does_not_follow_a_newe
         await adapter.answered(DEVICE, b"d@set|done")
         await executing
     assert [data for _, data, _, _ in hand.published] == [b"d@set|700"]
+    assert life.states[-1].value == "acked"
+
+
+@pytest.mark.parametrize("with_ids", [False, True])
+async def test_an_answer_that_the_broker_delivers_again_is_not_the_next_commands(with_ids: bool) -> None:
+    """After a kill: the older one's answer is on disk, the broker does not know; the next one waits for the broker."""
+    hand, life = Hand(), Life()
+    section = {
+        **SECTION,
+        "mqtt": {"client_id": "c"},
+        **({"commands": {"set_power": {"name": "set"}}} if with_ids else {}),
+    }
+    adapter = IotAgentAdapter(IotAgentConfig.from_section("farm", section).at(Path()), Ultralight(), connect=hand.open)
+    older, newer = f"cmd-{'0' * 24}", command(f"cmd-{'1' * 24}", 700)
+    again = Message("/ul/key/d/cmdexe", f"d@set|done {older}".encode() if with_ids else b"d@set|done")
+    executing = asyncio.create_task(adapter.execute(newer, life))
+    await until(lambda: bool(life.updates), 60)
+    await hand.batches.put([again])
+    async with running(adapter, RecordingSink()):
+        await until(lambda: bool(hand.published) and bool(hand.acknowledged), 60)
+        if with_ids:  # and once more, when the newer one has gone out
+            await hand.batches.put([again])
+            await until(lambda: len(hand.acknowledged) == 2, 60)
+        assert not executing.done() and adapter.stats.results == 0
+        await hand.batches.put([Message("/ul/key/d/cmdexe", b"d@set|done")])
+        await executing
     assert life.states[-1].value == "acked"
