@@ -9,7 +9,7 @@ from flexrelay.network.errors import NetworkError
 _POLL_S: Final = 0.05
 
 
-def until(done: Callable[[], bool], problem: str, seconds: float = 45.0) -> None:
+def until(done: Callable[[], bool], problem: str, seconds: float = 120.0) -> None:
     """Return when `done`. Raises NetworkError with the problem after that time."""
     deadline = time.monotonic() + seconds
     while not done():
