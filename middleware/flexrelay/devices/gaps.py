@@ -224,9 +224,8 @@ class GapFilling:
                     done = await fill(adapter, self.ingest, self.journal, Stretch(begin, until, named))
             except (ConnectionError, TimeoutError) as error:
                 log.info("%s: the history of %s cannot be read: %s", name, gap.did, error or "it took too long")
-                await self.gaps.failed(
-                    name, gap
-                )  # also when the connection is gone: it may be the question that ends it
+                # also when the connection is gone: it may be the question that ends it
+                await self.gaps.failed(name, gap)
                 return False
             except (HistoryRefused, StoreUnavailable, HistoryUnavailable, JournalUnavailable, SinkUnavailable):
                 raise
@@ -247,9 +246,10 @@ class GapFilling:
         begins = {}
         try:
             for record in self.devices:
-                newest = self.checks.newest(record.did) if self._taken(record) else None
-                if newest is not None and credentials_at(adapter, record):
-                    begins[record.did] = newest + 1
+                if self._taken(record) and credentials_at(adapter, record):  # others' newest readings are not looked up
+                    newest = self.checks.newest(record.did)
+                    if newest is not None:
+                        begins[record.did] = newest + 1
         except HistoryUnavailable as error:
             log.warning("%s: where gaps in the readings begin cannot be looked up now: %s", name, error)
         return begins

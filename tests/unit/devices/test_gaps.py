@@ -144,6 +144,15 @@ async def test_a_restart_reads_from_the_newest_reading_to_the_first_one_after(tm
         assert keeper.asked[1:] == [(NOW - 3999, NOW)]
 
 
+async def test_only_the_adapters_own_devices_are_looked_up(tmp_path: Path) -> None:
+    async with gateway(tmp_path, Keeper()) as opened:
+        for number in range(10):
+            stranger = Party.new("device").did
+            await opened.filling.devices.add(DeviceRecord(stranger, f"m-{number}", "meter", (("mqtt", f"c-{number}"),)))
+        await opened.filling.note(opened.adapters)  # type: ignore[arg-type]
+        assert len(opened.filling.checks) == 1, "each takes a query of the store, while nothing else runs"
+
+
 async def test_a_kill_in_the_middle_keeps_the_gap_and_its_end(tmp_path: Path) -> None:
     keeper = Keeper()
     async with gateway(tmp_path, keeper) as first:
