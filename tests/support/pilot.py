@@ -47,10 +47,8 @@ def found(folder: Path) -> None:
     orgs = ("--org", "dso", "--org", "agg")
     clock = ("--simulation", "--market-start", START, "--rate", 3600)
     answer("init", folder, "--network", NETWORK, *orgs, *clock, "--http-port", 0)
-    path = (
-        folder / "flexrelay.toml"
-    )  # an hour a second is a month in twelve minutes: nothing is stale on a slow machine
-    windows = "[gateways.windows]\n"
+    path, windows = folder / "flexrelay.toml", "[gateways.windows]\n"
+    # a month goes by in twelve minutes: nothing is to be stale on a slow machine
     path.write_text(path.read_text().replace(windows, f"[gateways.ingest]\nstale_after_days = 390\n\n{windows}"))
 
 
