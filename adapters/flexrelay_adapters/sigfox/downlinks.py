@@ -61,8 +61,10 @@ class Downlinks:
             return None
         mine.sort(key=lambda each: each[0].command.command_id != self._given.get(device))
         waiting, data = mine[0]
-        self._given[device] = waiting.command.command_id
         await waiting.tell(CommandState.SENT, now)
+        if waiting.command.command_id not in self._waiting:  # over by now
+            return None
+        self._given[device] = waiting.command.command_id
         return data
 
     def _due(self, command: Command, now: int) -> bool:

@@ -11,8 +11,8 @@ from flexrelay_adapters._binary import BinaryCommand
 from flexrelay_adapters.sigfox.codec import Acknowledgement, acknowledgement, device_of, uplink
 from flexrelay_adapters.sigfox.config import SigfoxConfig
 from flexrelay_adapters.sigfox.downlinks import Downlinks
-from flexrelay_sdk import Command, CommandState, DecodeError
-from flexrelay_sdk.testkit import Life
+from flexrelay_sdk import Command, CommandState, CommandUpdate, DecodeError
+from flexrelay_sdk.testkit import Life, until
 
 FORM = BinaryCommand.model_validate({"prefix": "01", "fields": {"power_w": {"offset": 1, "length": 2, "type": "int"}}})
 NOW = 1_700_000_000_000
@@ -65,6 +65,28 @@ async def test_one_downlink_at_a_time_and_again_until_it_is_acknowledged() -> No
     assert second.states[-1] is CommandState.FAILED
     assert await downlinks.take("A1") is None
     assert not await downlinks.answer(Acknowledgement("A1", True, False, "0")), "an answer that comes too late"
+
+
+async def test_what_could_not_be_kept_was_not_given() -> None:
+    """An acknowledgement is of the downlink before it then."""
+    downlinks = Downlinks({"set_power": FORM}, lambda: NOW)
+    life, broken = Life(), True
+
+    async def on_update(update: CommandUpdate) -> None:
+        if broken and life.updates:
+            raise OSError("the disk is full")
+        await life(update)
+
+    task = asyncio.create_task(downlinks.execute(command("b", 7), on_update))
+    await until(lambda: bool(life.updates), 60)
+    with pytest.raises(OSError, match="full"):
+        await downlinks.take("A1")
+    broken = False
+    assert not await downlinks.answer(Acknowledgement("A1", True, False, "")) and not task.done()
+    assert await downlinks.take("A1") is not None
+    assert await downlinks.answer(Acknowledgement("A1", True, False, ""))
+    await task
+    assert life.states == [CommandState.QUEUED, CommandState.SENT, CommandState.ACKED]
 
 
 async def test_what_cannot_be_written_or_has_expired_is_never_given() -> None:
