@@ -47,10 +47,12 @@ class Mailbox:
         except TimeoutError:
             due = self._due(credential)
         for waiting in due:
-            self._given[waiting.command.command_id] = time.monotonic()
-            await waiting.tell(CommandState.SENT, self._clock())
-        now = self._clock()
-        return [command_payload(waiting.command) for waiting in due if waiting.command.expires_at > now]
+            if waiting.command.command_id in self._waiting:  # else it is over by now
+                self._given[waiting.command.command_id] = time.monotonic()
+                await waiting.tell(CommandState.SENT, self._clock())
+        now, there = self._clock(), self._waiting
+        commands = [waiting.command for waiting in due]
+        return [command_payload(each) for each in commands if each.command_id in there and each.expires_at > now]
 
     async def answer(self, credential: str, result: CommandResult) -> None:
         """Raises Refusal(404) when this device has no such command waiting."""
