@@ -1,8 +1,11 @@
 """Topic patterns with one {device} level: the credential under which a device is known on this broker."""
 
 from collections.abc import Callable
+from typing import Final
 
 DEVICE = "{device}"
+MAX_TOPIC: Final = 1000
+"""Characters, for protocols that remember what stands in topics: longer ones are none of theirs."""
 
 
 class TopicPattern:

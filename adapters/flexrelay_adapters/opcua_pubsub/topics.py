@@ -2,14 +2,12 @@
 
 from typing import Final, NamedTuple
 
-from flexrelay_adapters.mqtt.topics import DEVICE, TopicPattern
+from flexrelay_adapters.mqtt.topics import DEVICE, MAX_TOPIC, TopicPattern
 from flexrelay_adapters.opcua_pubsub.config import PubSubConfig
 
 _REMEMBERED: Final = 50_000
 _REMEMBERED_LENGTH: Final = 200
 """Topics whose place is remembered, and how long they are."""
-MAX_TOPIC: Final = 1000
-"""Characters. What stands in a longer one would be remembered, as the name of a publisher or writer."""
 
 
 class Place(NamedTuple):

@@ -2,9 +2,9 @@
 
 from typing import Final, NamedTuple
 
+from flexrelay_adapters.mqtt.topics import MAX_TOPIC
+
 NAMESPACE: Final = "spBv1.0"
-MAX_TOPIC: Final = 1000
-"""Characters. What stands in a longer one would be remembered, as the name of a node or device."""
 NODE_MESSAGES: Final = ("NBIRTH", "NDATA", "NDEATH")
 DEVICE_MESSAGES: Final = ("DBIRTH", "DDATA", "DDEATH")
 

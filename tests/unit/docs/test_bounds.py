@@ -19,7 +19,8 @@ from flexrelay.relay import relay
 from flexrelay.store import database
 from flexrelay.windows import vault, windows
 from flexrelay_adapters.http import HttpConfig
-from flexrelay_adapters.mqtt import MqttConfig
+from flexrelay_adapters.iotagent import frame
+from flexrelay_adapters.mqtt import MqttConfig, topics
 from flexrelay_adapters.opcua import OpcuaConfig, guard
 from flexrelay_adapters.opcua_pubsub import PubSubConfig, message
 from flexrelay_contracts import runtime
@@ -59,6 +60,10 @@ BOUNDS: dict[str, list[int | str]] = {
         message.MAX_MESSAGES,
         _default(PubSubConfig, "max_publishers"),
         _default(PubSubConfig, "max_writers"),
+    ],
+    "a topic of Sparkplug or PubSub; the attribute that a topic of an IoT Agent names": [
+        f"{topics.MAX_TOPIC:,} characters",
+        frame.MAX_ATTRIBUTE,
     ],
     "one message of an OPC UA server": [
         f"{_default(OpcuaConfig, 'max_message_bytes') // MIB} MiB",
