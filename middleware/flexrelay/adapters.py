@@ -35,7 +35,12 @@ def load_adapter(org: str, name: str, section: Mapping[str, Any], folder: Path) 
             values["password"] = (folder / secret).read_text().strip()
         except OSError as error:
             raise ConfigError(f"{where}.password_file: {folder / secret}: {error.strerror}") from None
-    make: AdapterFactory = installed[section["type"]].load()
+        except UnicodeDecodeError:
+            raise ConfigError(f"{where}.password_file: {folder / secret}: not UTF-8") from None
+    try:
+        make: AdapterFactory = installed[section["type"]].load()
+    except ImportError as error:
+        raise ConfigError(f"{where}.type: {section['type']!r} needs a package that is not installed: {error}") from None
     try:
         adapter = make(name, values, folder, NativeCodec())
         adapter.validate()
@@ -48,9 +53,15 @@ Credentials = Callable[[str], Sequence[tuple[str, str]]]
 """DID → the (protocol, credential) pairs that it is bound to at this gateway, the first one first."""
 
 
-def command_target(org: str, adapters: Mapping[str, Adapter], credentials: Credentials | None = None) -> CommandTarget:
+Barred = Callable[[str], str]
+"""DID → why it is not commanded any more; "" for one that may be."""
+
+
+def command_target(
+    org: str, adapters: Mapping[str, Adapter], credentials: Credentials | None = None, barred: Barred | None = None
+) -> CommandTarget:
     """Hands each command to the adapter that speaks the device's protocol; see `CommandRouter`."""
-    return CommandRouter(org, adapters, credentials or (lambda did: ()))
+    return CommandRouter(org, adapters, credentials or (lambda did: ()), barred or (lambda did: ""))
 
 
 class CommandRouter:
@@ -58,20 +69,24 @@ class CommandRouter:
 
     A device that is bound to a protocol is commanded there, under the credential of that binding; one that is bound to
     none (its name on every transport is its DID's scid) by the first adapter that commands devices. Where no adapter
-    can, the command ends as failed and says why.
+    can, or the device is suspended or revoked, the command ends as failed and says why; what was sent before is ended
+    all the same.
     """
 
-    def __init__(self, org: str, adapters: Mapping[str, Adapter], credentials: Credentials) -> None:
+    def __init__(
+        self, org: str, adapters: Mapping[str, Adapter], credentials: Credentials, barred: Barred = lambda did: ""
+    ) -> None:
         self._org = org
         self._adapters = adapters
         self._credentials = credentials
+        self._barred = barred
 
     @property
     def can_command(self) -> bool:
         return bool(self._targets())
 
     async def execute(self, command: Command, on_update: Callable[[CommandUpdate], Awaitable[None]]) -> None:
-        found = self._route(command)
+        found = self._barred(command.did) or self._route(command)
         if isinstance(found, str):
             await on_update(CommandUpdate(command.command_id, CommandState.FAILED, wall_ms(), found))
         else:

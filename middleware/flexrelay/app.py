@@ -235,13 +235,13 @@ async def open_gateway(
         relay = Relay(connection, outbox, sign=sign)
         if level >= Level.ACTING:
             await stack.enter_async_context(relay)
-        dispatcher = Dispatcher(store, org, command_target(org, adapters, devices.credentials))
+        dispatcher = Dispatcher(store, org, command_target(org, adapters, devices.credentials, registry.out))
 
         def desk_of(did: str) -> Desk | None:
             held = any(identity.did == did for identity in wallet.identities())
             return Desk(wallet.signer(did), network, outbox, wall_ms) if held else None
 
-        plan = _FleetPlan(config.fleet, devices, clock) if config.fleet else None
+        plan = _FleetPlan(config.fleet, devices, registry, clock) if config.fleet else None
         activations = Activations(views, dispatcher, desk_of, plan, days.calendar.day, market_now)
         openings = Openings(views, connection, desk_of)
         delivery = Delivery(store, org)
@@ -355,11 +355,15 @@ async def _upkeep(
 
 
 class _FleetPlan:
-    """The configured batteries, as far as they are enrolled; they are looked up when an order is planned."""
+    """The configured batteries, as far as they are enrolled and neither suspended nor revoked; they are looked up when
+    an order is planned."""
 
-    def __init__(self, batteries: Sequence[BatteryConfig], devices: Enrolments, clock: MarketClock) -> None:
+    def __init__(
+        self, batteries: Sequence[BatteryConfig], devices: Enrolments, registry: Registry, clock: MarketClock
+    ) -> None:
         self._batteries = batteries
         self._devices = devices
+        self._registry = registry
         self._clock = clock
 
     def commands(self, order: DispatchOrder) -> Sequence[Planned]:
@@ -372,7 +376,8 @@ class _FleetPlan:
         if not units:
             raise NoCapacity(f"order {order.order_id}: none of {len(known)} configured batteries is enrolled")
         credentials = {unit.did: split_did(unit.did)[1] for unit in units}
-        return ProportionalPlan(Fleet(units), credentials, self._clock.wall).commands(order)
+        available: Callable[[str], bool] = lambda did: not self._registry.out(did)  # noqa: E731
+        return ProportionalPlan(Fleet(units), credentials, self._clock.wall, available).commands(order)
 
 
 class _Days:

@@ -117,6 +117,11 @@ class Registry:
         device = self._devices.get(did)
         return device is not None and self._permitted(device) and not device.validity.out_at(observed_at)
 
+    def out(self, did: str) -> str:
+        """Why a device is out, suspended or deactivated; "" for one that is neither."""
+        device = self._devices.get(did)
+        return "" if device is None or device.status is DeviceStatus.ACTIVE else f"{did} is {device.status.value}"
+
     def enrol(self, enrolment: Enrolment) -> None:
         """Take over this gateway's decisions about a device (also before the device's registration is seen).
 

@@ -31,8 +31,10 @@ async def activate(dispatcher: Dispatcher, desk: Desk, order: DispatchOrder, pla
 
     Asked again after a restart it adds nothing. Raises NoCapacity, and what `Desk.do` raises.
     """
-    planned = plan.commands(order)
-    commands = await dispatcher.accept(order, planned, watch=sorted({command.did for command in planned}))
+    commands = [known.command.command_id for known in await dispatcher.commands(order.order_id)]
+    if not commands:  # what was planned stands, whichever devices are there now
+        planned = plan.commands(order)
+        commands = await dispatcher.accept(order, planned, watch=sorted({command.did for command in planned}))
     await _record(desk, order.order_id, "commanded", await dispatcher.commanded_hash(order.order_id))
     return commands
 

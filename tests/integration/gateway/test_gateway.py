@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 from support.site import operator_desk, publish_today, put, register_device, site, until
 
-from flexrelay.app import Gateway
+from flexrelay.app import Gateway, _FleetPlan
+from flexrelay.config import BatteryConfig
+from flexrelay.dispatch import DispatchOrder, OrderedIsp, Planned
 from flexrelay.market.desk import Desk
 from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.quality import Notice
-from flexrelay_sdk import Outcome
+from flexrelay_sdk import CommandState, Outcome
 from flexrelay_sdk.clock import wall_ms
 
 
@@ -90,6 +92,15 @@ async def test_a_revoked_device_is_refused_from_its_block_on(tmp_path: Path) -> 
         assert 0 <= gateway.revocation.greatest_lag_ms < 60_000
         letters = await gateway.journal.letters()
         assert [(letter.did, letter.reason) for letter in letters] == [(device.did, "device_deactivated")]
+        batteries = [BatteryConfig(device=name, connection=name, rated_w=9, capacity_wh=9) for name in ("m1", "m2")]
+        plan = _FleetPlan(batteries, gateway.devices, gateway.registry, gateway.clock)
+        order = DispatchOrder("order-1", "agg", (OrderedIsp(1, now, now + 900_000, 5),))
+        assert [planned.did for planned in plan.commands(order)] == [other.did]
+        given = Planned(device.did, "m1", "set_power", {"power_w": 5}, 0, 2**52)
+        await gateway.dispatcher.accept(order, [given])  # planned before the revocation
+        async with asyncio.timeout(60):
+            (command,) = await gateway.dispatcher.finished(order.order_id)
+        assert (command.state, command.detail) == (CommandState.FAILED, f"{device.did} is deactivated")
 
 
 async def test_a_revoked_actor_s_intents_are_refused(tmp_path: Path) -> None:

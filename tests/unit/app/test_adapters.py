@@ -1,5 +1,6 @@
 """Adapters are made by their entry points, and a mistake in a section is named by its key."""
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from flexrelay.adapters import command_target, load_adapter
 from flexrelay.config import ConfigError
 from flexrelay_adapters.mqtt import MqttAdapter
-from flexrelay_sdk import Command, CommandTarget, CommandUpdate
+from flexrelay_sdk import Command, CommandEnder, CommandTarget, CommandUpdate
 
 SECTION: dict[str, Any] = {
     "type": "mqtt",
@@ -54,6 +55,19 @@ def test_a_mistake_is_named(tmp_path: Path, change: dict[str, Any], named: str) 
         load_adapter("dso", "field", {**SECTION, **change}, tmp_path)
 
 
+def test_a_secret_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"gateways\.dso\.adapters\.field\.password_file: .*secret: not UTF-8"):
+        load_adapter("dso", "field", {**SECTION, "password_file": "secret"}, tmp_path)
+
+
+def test_an_adapter_whose_package_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = EntryPoint("absent", "no_such_package_here:make_adapter", "flexrelay.adapters")
+    monkeypatch.setattr("flexrelay.adapters.entry_points", lambda group: [absent])
+    with pytest.raises(ConfigError, match=r"field\.type: 'absent' needs a package .* 'no_such_package_here'"):
+        load_adapter("dso", "field", {**SECTION, "type": "absent"}, tmp_path)
+
+
 class Commanded:
     """An adapter as far as a command sees it."""
 
@@ -61,9 +75,16 @@ class Commanded:
         self.protocol = protocol
         self.can_command = able
         self.got: list[Command] = []
+        self.ended: list[Command] = []
 
     async def execute(self, command: Command, on_update: Any) -> None:
         self.got.append(command)
+
+    def must_end(self, command: Command) -> bool:
+        return True
+
+    async def end(self, command: Command, before: Command | None = None) -> None:
+        self.ended.append(command)
 
 
 @pytest.mark.parametrize(
@@ -94,3 +115,25 @@ async def test_a_command_goes_to_the_adapter_of_the_devices_protocol(
         assert [(update.state.value, update.detail) for update in told] == [
             ("failed", "the device is bound to opcua; adapters of dso command over lwm2m, mqtt")
         ]
+
+
+async def test_a_revoked_device_is_commanded_no_more_but_what_it_does_is_ended() -> None:
+    adapter = Commanded("mqtt")
+    adapters: dict[str, Any] = {"a": adapter}
+    barred = {"did:x": "did:x is deactivated"}
+    target = command_target("dso", adapters, barred=lambda did: barred.get(did, ""))
+    told: list[CommandUpdate] = []
+
+    async def tell(update: CommandUpdate) -> None:
+        told.append(update)
+
+    revoked, other = (Command(did, did, "scid", "set_power", {}, 9, "o") for did in ("did:x", "did:y"))
+    for command in (revoked, other):
+        await target.execute(command, tell)
+    assert adapter.got == [other]
+    assert [(update.command_id, update.state.value, update.detail) for update in told] == [
+        ("did:x", "failed", "did:x is deactivated")
+    ]
+    assert isinstance(target, CommandEnder) and target.must_end(revoked)
+    await target.end(revoked)
+    assert adapter.ended == [revoked]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flexrelay.dispatch import DISPATCH, Dispatcher, DispatchOrder, Planned
+from flexrelay.dispatch import DISPATCH, Dispatcher, DispatchOrder, NoCapacity, Plan, Planned
 from flexrelay.market import activation
 from flexrelay.market.activation import Activations
 from flexrelay.market.desk import IntentExpired
@@ -63,19 +63,26 @@ class OneBattery:
         return [Planned("did:b", "b", "set_power", {"power_w": 5}, 0, 2**52)]
 
 
+class NoBattery:
+    def commands(self, order: DispatchOrder) -> Sequence[Planned]:
+        raise NoCapacity("revoked since")
+
+
 class Obedient:
     async def execute(self, command: Command, on_update: Callable[[CommandUpdate], Awaitable[None]]) -> None:
         await on_update(CommandUpdate(command.command_id, CommandState.ACKED, 1))
 
 
 @asynccontextmanager
-async def running(folder: Path, desk: ScriptedDesk, *names: str) -> AsyncIterator[Activations]:
+async def running(
+    folder: Path, desk: ScriptedDesk, *names: str, plan: Plan | None = None
+) -> AsyncIterator[Activations]:
     async with Store(folder / "s.db", [DISPATCH]) as store, Dispatcher(store, "t", Obedient()) as dispatcher:
         made = Activations(
             Orders([order(name) for name in names]),  # type: ignore[arg-type]  # what it reads of Views
             dispatcher,
             lambda did: desk,  # type: ignore[arg-type,return-value]  # what it uses of a Desk
-            OneBattery(),
+            plan or OneBattery(),
             lambda date: DAY,
             lambda: DAY.start + 86_400_000,
         )
@@ -119,3 +126,13 @@ async def test_a_full_outbox_is_waited_for(tmp_path: Path) -> None:
     desk = ScriptedDesk({"a": [OutboxFull("full"), OutboxFull("full")]})
     async with running(tmp_path, desk, "a", "b"):
         await until(lambda: {"a.activated", "b.activated"} <= set(desk.sent))
+
+
+async def test_what_was_planned_before_a_restart_stands_whichever_devices_are_left(tmp_path: Path) -> None:
+    desk = ScriptedDesk({})
+    async with running(tmp_path, desk, "a"):
+        await until(lambda: "a.activated" in desk.sent)
+    desk.sent.clear()
+    async with running(tmp_path, desk, "a", "b", plan=NoBattery()):
+        await until(lambda: "a.activated" in desk.sent)
+    assert desk.sent == ["a.commanded", "a.activated"]
