@@ -46,14 +46,14 @@ class Peer:
             self.told.append(f"ended: {trouble}")
             self._changed.notify_all()
 
-    async def do(self, line: str, answer: str, timeout_s: float = 30.0) -> str:
+    async def do(self, line: str, answer: str, timeout_s: float = 150.0) -> str:
         """Write a line and wait for one that begins with `answer`."""
         assert self._process.stdin is not None
         self._process.stdin.write(f"{line}\n".encode())
         await self._process.stdin.drain()
         return await self.says(answer, timeout_s)
 
-    async def says(self, beginning: str, timeout_s: float = 30.0) -> str:
+    async def says(self, beginning: str, timeout_s: float = 150.0) -> str:
         """The next line (after the one found last) that begins so."""
 
         def found() -> int:
@@ -95,7 +95,7 @@ async def leshan(program: str, **arguments: Any) -> AsyncIterator[Peer]:
     peer = Peer(process)
     listening = asyncio.create_task(peer.listen())
     try:
-        await peer.says("started", 60)
+        await peer.says("started")
         yield peer
     finally:
         if process.returncode is None:

@@ -10,7 +10,7 @@ import random
 import socket
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import cbor2
 
@@ -23,6 +23,15 @@ AGAIN_S = 0.7
 
 def address(number: int, network: int = 88) -> str:
     return f"127.0.{network + number // 250}.{number % 250 + 1}"
+
+
+def free_ports(count: int) -> list[int]:
+    """Different ports for UDP."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 class Device:

@@ -63,7 +63,7 @@ async def test_two_devices_with_keys(serve: Serve, sink: RecordingSink, keys: Pa
             assert await client.send(reading(number)) == codes.CHANGED
             client.close()
         assert [frame.credential for frame in sink.frames] == ["meter-1", "meter-2"]
-        await until(lambda: len(transport(adapter)) == 0, 5, "the end of the sessions")
+        await until(lambda: len(transport(adapter)) == 0, 60, "the end of the sessions")
         assert [registration.peer for registration in adapter.registrations] == [None, None]
 
 
@@ -116,15 +116,15 @@ async def test_a_new_session_is_observed_again(serve: Serve, sink: RecordingSink
         client = device(adapter, psk())
         await client.open()
         await client.register()
-        await until(lambda: any(frame.channel.startswith("/3305/0") for frame in sink.frames), 10, "the first value")
+        await until(lambda: any(frame.channel.startswith("/3305/0") for frame in sink.frames), 60, "the first value")
         client.close()
-        await until(lambda: len(transport(adapter)) == 0, 5, "the end of the session")
+        await until(lambda: len(transport(adapter)) == 0, 60, "the end of the session")
         again = device(adapter, psk())
         await again.open()
         assert await again.send(reading(1)) == codes.CHANGED
-        await until(lambda: len(again._observed) == 1, 10, "the observation")
+        await until(lambda: len(again._observed) == 1, 60, "the observation")
         again.change({(3305, 0, 5800): 4321.0})
-        await until(lambda: 4321 in sink.values(), 10, "the notification")
+        await until(lambda: 4321 in sink.values(), 60, "the notification")
         again.close()
 
 
@@ -145,7 +145,7 @@ async def test_strangers_keep_nothing_and_disturb_nobody(serve: Serve, sink: Rec
         await client.open()
         await client.register()
         hellos = [data for data in seen if data[0] == 22 and data[13] == 1]
-        assert len(hellos) == 2  # without and with a cookie
+        assert len(hellos) >= 2  # without and with a cookie; more where the machine stood still
         strangers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(20)]
         for number, stranger in enumerate(strangers):
             stranger.bind((f"127.0.50.{number + 1}", 0))
@@ -193,7 +193,7 @@ async def test_certificates(serve: Serve, sink: RecordingSink, tmp_path: Path) -
 
 
 async def test_a_session_ends_with_its_certificate_or_when_idle(serve: Serve, keys: Path) -> None:
-    async with serve(coap=None, coaps={"port": 0, "psk_file": "keys", "idle_s": 5}, observe=()) as adapter:
+    async with serve(coap=None, coaps={"port": 0, "psk_file": "keys", "idle_s": 3600}, observe=()) as adapter:
         client = device(adapter, psk())
         await client.open()
         dtls = transport(adapter)
@@ -205,7 +205,7 @@ async def test_a_session_ends_with_its_certificate_or_when_idle(serve: Serve, ke
         assert len(dtls) == 0
         again = device(adapter, psk())
         await again.open()
-        dtls._end_old(time.monotonic() + 10)
+        dtls._end_old(time.monotonic() + 3610)
         assert len(dtls) == 0
         client.close()
         again.close()

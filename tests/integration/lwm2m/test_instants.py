@@ -9,7 +9,7 @@ from flexrelay_adapters.lwm2m.device import DeviceClient, Tree
 from flexrelay_adapters.lwm2m.formats import Record
 from flexrelay_sdk.testkit import RecordingSink, running, until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 NOW = 1_700_000_000.25
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 from collections import Counter
 from pathlib import Path
 
@@ -15,20 +14,14 @@ import pytest
 from support.any_gateway import KilledGateway
 from support.kills import LONGEST_S, PATIENCE_S
 from support.load import JournalChecker
-from support.lwm2m_devices import Device, address
+from support.lwm2m_devices import Device, address, free_ports
 
 DEVICES = 40
 CI_KILLS, SOAK_KILLS = 5, 120
 
 
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def campaign(folder: Path, kills: int, chance: random.Random) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     devices = [Device(number, port) for number in range(DEVICES)]
     lives = [asyncio.create_task(device.live(0.01)) for device in devices]
     section = {"coap": {"port": port}, "observe": [], "state": "registrations.db"}
@@ -56,7 +49,7 @@ async def campaign(folder: Path, kills: int, chance: random.Random) -> None:
     print(f"\n{kills} kills, {sum(acknowledged.values()):,} acknowledged, {len(checker.stored):,} in the journal")
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 async def test_a_few_kills(tmp_path: Path) -> None:
     await campaign(tmp_path, CI_KILLS, random.Random(5))
 

@@ -24,7 +24,7 @@ from flexrelay_sdk.testkit import RecordingSink, until
 
 from .conftest import KEY, Serve
 
-pytestmark = [needs_leshan, pytest.mark.timeout(180)]
+pytestmark = [needs_leshan, pytest.mark.timeout(600)]
 
 
 def plain(adapter: Lwm2mAdapter, host: str = "127.0.0.21") -> dict[str, Any]:
@@ -64,12 +64,11 @@ async def test_observations_are_readings(serve: Serve, sink: RecordingSink) -> N
         await until(
             lambda: {f.channel for f in sink.frames} >= {"/3305/0?ct=112", "/3316/0?ct=112"}, 15, "first values"
         )
-        for value in ("1234.5", "-20", "7.0"):
+        for value, seen in (("1234.5", 1234), ("-20", -20), ("7.0", 7)):
             await device.do(f"set /3305/0/5800 {value}", "set")
-            await asyncio.sleep(0.2)
-        await until(lambda: {1234, -20, 7} <= set(sink.values()), 15, "the notifications")
+            await until(lambda seen=seen: seen in sink.values(), 60, "the notification")  # type: ignore[misc]  # bound now
         before = len(sink.frames)
-        await until(lambda: len(sink.frames) > before, 10, "a notification because of pmax")
+        await until(lambda: len(sink.frames) > before, 60, "a notification because of pmax")
         registration = the_device(adapter)
         token = next(token for token, path in registration.observed.items() if path == "/3305/0")
         peer = registration.peer
@@ -92,16 +91,18 @@ async def test_send(serve: Serve, sink: RecordingSink, content_format: int) -> N
         assert sent == "sent CHANGED(204)"
         (measurement,) = sink.measurements
         assert measurement.registers == {"power_w": 1500, "import_j": 7_201_800, "voltage_mv": 230_000}
+        began = time.time()
         await device.do("collect /3305/0/5800", "collected")
         await asyncio.sleep(0.05)
         await device.do("set /3305/0/5800 1600", "set")
         await device.do("collect /3305/0/5800", "collected")
         await device.do(f"sendcollected {content_format}", "sentcollected")
-        await until(lambda: len(sink.measurements) == 3, 10, "the collected values")
+        took_ms = (time.time() - began) * 1000
+        await until(lambda: len(sink.measurements) == 3, 60, "the collected values")
         first, second = sink.measurements[1:]
         assert (first.registers["power_w"], second.registers["power_w"]) == (1500, 1600)
-        assert 20 <= second.observed_at - first.observed_at < 5000
-        assert abs(second.observed_at - time.time() * 1000) < 20_000
+        assert 20 <= second.observed_at - first.observed_at <= took_ms + 100
+        assert abs(second.observed_at - began * 1000) < took_ms + 1000
 
 
 async def test_every_operation(serve: Serve) -> None:
@@ -192,7 +193,7 @@ async def test_composite_observation(serve: Serve, sink: RecordingSink) -> None:
         registration.observed[b"together"] = "/"
         await adapter.operations.observe_composite(registration.peer, paths, b"together")
         await device.do("set /3305/0/5800 321", "set")
-        await until(lambda: 321 in sink.values(), 10, "the notification")
+        await until(lambda: 321 in sink.values(), 60, "the notification")
         assert sink.measurements[-1].registers == {"power_w": 321, "voltage_mv": 230_000}
         await adapter.operations.cancel_composite(registration.peer, paths, b"together")
 
@@ -209,10 +210,10 @@ async def test_psk(serve: Serve, sink: RecordingSink, tmp_path: Path) -> None:
             assert 4321 in sink.values()
             await device.do("update", "updated")
         async with leshan("Device", url=url, name="meter-1", identity="meter-1", key="ff" * 16) as stranger:
-            await stranger.says("registration", 60)
+            await stranger.says("registration")
             dtls = adapter.dtls
             assert dtls is not None
-            await until(lambda: dtls.counts["failed"] >= 1, 40, "the end of the handshake")
+            await until(lambda: dtls.counts["failed"] >= 1, 60, "the end of the handshake")
         assert {registration.endpoint for registration in adapter.registrations} == {"calls-itself-otherwise"}
 
 
@@ -232,7 +233,7 @@ async def test_x509(serve: Serve, sink: RecordingSink, tmp_path: Path) -> None:
             assert 509 in sink.values()
             await device.do("stop", "deregistered")
         async with leshan("Device", **arguments, certificate=bad[0], privateKey=bad[1]) as device:
-            await device.says("registration", 60)
+            await device.says("registration")
             assert len(adapter.registrations) == 0
 
 
@@ -246,8 +247,8 @@ async def test_bootstrap(serve: Serve, sink: RecordingSink, tmp_path: Path) -> N
         accounts.write_text(json.dumps({"factory-7": account}))
         arguments = {"url": url, "name": "seven", "identity": "factory-7", "key": KEY, "bootstrap": "yes"}
         async with leshan("Device", **arguments) as device:
-            await device.says("bootstrapped", 60)
-            await device.says("registered", 60)
+            await device.says("bootstrapped")
+            await device.says("registered")
             assert await device.do("send 112 /3305/0/5800", "sent") == "sent CHANGED(204)"
         assert {frame.credential for frame in sink.frames} == {"meter-7"}
         assert the_device(adapter).lifetime_s == 120
@@ -268,13 +269,13 @@ async def test_commands_in_queue_mode(serve: Serve, sink: RecordingSink) -> None
 
         parameters = {"power_w": 4200, "from_ms": 1_700_000_000_000, "until_ms": 1_700_000_900_000}
         command = Command(
-            "cmd-1", "did:x", "udp:127.0.0.21", "set_power", parameters, int(time.time() * 1000) + 60_000, "order"
+            "cmd-1", "did:x", "udp:127.0.0.21", "set_power", parameters, int(time.time() * 1000) + 300_000, "order"
         )
         executing = asyncio.create_task(adapter.execute(command, on_update))
         await asyncio.sleep(0.5)
         assert [update.state for update in told] == [CommandState.QUEUED]
         await device.do("update", "updated")
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(90):
             await executing
         assert [update.state for update in told][1:] == [CommandState.SENT, CommandState.ACKED]
         assert told[-1].values == {"power_w": 4200}
@@ -305,7 +306,7 @@ async def test_commands_are_read_back(
         async def on_update(update: CommandUpdate) -> None:
             told.append(update)
 
-        expires_at = int(time.time() * 1000) + 60_000
+        expires_at = int(time.time() * 1000) + 300_000
         command = Command("c", "did:x", "udp:127.0.0.21", name, parameters, expires_at, "order")
         await adapter.execute(command, on_update)
         assert [update.state for update in told] == [CommandState.QUEUED, CommandState.SENT, CommandState.ACKED], told
@@ -326,13 +327,13 @@ async def test_goes_on_after_a_restart_of_the_server(serve: Serve, sink: Recordi
     port = adapter.coap_port
     async with leshan("Device", **plain(adapter)) as device:
         await device.says("registered")
-        await until(lambda: len(sink.frames) >= 4, 15, "the first values")
+        await until(lambda: len(sink.frames) >= 4, 60, "the first values")
         known = the_device(adapter).id
         await stack.aclose()
         await device.do("set /3305/0/5800 77", "set")
         later = RecordingSink()
         async with serve(later, coap={"port": port}, pmax_s=1) as again:
             assert the_device(again).id == known
-            await until(lambda: 77 in later.values(), 20, "readings after the restart")
+            await until(lambda: 77 in later.values(), 60, "readings after the restart")
             await device.do("update", "updated")
     assert later.faults == [] and later.dead == []

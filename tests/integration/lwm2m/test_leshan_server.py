@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import Any
 
 import pytest
 from support.leshan import leshan, needs_leshan
+from support.lwm2m_devices import free_ports
 
 from flexrelay_adapters.lwm2m.device import DeviceClient, Tree
 from flexrelay_adapters.lwm2m.simulator import Lwm2mSimulator, make_simulator, psk_of
 from flexrelay_sdk.simulation import Plan, Profile, make_devices
 
-pytestmark = [needs_leshan, pytest.mark.timeout(180)]
+pytestmark = [needs_leshan, pytest.mark.timeout(600)]
 
 T0 = 1_700_000_000_000
 PROFILE = {
@@ -27,12 +27,6 @@ PROFILE = {
         {"kind": "battery", "parameters": {"rated_w": 5_000, "ramp_w": 5_000}},
     ],
 }
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager
@@ -57,7 +51,7 @@ def _wall() -> Any:
 
 
 async def test_simulated_devices(tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     async with leshan("Gateway", port=port) as server, simulated(port, tmp_path) as simulator:
         told = await server.says("registered meter-1")
         assert "3421/0" in told
@@ -75,8 +69,8 @@ async def test_simulated_devices(tmp_path: Path) -> None:
         start = T0 // 1000
         event = await server.do(f"event battery-2 112 /3310/0 ev-1 {start} 60 40", "event")
         assert "CHANGED" in event, event
-        await server.says("data battery-2", 20)
-        for _ in range(40):
+        await server.says("data battery-2")
+        for _ in range(240):
             if any("/3421/0/23 2000.0" in line for line in server.told):
                 break
             await asyncio.sleep(0.25)
@@ -87,7 +81,7 @@ async def test_simulated_devices(tmp_path: Path) -> None:
 
 
 async def test_with_psk(tmp_path: Path) -> None:
-    port, secure = free_port(), free_port()
+    port, secure = free_ports(2)
     key = psk_of("seed", "meter-1").hex()
     arguments = {"port": port, "securePort": secure, "endpoint": "meter-1", "identity": "meter-1", "key": key}
     async with leshan("Gateway", **arguments) as server, simulated(secure, tmp_path, psk=True):
@@ -96,7 +90,7 @@ async def test_with_psk(tmp_path: Path) -> None:
 
 
 async def test_large_objects_go_in_blocks(tmp_path: Path) -> None:
-    port = free_port()
+    (port,) = free_ports(1)
     async with leshan("Gateway", port=port) as server:
         values: dict[tuple[int, ...], Any] = {(1, 0, 0): 1, (3, 0, 0): "x" * 3_000}
         values |= {(3421, number, 23): 1.5 for number in range(120)}  # the registration is several blocks too

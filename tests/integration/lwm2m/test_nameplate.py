@@ -20,7 +20,7 @@ from flexrelay_sdk.testkit import RecordingSink, until
 
 from .conftest import Serve
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 PATIENCE_S = 60
 HOST = "127.0.0.23"

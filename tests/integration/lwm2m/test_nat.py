@@ -21,7 +21,7 @@ from flexrelay_sdk.testkit import RecordingSink, until
 
 from .conftest import KEY, Serve
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 PATIENCE_S = 90.0
 POWER = (3305, 0, 5800)

@@ -19,7 +19,7 @@ from flexrelay_sdk.testkit import until
 
 from .conftest import KEY, Serve
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 PATIENCE_S = 60.0
 SLOW = Timing(ack_timeout_s=30.0)

@@ -14,6 +14,7 @@ import aiocoap
 import aiocoap.numbers.constants
 import aiocoap.resource
 import cbor2
+from support.lwm2m_devices import free_ports
 
 from flexrelay_adapters.lwm2m import make_adapter
 from flexrelay_adapters.lwm2m.device import DeviceClient, Security, Tree
@@ -34,12 +35,6 @@ class Impatient(aiocoap.numbers.constants.TransportTuning):
 
     ACK_TIMEOUT = 0.4
     MAX_RETRANSMIT = 3
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def reading(number: int, padding: int = 0, at_s: int | None = None) -> bytes:
@@ -126,8 +121,7 @@ class Lwm2mRig(Rig):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = free_port()
-        self._secure_port = free_port()
+        self._port, self._secure_port, self._device_port = free_ports(3)
         (folder / "keys").write_text(f"meter-1:{SECRET}\n")
         self.behaviour: Behaviour = "obey"
         self.asleep = False
@@ -149,7 +143,7 @@ class Lwm2mRig(Rig):
         site.add_resource(["3", "0"], Nameplate(rig))
         site.add_resource(["3", "0", "13"], CurrentTime(rig))
         rig._context = await aiocoap.Context.create_server_context(
-            site, bind=(f"::ffff:{HOST}", free_port()), transports=["udp6"]
+            site, bind=(f"::ffff:{HOST}", rig._device_port), transports=["udp6"]
         )
         tasks = [asyncio.create_task(rig._deliver()), asyncio.create_task(rig._stay_registered())]
         try:
