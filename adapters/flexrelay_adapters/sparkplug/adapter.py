@@ -204,10 +204,12 @@ class SparkplugAdapter(UponBroker):
         return None
 
     def _learn(self, credential: str, birth: Payload) -> None:
-        """Of nodes and devices that there was room for, so this is bounded as they are."""
+        """Of so many as there is room for; the oldest go."""
         facts = facts_of(birth)
         if facts != NO_FACTS:
             self._facts[credential] = facts
+            if len(self._facts) > self.config.max_nodes + self.config.max_devices:
+                del self._facts[next(iter(self._facts))]
 
     def _used_birth(self, payload: Payload) -> bytes | None:
         used = self._used

@@ -72,7 +72,8 @@ class SparkplugConfig(BrokerConfig):
     """An edge node is asked for its birth at most this often."""
     max_nodes: Annotated[int, Field(ge=1, le=1_000_000)] = 20_000
     max_devices: Annotated[int, Field(ge=1, le=10_000_000)] = 200_000
-    """Edge nodes and devices that are remembered; beyond them new ones are turned away."""
+    """Edge nodes and devices that are remembered; beyond them new ones are turned away, but that a node with more than
+    its share of the devices loses some to one with less."""
 
     @field_validator("registers")
     @classmethod

@@ -64,6 +64,8 @@ class Nodes:
         self._max_devices = max_devices
         self._nodes: dict[str, EdgeNode] = {}
         self._devices = 0
+        self._greatest = EdgeNode()
+        """The node that had the most devices when that was looked for last."""
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -100,11 +102,22 @@ class Nodes:
         """False when there is room for no more devices."""
         thing = node.devices.get(device)
         if thing is None:
-            if self._devices >= self._max_devices:
+            if self._devices >= self._max_devices and not self._make_room(node):
                 return False
             self._devices += 1
             thing = node.devices[device] = Thing()
         self._tell(thing, payload)
+        return True
+
+    def _make_room(self, node: EdgeNode) -> bool:
+        """A node with more than its share of the room loses its oldest device to one with less; nobody else does."""
+        share = self._max_devices // len(self._nodes)
+        if len(node.devices) >= share:
+            return False
+        if len(self._greatest.devices) <= share:
+            self._greatest = max(self._nodes.values(), key=lambda each: len(each.devices))
+        del self._greatest.devices[next(iter(self._greatest.devices))]
+        self._devices -= 1
         return True
 
     def ndeath(self, node: EdgeNode, payload: Payload) -> bool:

@@ -100,3 +100,20 @@ def test_there_is_room_for_so_many() -> None:
     assert nodes.dbirth(node, "e", payload(2)) and not nodes.dbirth(node, "f", payload(3))
     assert nodes.dbirth(node, "d", payload(4)), "a known one is born again"
     assert nodes.node("g/m") is not None and nodes.node("g/o") is None and len(nodes) == 2
+
+
+def test_no_node_takes_the_room_of_the_others() -> None:
+    nodes = Nodes(USED, USED, max_nodes=10, max_devices=6)
+    greedy, modest = (nodes.node(name) for name in ("g/greedy", "g/modest"))
+    assert greedy is not None and modest is not None
+    for n in range(6):
+        assert nodes.dbirth(greedy, f"d{n}", payload(Power=7))
+    assert not nodes.dbirth(greedy, "d6", payload(Power=7)) and nodes.dbirth(greedy, "d0", payload(Power=8))
+    assert [nodes.dbirth(modest, f"m{n}", payload(Power=7)) for n in range(4)] == [True, True, True, False]
+    assert list(greedy.devices) == ["d3", "d4", "d5"] and not nodes.dbirth(greedy, "d6", payload(Power=7))
+    third = nodes.node("g/third")
+    assert (
+        third is not None
+        and nodes.dbirth(third, "t", payload(Power=7))
+        and len(modest.devices) + len(greedy.devices) == 5
+    )
