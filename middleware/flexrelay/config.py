@@ -5,6 +5,7 @@ One frozen model, read from `flexrelay.toml` in the data folder and from environ
 secrets are errors that name the key. Relative paths are relative to the data folder. Ports are on loopback.
 """
 
+from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -154,6 +155,9 @@ class Config(BaseSettings):
         orgs = [gateway.org for gateway in value]
         if len(set(orgs)) != len(orgs):
             raise ValueError(f"an organisation stands twice: {', '.join(orgs)}")
+        folders = [normpath(gateway.folder) for gateway in value]
+        if len(set(folders)) != len(folders):
+            raise ValueError(f"each gateway has a folder of its own; a folder stands twice: {', '.join(folders)}")
         return value
 
     @model_validator(mode="after")

@@ -208,6 +208,7 @@ async def test_a_missing_genesis_for_a_new_folder_is_said(tmp_path: Path) -> Non
     with pytest.raises(GenesisMismatch, match="genesis is needed"):
         async with EmbeddedLedger.open(tmp_path / "new", transactions={}, queries={}):
             pass
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["LOCK"], "nothing of a ledger is made"
 
 
 async def test_a_lost_operators_secret_is_an_error(net: EmbeddedNetwork) -> None:

@@ -77,6 +77,7 @@ def test_environment_overrides_one_nested_key(tmp_path: Path, monkeypatch: pytes
         (SAMPLE.replace("[http]", "[http]\nprot = 1"), "http.prot is not a known key"),
         (SAMPLE.replace("port = 9464", "port = 70000"), "http.port"),
         (SAMPLE + '\n[[gateways]]\norg = "dso"\nfolder = "two"\n', "stands twice: dso, dso"),
+        (SAMPLE + '\n[[gateways]]\norg = "other"\nfolder = "./dso/"\n', "a folder stands twice: dso, dso"),
         (SAMPLE.replace('type = "mqtt"', ""), "adapters.meters has no type"),
         (SAMPLE.replace('kind = "embedded"', 'kind = "paper"'), "ledger.kind"),
         (SAMPLE.replace("max_frame_bytes = 32768", "retention_days = 30"), "must be more than stale_after_days 30"),

@@ -41,6 +41,8 @@ class Opened:
 
 def open_folder(folder: Path, genesis: Genesis | None) -> Opened:
     """Open or create the ledger in `folder`; its lock is held. Raises LedgerError (corrupt, another genesis)."""
+    if genesis is None and not any((folder / name).exists() for name in (place.BLOCKS, place.STATE)):
+        raise _no_ledger(folder)  # before anything is made: it may be somebody else's folder
     state, rebuilt = _open_state(folder / place.STATE)
     blocks = None
     private = None
@@ -49,7 +51,7 @@ def open_folder(folder: Path, genesis: Genesis | None) -> Opened:
         secret = place.operator_secret(folder, create=blocks.height == 0)
         if blocks.height == 0:
             if genesis is None:
-                raise GenesisMismatch(f"{folder} holds no ledger yet: a genesis is needed to make one")
+                raise _no_ledger(folder)
             items = (genesis.encode(), place.commitment(secret))
             blocks.append(encode_block(0, NO_HASH, (), items)[0])
             place.sync_folder(folder)
@@ -74,6 +76,10 @@ def open_folder(folder: Path, genesis: Genesis | None) -> Opened:
             if part is not None:
                 part.close()
         raise
+
+
+def _no_ledger(folder: Path) -> GenesisMismatch:
+    return GenesisMismatch(f"{folder} holds no ledger yet: a genesis is needed to make one")
 
 
 def replay(blocks: BlockFile, state: State, private: PrivateValues) -> None:
