@@ -16,6 +16,8 @@ from conformance.ledger.harness import fresh, outcome
 from flexrelay.ledger.fabric import EndorsementMismatch, FabricLedger, IdentityFiles, Vigilance, load_profile
 from flexrelay.ledger.port import Call, Checkpoint, Committed, LedgerError, LedgerUnavailable, TxEvents, Validation
 
+pytestmark = pytest.mark.timeout(1200)
+
 PATIENCE_S = 150.0
 
 

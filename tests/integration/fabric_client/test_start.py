@@ -18,6 +18,8 @@ from flexrelay.ledger.fabric import (
 )
 from flexrelay.ledger.port import LedgerUnavailable
 
+pytestmark = pytest.mark.timeout(1200)
+
 LONGEST_S = 150.0
 """Nothing hangs; a busy machine may take its time."""
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import pytest_asyncio
 from conformance.ledger.contract import TRANSACTIONS, put
 from conformance.ledger.fabric import CHANNEL, FabricNetwork
@@ -26,6 +27,8 @@ from flexrelay.ledger.fabric.verify import Replay, Report, verify
 from flexrelay.ledger.fabric.verify.comparison import Comparison
 from flexrelay.ledger.port import Call, Ledger, Validation
 from flexrelay_contracts.runtime import Transaction as Function
+
+pytestmark = pytest.mark.timeout(1200)
 
 Blocks = list[Any]
 

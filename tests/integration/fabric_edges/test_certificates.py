@@ -20,6 +20,8 @@ from flexrelay.ledger.fabric import AccessDenied, ClientTls, FabricLedger, Ident
 from flexrelay.ledger.port import Call, LedgerError, LedgerUnavailable
 from flexrelay.network.authority import Authority, Pair
 
+pytestmark = pytest.mark.timeout(1200)
+
 LONGEST_S = 150.0
 SECOND = 1 / 86_400
 """Of a day: how long the authority lets a certificate live."""

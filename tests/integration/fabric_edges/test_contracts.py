@@ -23,6 +23,8 @@ from flexrelay.outbox import OUTBOX, CommittedIntent, Outbox
 from flexrelay.relay import Relay
 from flexrelay.store import Store
 
+pytestmark = pytest.mark.timeout(1200)
+
 LONGEST_S = 150.0
 
 

@@ -16,6 +16,8 @@ from support.wire import DOWN, UP, Wire
 from flexrelay.ledger.fabric.channel import PeerChannel
 from flexrelay.ledger.fabric.follower import Follower
 
+pytestmark = pytest.mark.timeout(1800)
+
 KINDS = ("reset", "cut", "stall", "slow", "truncate", "double")
 
 
@@ -56,7 +58,6 @@ async def breaks(rig: Rig, seed: int, rounds: int) -> None:
         await between.audited(f"seed {seed}: {rounds} x {len(KINDS)} faults, {lost} connections broken")
 
 
-@pytest.mark.timeout(1800)
 async def test_a_network_that_breaks_in_every_way(rig: Rig) -> None:
     await breaks(rig, told_seed(), rounds=1)
 
@@ -108,7 +109,6 @@ class InTheMiddle:
         return call
 
 
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("place", ["endorse", "submit", "block stream"])
 async def test_a_cut_in_the_middle_of_a_call(rig: Rig, place: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seed = told_seed()

@@ -14,6 +14,8 @@ from support.simulated import free_ports
 
 from flexrelay.network.authority import Authority, Pair
 
+pytestmark = pytest.mark.timeout(1200)
+
 LONGEST_S = 150.0
 
 NETWORK = """
@@ -100,7 +102,6 @@ def _one_dead_peer(text: str, folder: Path, consortium: Consortium) -> str:
     return text.replace(f"127.0.0.1:{port}", "127.0.0.1:1")
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("change", "parts"),
     [

@@ -11,6 +11,8 @@ from support.chance import told_seed
 from support.fabric import CHANNEL
 from support.small_disk import small_disk
 
+pytestmark = pytest.mark.timeout(1800)
+
 
 def height(rig: Rig, name: str) -> int:
     """The peer's blocks, 0 while it does not answer."""
@@ -27,7 +29,6 @@ async def stuck(rig: Rig, name: str) -> int:
                 return before
 
 
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("mount", [None, pytest.param(False, marks=pytest.mark.soak)])
 async def test_a_full_disk_at_a_peer(rig: Rig, mount: bool | None) -> None:
     seed = told_seed()

@@ -22,6 +22,8 @@ from flexrelay.ledger.fabric.proposal import propose
 from flexrelay.network.authority import Authority, Pair
 from flexrelay_contracts.invocation import decode_failure
 
+pytestmark = pytest.mark.timeout(1200)
+
 MIB = 1024 * 1024
 LONGEST_S = 150.0
 

@@ -18,6 +18,8 @@ from flexrelay.ledger.fabric import FabricLedger, ProfileError
 from flexrelay.ledger.port import Call, LedgerError, LedgerUnavailable, Rejected
 from flexrelay_contracts.refusal import Refused
 
+pytestmark = pytest.mark.timeout(1200)
+
 LONGEST_S = 150.0
 
 

@@ -16,6 +16,8 @@ from flexrelay.ledger.fabric import FabricLedger, deliver
 from flexrelay.ledger.port import Call, Checkpoint, LedgerError
 from flexrelay_contracts.refusal import Refused
 
+pytestmark = pytest.mark.timeout(1200)
+
 MEMBERS = ("agga", "dso")
 
 
@@ -58,7 +60,6 @@ async def everything_that_fails(consortium: Consortium, ledger: FabricLedger, pl
     return said
 
 
-@pytest.mark.timeout(900)
 async def test_a_private_value_is_never_told(consortium: Consortium, caplog: pytest.LogCaptureFixture) -> None:
     planted, name = Planted(), f"k-{secrets.token_hex(4)}"
     caplog.set_level(logging.DEBUG)
@@ -108,7 +109,6 @@ async def test_without_a_hint_private_values_go_to_members_only(consortium: Cons
         assert calls_at(consortium, "aggb") == before
 
 
-@pytest.mark.timeout(900)
 async def test_a_named_endorser_that_is_no_member_never_gets_private_values(consortium: Consortium) -> None:
     """Refused before anything is sent to it, whether the contract would use its collection or no collection at all."""
     planted = Planted()
