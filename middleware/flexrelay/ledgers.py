@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Never
 
@@ -153,8 +153,8 @@ class FabricHost:
         return self._open[org]
 
     def _opening(self, org: str, signer: GatewaySigner) -> AbstractAsyncContextManager["FabricLedger"]:
-        from flexrelay.ledger.fabric import FabricLedger, load_profile
-
+        with fabric_installed():
+            from flexrelay.ledger.fabric import FabricLedger, load_profile
         profile = load_profile(self._profiles[org])
         return FabricLedger.open(profile, None if profile.identity.key else signer)
 
@@ -209,6 +209,17 @@ class UnaskedHost(_AtOnce):
     @staticmethod
     def _unasked() -> LedgerUnavailable:
         return LedgerUnavailable("what is stored is looked at only, no ledger is asked")
+
+
+@contextmanager
+def fabric_installed() -> Iterator[None]:
+    """Around the import of what only Fabric needs. Raises ConfigError."""
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigError(
+            f"ledger.kind: 'fabric' needs a package that is not installed ({error}): install flexrelay[fabric]"
+        ) from None
 
 
 @asynccontextmanager

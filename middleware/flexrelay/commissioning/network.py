@@ -20,7 +20,7 @@ from flexrelay.config import FILE_NAME, Config, ConfigError, load
 from flexrelay.founding import GATEWAY, OPERATOR, MarketClock, found, genesis, identity_in, wallet_of
 from flexrelay.identity import Wallet
 from flexrelay.ledger.embedded import EmbeddedLedger
-from flexrelay.ledgers import EmbeddedHost, open_ledger
+from flexrelay.ledgers import EmbeddedHost, fabric_installed, open_ledger
 from flexrelay.market.calendar import days
 from flexrelay.market.desk import Desk
 from flexrelay_contracts.refusal import Refused
@@ -125,8 +125,8 @@ async def _found(folder: Path, config: Config, plan: NetworkPlan, wallets: Mappi
     """The operator's DID. On Fabric the network's organisations are those of the first profile."""
     clock = plan.clock or MarketClock()
     if plan.profiles:
-        from flexrelay.ledger.fabric import load_profile
-
+        with fabric_installed():
+            from flexrelay.ledger.fabric import load_profile
         profile = await asyncio.to_thread(load_profile, plan.profiles[plan.orgs[0]])
         members = [member.msp for member in profile.organisations if member.kind == "peer"]
         async with open_ledger(folder, config) as host:
