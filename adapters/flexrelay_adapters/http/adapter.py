@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -236,9 +237,12 @@ class HttpAdapter(UponHttp):
     async def _fetch(self, request: Request) -> Response:
         credential = self._credential(request)
         try:
-            wait_s = min(max(float(request.query_params.get("wait_s", "0")), 0.0), _MOST_WAIT_S)
+            wait_s = float(request.query_params.get("wait_s", "0"))
         except ValueError:
-            raise Refusal(400, "bad_wait", "wait_s is a number of seconds") from None
+            wait_s = math.nan
+        if math.isnan(wait_s):
+            raise Refusal(400, "bad_wait", "wait_s is a number of seconds")
+        wait_s = min(max(wait_s, 0.0), _MOST_WAIT_S)
         fetching = asyncio.create_task(self._mailbox.fetch(credential, wait_s), name=f"{self.name} commands")
         gone = asyncio.create_task(_gone(request), name=f"{self.name} command listener")
         closing = asyncio.create_task(self._closing.wait(), name=f"{self.name} command end")

@@ -267,3 +267,11 @@ async def test_who_never_ends_a_head_is_hung_up_on(tmp_path: Path, monkeypatch: 
         await asyncio.sleep(0.4)
         assert (await device.post("/readings", content=b'{"p":2}')).status_code == 200
     assert sink.values() == [1, 2]
+
+
+@pytest.mark.parametrize("wait_s", ["nan", "-nan", "soon", ""])
+async def test_a_wait_that_is_no_number_is_refused(tmp_path: Path, wait_s: str) -> None:
+    """A timer of it would upset the order of all the others."""
+    async with listening(tmp_path, RecordingSink(), commands="/commands") as (_, client), client("meter1") as device:
+        assert (await device.get(f"/commands?wait_s={wait_s}")).status_code == 400
+        assert (await device.get("/commands?wait_s=-inf")).json() == {"commands": []}
