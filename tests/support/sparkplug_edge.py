@@ -109,7 +109,7 @@ class Edge:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps({"id": number, "what": what, **rest}).encode() + b"\n")
         await self._process.stdin.drain()
-        answer: dict[str, Any] = await asyncio.wait_for(future, 20)
+        answer: dict[str, Any] = await asyncio.wait_for(future, 150)
         assert "error" not in answer, answer["error"]
         return answer
 
@@ -126,7 +126,7 @@ class Edge:
     def acts(self) -> list[dict[str, Any]]:
         return [each["told"] for each in self.events if each["event"] == "act"]
 
-    async def until(self, event: str, count: int = 1, timeout_s: float = 15.0) -> None:
+    async def until(self, event: str, count: int = 1, timeout_s: float = 150.0) -> None:
         async with asyncio.timeout(timeout_s):
             while self.count(event) < count:  # noqa: ASYNC110  # another process's events
                 await asyncio.sleep(0.01)

@@ -107,7 +107,11 @@ async def test_what_is_measured_while_the_host_is_away_comes_as_history(tmp_path
             await edge.until("born")
             await edge.send(1)
             await until(lambda: sink.values() == [1])
-        await until(lambda: edge.events[-1].get("state", {}).get("online") is False, what="the host's farewell")
+
+        def farewell() -> bool:
+            return [each["state"]["online"] for each in edge.events if each["event"] == "state"][-1:] == [False]
+
+        await until(farewell, what="the host's farewell")
         for number in (2, 3, 4):
             assert (await edge.send(number))["held"]
             await asyncio.sleep(0.002)

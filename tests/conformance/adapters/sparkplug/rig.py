@@ -18,7 +18,7 @@ from flexrelay_adapters.sparkplug.sparkplug_b_pb2 import Payload
 from flexrelay_sdk import DeviceFacts
 from flexrelay_sdk.facts import cleaned
 from flexrelay_sdk.quality.check import NoNativeCodec
-from flexrelay_sdk.testkit import Act, Behaviour, Rig
+from flexrelay_sdk.testkit import Act, Behaviour, Rig, until
 
 DEVICE, NEIGHBOUR = "meter1", "meter2"
 
@@ -68,6 +68,8 @@ class SparkplugRig(Rig):
         self._edge = edge
         self._protocol = protocol
         self._adapter: SparkplugAdapter | None = None
+        self._on_their_way = 0
+        """Readings that the edge node has sent to the adapter."""
 
     @classmethod
     @asynccontextmanager
@@ -80,6 +82,7 @@ class SparkplugRig(Rig):
             yield cls(broker, edge, protocol)
 
     def adapter(self, **changes: Any) -> SparkplugAdapter:
+        self._on_their_way = 0
         made = section(self._broker.port, protocol=self._protocol, **changes)
         self._adapter = make_adapter("plant", made, Path(), NoNativeCodec())
         return self._adapter
@@ -92,16 +95,17 @@ class SparkplugRig(Rig):
 
     async def _known(self) -> None:
         """The host has the device's birth: before, its data would mean nothing."""
-        for _ in range(1000):
+        for _ in range(6000):
             adapter = self._adapter
             if adapter is None or self.credential in [each async for each in adapter.discover()]:
                 return
             await asyncio.sleep(0.01)
-        raise AssertionError("the device was not born within 10 s")
+        raise AssertionError("the device was not born within a minute")
 
     async def send(self, number: int) -> None:
         await self._known()
-        await self._edge.send(number)
+        answer = await self._edge.send(number)
+        self._on_their_way += not answer.get("held")
 
     async def send_at(self, number: int, at_ms: int) -> None:
         await self._known()
@@ -133,13 +137,16 @@ class SparkplugRig(Rig):
 
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
-        await asyncio.sleep(0.3)  # QoS 0: what is on its way is the transport's
+        adapter = self._adapter
+        if adapter is not None:  # QoS 0: what is on its way is the transport's
+            await until(lambda: adapter.stats.frames >= self._on_their_way, what="what is on its way")
+        await asyncio.sleep(0.3)
         await self._broker.stop()
+        born = self._edge.count("born")
         try:
             yield
         finally:
             await self._broker.restart()
-            born = self._edge.count("born")
             if self._adapter is not None and self._adapter.connected:
                 await self._edge.until("born", born + 1)
 
