@@ -85,7 +85,7 @@ async def test_the_good_ones_are_not_disturbed(tmp_path: Path) -> None:
     good, hostile = [f"m{n}" for n in range(GOOD)], [f"evil{n}" for n in range(HOSTILE)]
     (tmp_path / "tokens").write_text(tokens(**{name: token(name) for name in (*good, *hostile)}))
     codec = {"kind": "json", "registers": {"power_w": {"pointer": "/p", "unit": "W"}}}
-    section = {"port": 0, "tokens_file": "tokens", "codec": codec, "body_timeout_s": 5.0}
+    section = {"port": 0, "tokens_file": "tokens", "codec": codec, "body_timeout_s": 10.0}
     adapter, over = make_adapter("push", section, tmp_path, NoNativeCodec()), asyncio.Event()
     with bounded_memory():
         async with running(adapter, sink), asyncio.TaskGroup() as group:
