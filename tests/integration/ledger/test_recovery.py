@@ -2,11 +2,13 @@
 
 import asyncio
 import errno
+import hashlib
 import os
 import random
 import resource
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from integration.ledger.keys import SPEC
 
 from flexrelay.ledger.embedded import EmbeddedLedger, GenesisMismatch, LedgerCorrupt, LedgerLocked, verify
 from flexrelay.ledger.embedded.blockfile import OVERHEAD, BlockFile
-from flexrelay.ledger.embedded.private import PrivateValues
+from flexrelay.ledger.embedded.private import PrivateChange, PrivateValues
 from flexrelay.ledger.port import (
     Call,
     Checkpoint,
@@ -70,10 +72,10 @@ async def test_everything_is_there_again(net: EmbeddedNetwork) -> None:
 
 
 @contextmanager
-def _no_room() -> Iterator[None]:
-    """No file of this process may grow: what it sees of a full disk."""
+def _no_room(beyond: int = 1) -> Iterator[None]:
+    """No file of this process may grow beyond so many bytes: what it sees of a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (beyond, hard))
     try:
         yield
     finally:
@@ -91,6 +93,28 @@ async def test_a_disk_that_is_full_at_the_start_is_no_damage(net: EmbeddedNetwor
     async with net.running():
         assert not net.ledger.recovery.rebuilt_state
         assert await net.get("last") == "v"
+
+
+def test_a_purge_without_room_to_wipe_the_log_is_done_and_wiped_the_next_time(tmp_path: Path) -> None:
+    path, log = tmp_path / "private.db", tmp_path / "private.db-wal"
+    values = PrivateValues(path)
+
+    def hashed(key: str) -> str:
+        return hashlib.sha256(key.encode()).hexdigest()
+
+    for number, (key, size) in enumerate((("small", 100), ("large", 240_000))):
+        values.stage(f"t{number}", 0, [("c", hashed(key), key, b"v" * size)])
+        values.apply(number, [f"t{number}"], [PrivateChange(f"t{number}", "c", hashed(key), "x")])
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    values.stage("t2", 0, [("c", hashed("more"), "more", b"m" * 760_000)])  # fits the log, not yet the file
+    with _no_room(log.stat().st_size + 65_536):
+        values.apply(2, [], [PrivateChange("t3", "c", hashed("small"), None)])
+        assert log.stat().st_size > 0, "there was room"
+    assert values.height == 3 and values.get("c", "small") is None
+    values.apply(3, [], [])
+    assert log.stat().st_size == 0
+    values.close()
 
 
 async def test_a_torn_last_block_is_cut_wherever_it_was_torn(net: EmbeddedNetwork) -> None:

@@ -4,6 +4,7 @@ A prepared transaction's values wait in `staged` until its envelope is judged; a
 """
 
 import hashlib
+import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 from flexrelay.ledger.embedded.errors import LedgerCorrupt
 from flexrelay.ledger.port import LedgerUnavailable
 from flexrelay.store import is_outside, named, own
+
+_LOG = logging.getLogger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS private (
@@ -55,6 +58,8 @@ class PrivateValues:
                 raise LedgerUnavailable(f"{path} cannot be used now: {error}") from error
             raise LedgerCorrupt(f"{path}: {error}; restore it from a copy") from error
         self.height: int = row[0] if row else 0
+        self._unscrubbed = False
+        """A copy of a purged value may stand in the write-ahead log."""
 
     def close(self) -> None:
         self._db.close()
@@ -88,7 +93,7 @@ class PrivateValues:
 
         `judged`: ids of all its transactions; `changes` in block order. Raises LedgerUnavailable.
         """
-        purged = False
+        purged = self._unscrubbed
         try:
             self._db.execute("BEGIN")
             for change in changes:
@@ -118,12 +123,18 @@ class PrivateValues:
             dropped = self._db.execute("DELETE FROM staged WHERE timestamp < ?", (before_timestamp,)).rowcount
         except sqlite3.DatabaseError as error:
             raise named(error, self._path) from error
-        if dropped > 0:
+        if dropped > 0 or self._unscrubbed:
             self.scrub()
 
     def scrub(self) -> None:
-        """Leave no copy of a purged value behind in the write-ahead log."""
-        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Leave no copy of a purged value behind in the write-ahead log. Without room for it now: the next time."""
+        try:
+            (busy, _, _) = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.OperationalError as error:  # what was to be written is
+            self._unscrubbed = True
+            _LOG.warning("copies of purged values stay in the log of %s for now: %s", self._path, error)
+        else:
+            self._unscrubbed = bool(busy)
 
     def values(self) -> Iterator[tuple[str, str, bytes, bytes]]:
         """Every value: (collection, key hash, key, value)."""
