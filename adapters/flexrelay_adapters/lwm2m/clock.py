@@ -20,7 +20,7 @@ async def set_clock(operations: Operations, peer: Peer, content_format: int, clo
         value = integer(record.value) if isinstance(record.value, bytes) else record.value
         if isinstance(value, int | float):
             offset_ms = round((value - clock()) * 1000)
-    except (Refused, FormatError, ValueError):
+    except (Refused, FormatError, ValueError, OverflowError):
         pass
     try:
         await operations.write(peer, CURRENT_TIME, int(clock()), content_format)
