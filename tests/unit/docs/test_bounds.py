@@ -98,7 +98,7 @@ BOUNDS: dict[str, list[int | str]] = {
         f"{genesis.Genesis.model_fields['tx_time_guard_ms'].default // 60_000} min"
     ],
     "state cache": [state._CACHE_ENTRIES, f"{state._CACHE_BYTES // 1_000_000} MB"],
-    "journal and ended intents in time": [f"{INGEST.retention_days} days"],
+    "journal, ended intents and the twin's history in time": [f"{INGEST.retention_days} days"],
 }
 
 
