@@ -139,8 +139,10 @@ async def connected(about: dict[str, Any], folder: Path, sink: Sink) -> AsyncIte
     section.pop("tls")
     if section.pop("type") == "http":
         adapter = make_http(name, {**section, "port": 0, **tokens(section, folder)}, folder, NoNativeCodec())
-        url = f"http://127.0.0.1:{adapter.port}"
-        async with running(adapter, sink), httpx.AsyncClient(base_url=url, timeout=60) as platform:
+        async with (
+            running(adapter, sink),
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{adapter.port}", timeout=60) as platform,
+        ):
             path = adapter.config.path
             for origin in adapter.config.webhook_origins:
                 asked = await platform.options(path, headers={"webhook-request-origin": origin})
