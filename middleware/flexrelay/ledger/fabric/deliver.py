@@ -8,7 +8,7 @@ from typing import Any
 import grpc.aio
 
 from flexrelay.ledger.fabric.channel import PeerChannel
-from flexrelay.ledger.fabric.errors import AccessDenied
+from flexrelay.ledger.fabric.errors import AccessDenied, Untrusted
 from flexrelay.ledger.fabric.failures import Failure
 from flexrelay.ledger.fabric.identity import Identity
 from flexrelay.ledger.fabric.messages import Envelope
@@ -53,8 +53,10 @@ async def blocks(
 
 
 async def one_block(peer: PeerChannel, identity: Identity, channel: str, number: int, now_ms: int) -> Any:
-    """Block `number`, unchecked. Raises as `blocks`."""
+    """Block `number`; nothing else of it is checked. Raises Untrusted for another one, and as `blocks`."""
     async with aclosing(blocks(peer, identity, channel, number, number, now_ms)) as found:
         async for block in found:
+            if block.header.number != number:
+                raise Untrusted(f"block {block.header.number} came where block {number} was asked for")
             return block
     raise LedgerUnavailable(f"peer {peer.address} has no block {number}")

@@ -25,7 +25,15 @@ from flexrelay.ledger.fabric.outcomes import Outcomes
 from flexrelay.ledger.fabric.pool import PeerPool
 from flexrelay.ledger.fabric.proposal import check_endorsements
 from flexrelay.ledger.fabric.system import System
-from flexrelay.ledger.fabric.verification import RAFT, Consensus, block_hash, consensus_of, last_config, verify_block
+from flexrelay.ledger.fabric.verification import (
+    RAFT,
+    Consensus,
+    block_hash,
+    configured,
+    consensus_of,
+    last_config,
+    verify_block,
+)
 from flexrelay.ledger.port import (
     Checkpoint,
     LedgerError,
@@ -102,7 +110,7 @@ class Follower:
         self._clock = clock
         self._vigilance = vigilance
         self._consensus: Consensus = RAFT
-        self._past_consensus: dict[int, Consensus] = {}
+        self._configured: dict[int, Consensus] = {}
         self._hash: bytes | None = None
         self._next = 0
         self._told = 0
@@ -120,25 +128,27 @@ class Follower:
         self.newest: Proof | None = None
         self.peer: PeerChannel | None = None
 
-    @property
-    def consensus(self) -> Consensus:
-        """The channel's consensus at the newest followed block."""
-        return self._consensus
-
     async def consensus_for(self, block: Any, peer: PeerChannel) -> Consensus:
-        """The consensus under which a block of the past was signed. On a channel that is Raft now it always was."""
+        """The consensus under which a block was signed. On a channel that is Raft now it always was.
+
+        Raises Untrusted, and LedgerUnavailable when the peer does not give the configuration.
+        """
         if self._consensus.kind != "BFT":
             return self._consensus
         index = last_config(block)
         if index == block.header.number:  # a configuration is signed under the one before
             index = max(index - 1, 0)
-            before = await deliver.one_block(peer, self._identity, self._channel, index, self._clock())
-            index = last_config(before)
-        if index not in self._past_consensus:
-            found = await deliver.one_block(peer, self._identity, self._channel, index, self._clock())
-            verify_block(found, None, self._trust, RAFT)
-            self._past_consensus[index] = consensus_of(found)
-        return self._past_consensus[index]
+            index = last_config(await self._one(peer, index))
+        if index not in self._configured:
+            self._configured[index] = configured(await self._one(peer, index), self._trust)
+        return self._configured[index]
+
+    async def _one(self, peer: PeerChannel, number: int) -> Any:
+        try:
+            async with asyncio.timeout(self._vigilance.answer_s):
+                return await deliver.one_block(peer, self._identity, self._channel, number, self._clock())
+        except TimeoutError:
+            raise LedgerUnavailable(f"peer {peer.address} does not give block {number}") from None
 
     @property
     def height(self) -> int:
@@ -163,11 +173,11 @@ class Follower:
         """Whether the stream gave a sign of life so lately that nothing can have been missed."""
         return asyncio.get_running_loop().time() - self._heard < seconds
 
-    def start(self, height: int, consensus: Consensus) -> None:
-        """Begin at the newest of `height` blocks."""
+    def start(self, height: int, consensus: Consensus, configuration: int = 0) -> None:
+        """Begin at the newest of `height` blocks; `consensus` is set by the block `configuration`."""
         self._next = max(height - 1, 0)
         self._heard = asyncio.get_running_loop().time()
-        self._consensus = consensus
+        self._consensus = self._configured[configuration] = consensus
 
     def checked(self, tx_id: str) -> None:
         """The endorsements of this transaction were verified when it was prepared."""
@@ -223,6 +233,8 @@ class Follower:
                         await self._look_after(peer, coming)
                         continue
                     block, coming = coming.result(), None
+                    if self._hash is None:
+                        await self._place(block, peer)
                     self._take(block)
                     self._shown = {peer.address: self._next}
                     self._pool.good(peer)
@@ -248,6 +260,14 @@ class Follower:
         if not done:
             raise LedgerUnavailable(f"peer {peer.address} has {height} blocks but sends none from {self._next} on")
 
+    async def _place(self, block: Any, peer: PeerChannel) -> None:
+        """The first block may be older than the configuration that was found at the start, or be that configuration:
+        then it is signed under the one before. A peer that began with a snapshot may lack that one."""
+        try:
+            self._consensus = await self.consensus_for(block, peer)
+        except LedgerUnavailable as error:
+            _LOG.info("the newest configuration must do for block %d: %s", block.header.number, error)
+
     def _take(self, block: Any) -> None:
         number = block.header.number
         if number != self._next:
@@ -256,7 +276,7 @@ class Follower:
         items = items_of(block)
         self._check_endorsements(items)
         if is_config(block):
-            self._consensus = consensus_of(block)
+            self._consensus = self._configured[number] = consensus_of(block)
         followed = Followed(number, transaction_events(number, items, self._chaincodes))
         self._hash = found
         self.newest = proof_of(block)
@@ -315,15 +335,19 @@ class Follower:
         """Verified blocks from a stream of its own. Raises LedgerUnavailable when it breaks."""
         peer = self._pool.order()[0]
         previous: bytes | None = None
+        due = start
         try:
             stream = deliver.blocks(peer, self._identity, self._channel, start, stop, self._clock())
             async with aclosing(stream) as blocks:
                 async for block in blocks:
+                    number = block.header.number
+                    if number != due:
+                        raise Untrusted(f"block {number} came where block {due} was asked for")
+                    due += 1
                     consensus = await self.consensus_for(block, peer)
                     previous = verify_block(block, previous, self._trust, consensus)
                     items = items_of(block)
                     self._check_endorsements(items)
-                    number = block.header.number
                     yield Followed(number, transaction_events(number, items, self._chaincodes))
         except Untrusted as error:
             self._pool.lied(peer, str(error))

@@ -229,7 +229,7 @@ class FabricLedger:
         block = await self._system.block_of(tx_id, timeout_s=_STATUS_S)
         if block is None:
             return self.known(tx_id) or NotFound(tx_id)
-        verify_block(block, None, self._trust, self._follower.consensus)
+        verify_block(block, None, self._trust, await self._follower.consensus_for(block, self._pool.order()[0]))
         found = Outcomes(2)
         number = block.header.number
         for item in transaction_events(number, items_of(block), ()):

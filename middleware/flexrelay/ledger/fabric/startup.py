@@ -67,7 +67,8 @@ async def consensus(
 ) -> None:
     """Begin following at the newest block, when the profile's orderers have signed it. Raises Untrusted."""
     try:
-        follower.start(height, await system.consensus(trust))
+        number, found = await system.consensus(trust)
+        follower.start(height, found, number)
         await _newest(profile, identity, pool, trust, follower, height - 1, clock)
     except Untrusted as error:
         raise Untrusted(

@@ -15,7 +15,7 @@ from flexrelay.ledger.fabric.messages import (
     QueryChaincodeDefinitionResult,
 )
 from flexrelay.ledger.fabric.msp import Trust
-from flexrelay.ledger.fabric.verification import RAFT, Consensus, consensus_of, verify_block
+from flexrelay.ledger.fabric.verification import Consensus, configured
 from flexrelay.ledger.port import LedgerError
 
 _NO_TRANSACTION = "no such transaction ID"
@@ -43,11 +43,10 @@ class System:
     async def config_block(self, peer: PeerChannel | None = None, *, timeout_s: float | None = None) -> Any:
         return _decoded(Block, await self._ask("cscc", [b"GetConfigBlock", self._channel.encode()], peer, timeout_s))
 
-    async def consensus(self, trust: Trust, peer: PeerChannel | None = None) -> Consensus:
-        """The channel's consensus, out of its newest configuration block, which an orderer must have signed."""
-        block = await self.config_block(peer)
-        verify_block(block, None, trust, RAFT)
-        return consensus_of(block)
+    async def consensus(self, trust: Trust) -> tuple[int, Consensus]:
+        """(number of the channel's newest configuration block, the consensus that it sets)."""
+        block = await self.config_block()
+        return block.header.number, configured(block, trust)
 
     async def block_of(self, tx_id: str, *, timeout_s: float | None = None) -> Any | None:
         """The first block that holds the transaction, None when the peer has none."""
@@ -57,7 +56,10 @@ class System:
             if _NO_TRANSACTION in str(error):
                 return None
             raise
-        return _decoded(Block, data)
+        block = _decoded(Block, data)
+        if not block.header.number:  # nobody signs it: whatever a peer says could stand in it
+            raise Untrusted("the peer gave the channel's first block, which holds nobody's transactions", tx_id)
+        return block
 
     async def definition(self, chaincode: str, *, timeout_s: float | None = None) -> Any:
         """The committed definition (version, sequence, approvals). Raises LedgerError when there is none."""

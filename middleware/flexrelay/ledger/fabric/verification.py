@@ -99,6 +99,14 @@ def consensus_of(block: Any) -> Consensus:
     return Consensus(kind, consenters)
 
 
+def configured(block: Any, trust: Trust) -> Consensus:
+    """The consensus that a configuration block sets, taken by itself: one orderer of the profile must have signed it.
+    Whose quorum had to is said by the configuration before it. Raises Untrusted."""
+    found = consensus_of(block)
+    verify_block(block, None, trust, Consensus(RAFT.kind, found.consenters))
+    return found
+
+
 def last_config(block: Any) -> int:
     """The number of the newest configuration block as of this one. Raises Untrusted."""
     try:
@@ -153,14 +161,12 @@ def _verify_signatures(block: Any, signed: bytes, where: str, trust: Trust, cons
 
 def _signer(item: Any, consensus: Consensus) -> tuple[bytes, bytes]:
     """(serialised identity, the header that was signed with the block's)."""
-    if consensus.kind == "BFT":
-        if not item.signature_header and item.identifier_header:
-            number = IdentifierHeader.FromString(item.identifier_header).identifier
-            if number not in consensus.consenters:
-                raise Untrusted(f"consenter {number} is not in the channel's configuration")
-            return consensus.consenters[number], item.identifier_header
-        signer = SignatureHeader.FromString(item.signature_header).creator
-        if signer not in consensus.consenters.values():
-            raise Untrusted("a signer is no consenter of the channel")
-        return signer, item.signature_header
-    return SignatureHeader.FromString(item.signature_header).creator, item.signature_header
+    if not item.signature_header and item.identifier_header:
+        number = IdentifierHeader.FromString(item.identifier_header).identifier
+        if number not in consensus.consenters:
+            raise Untrusted(f"consenter {number} is not in the channel's configuration")
+        return consensus.consenters[number], item.identifier_header
+    signer = SignatureHeader.FromString(item.signature_header).creator
+    if consensus.kind == "BFT" and signer not in consensus.consenters.values():
+        raise Untrusted("a signer is no consenter of the channel")
+    return signer, item.signature_header

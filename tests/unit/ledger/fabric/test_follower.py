@@ -1,6 +1,7 @@
 """Following blocks: in order, over peers that fail, lie, hold back, or judge in their own favour."""
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from unit.ledger.fabric.server import BlockServer
 from unit.ledger.fabric.world import CHAINCODE, CHANNEL, Authority, Node, World, own_hash
 
-from flexrelay.ledger.fabric import Vigilance, deliver
+from flexrelay.ledger.fabric import Untrusted, Vigilance, deliver
 from flexrelay.ledger.fabric import follower as follower_module
 from flexrelay.ledger.fabric.channel import PeerChannel
 from flexrelay.ledger.fabric.follower import Follower
@@ -18,7 +19,7 @@ from flexrelay.ledger.fabric.messages import COMMIT_HASH, TRANSACTIONS_FILTER, B
 from flexrelay.ledger.fabric.pool import PeerPool
 from flexrelay.ledger.fabric.profile import Peer
 from flexrelay.ledger.fabric.system import System
-from flexrelay.ledger.fabric.verification import RAFT
+from flexrelay.ledger.fabric.verification import RAFT, Consensus, consensus_of
 from flexrelay.ledger.fabric.witness import Witness
 from flexrelay.ledger.port import Checkpoint, LedgerError, LedgerUnavailable, TxEvents, Validation
 
@@ -51,11 +52,11 @@ def chain(world: World, length: int, endorser: Node | None = None, begun: list[A
     return blocks
 
 
-def following(world: World, block: Any, endorser: Node | None = None) -> Any:
+def following(world: World, block: Any, endorser: Node | None = None, **signing: Any) -> Any:
     number = block.header.number + 1
     events = [(f"event {number}", b"payload")]
     payload = world.endorsed(world.proposal(), [endorser or world.peers["dso"]], events=events)
-    made = world.block(number, own_hash(block), [world.envelope(payload)], [0])
+    made = world.block(number, own_hash(block), [world.envelope(payload)], [0], **signing)
     made.metadata.metadata[COMMIT_HASH] = b"commit %d" % number
     return made
 
@@ -76,7 +77,9 @@ class Stage:
 
 
 @asynccontextmanager
-async def following_from(world: World, height: int, *servers: BlockServer) -> AsyncIterator[Stage]:
+async def following_from(
+    world: World, height: int, *servers: BlockServer, consensus: Consensus = RAFT, configuration: int = 0
+) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(server.serving()) for server in servers]
         stage = Stage()
@@ -86,7 +89,7 @@ async def following_from(world: World, height: int, *servers: BlockServer) -> As
         system = System(CHANNEL, gateway, lambda: 1)
         stage.follower = Follower(CHANNEL, {CHAINCODE}, me, stage.pool, world.trust, system, lambda: 1, QUICK)
         stage.witness = Witness(CHANNEL, me, stage.pool, stage.follower, lambda: 1, QUICK.witness_s)
-        stage.follower.start(height, RAFT)
+        stage.follower.start(height, consensus, configuration)
         task = asyncio.create_task(stage.follower.run())
         try:
             yield stage
@@ -329,3 +332,62 @@ async def test_a_stream_that_breaks_while_its_request_is_signed(world: World) ->
             await deliver.one_block(peer, me, CHANNEL, 0, 1)  # type: ignore[arg-type] # an identity without files
     finally:
         await peer.close()
+
+
+@pytest.fixture
+def rotated(world: World) -> list[Any]:
+    """A BFT chain of blocks 0 to 5; block 3 gives all four orderers other certificates, under the same ids."""
+    later = copy.copy(world)
+    later.orderers = [Node(world.authorities["op"], f"orderer{n}", "orderer") for n in range(4)]
+    blocks = [world.block(0, b"", [world.configuration("BFT")], [], signers=[])]
+    for _ in range(2):
+        blocks.append(following(world, blocks[-1], bft=(1, 2, 3)))
+    change = world.configuration("BFT", later.orderers)
+    blocks.append(world.block(3, own_hash(blocks[-1]), [change], [0], bft=(1, 2, 3), last_config=3))
+    for _ in range(2):
+        blocks.append(following(later, blocks[-1], bft=(2, 3, 4), last_config=3))
+    return blocks
+
+
+@pytest.mark.parametrize("height", [1, 3, 4, 5, 6])
+async def test_orderers_that_get_other_certificates(world: World, rotated: list[Any], height: int) -> None:
+    """Wherever a gateway begins, with the newest configuration that it finds: the one before signs the change."""
+    server = BlockServer("dso", rotated)
+    async with following_from(world, height, server, consensus=consensus_of(rotated[3]), configuration=3) as stage:
+        found = await taken(stage, Checkpoint(), 5)
+        assert names(found) == ["event 1", "event 2", "event 4", "event 5"]
+        assert stage.pool.trouble == ""
+
+
+async def test_what_a_peer_says_of_a_configuration_does_not_count(world: World, rotated: list[Any]) -> None:
+    false = copied(rotated)
+    false[3].metadata.metadata[TRANSACTIONS_FILTER] = b"\xfe"
+    async with following_from(world, 2, BlockServer("dso", false), consensus=consensus_of(rotated[0])) as stage:
+        assert names(await taken(stage, Checkpoint(4), 5)) == ["event 4", "event 5"]
+        assert stage.pool.trouble == ""
+
+
+async def test_another_block_than_the_one_that_was_asked_for(world: World) -> None:
+    """The first block is signed by nobody: in place of another one it could say anything."""
+    blocks = chain(world, 6)
+    liar = BlockServer("dso", [blocks[0], blocks[2], blocks[0], *blocks[3:]])
+    async with following_from(world, 5, liar) as stage:
+        for number in (1, 2):
+            with pytest.raises(Untrusted, match=f"came where block {number} was asked for"):
+                await taken(stage, Checkpoint(number), 5)
+            (peer,) = stage.pool.order()
+            with pytest.raises(Untrusted, match=f"came where block {number} was asked for"):
+                await deliver.one_block(peer, Me(world.client), CHANNEL, number, 1)  # type: ignore[arg-type] # as above
+    answering: Any = Answering(blocks[0].SerializeToString())
+    with pytest.raises(Untrusted, match="first block"):
+        await System(CHANNEL, answering, lambda: 1).block_of("tx")
+
+
+class Answering:
+    """A gateway whose peers answer everything with this."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    async def evaluate(self, *args: Any, **options: Any) -> bytes:
+        return self._answer

@@ -14,6 +14,7 @@ from flexrelay.ledger.fabric.verification import (
     RAFT,
     Consensus,
     block_hash,
+    configured,
     consensus_of,
     header_bytes,
     last_config,
@@ -175,6 +176,23 @@ def test_an_unknown_consenter_does_not_count(world: World, bft: Consensus) -> No
     block = world.block(5, NOTHING, [b"x"], [254], bft=(4,))
     with pytest.raises(Untrusted, match="consenter 4 is not"):
         verify_block(block, NOTHING, world.trust, fewer)
+
+
+def test_a_configuration_by_itself_needs_an_orderer(world: World, bft: Consensus) -> None:
+    """Also one that came after the first block on BFT, whose consenters sign by their number."""
+    new = [Node(world.authorities["op"], f"orderer{n}", "orderer") for n in range(4)]
+    some = [new[0], *world.orderers[1:3], new[3]]
+    assert configured(world.block(5, NOTHING, [world.configuration("BFT")], [0], bft=(1, 2, 3)), world.trust) == bft
+    changed = world.block(5, NOTHING, [world.configuration("BFT", some)], [0], bft=(1, 2, 3))
+    assert configured(changed, world.trust).quorum == 3
+    assert configured(world.block(5, NOTHING, [world.configuration("etcdraft")], [0]), world.trust) == RAFT
+    for nobody in (
+        world.block(5, NOTHING, [world.configuration("BFT", new)], [0], bft=(1, 2, 3)),
+        world.block(5, NOTHING, [world.configuration("etcdraft")], [0], bft=(1, 2, 3)),
+        world.block(5, NOTHING, [world.configuration("BFT")], [0], signers=[]),
+    ):
+        with pytest.raises(Untrusted, match="has 0 good"):
+            configured(nobody, world.trust)
 
 
 def test_metadata_that_cannot_be_read(world: World, block: Any) -> None:

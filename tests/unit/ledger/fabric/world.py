@@ -141,15 +141,15 @@ class World:
         data: bytes = pb.Envelope(payload=payload, signature=self.client.sign(payload)).SerializeToString()
         return data
 
-    def configuration(self, kind: str) -> bytes:
-        """The envelope of a configuration block: kind "etcdraft" or "BFT" (with all four orderers)."""
+    def configuration(self, kind: str, consenters: Sequence[Node] = ()) -> bytes:
+        """The envelope of a configuration block: kind "etcdraft" or "BFT" (with these, or all four orderers)."""
         config = pb.ConfigEnvelope()
         group = config.config.channel_group.groups["Orderer"]
         group.values["ConsensusType"].value = orderer_pb2.ConsensusType(type=kind).SerializeToString()
         if kind == "BFT":
             mapping = [
                 {"id": number, "msp_id": node.org, "identity": pem(node.certificate)}
-                for number, node in enumerate(self.orderers, 1)
+                for number, node in enumerate(consenters or self.orderers, 1)
             ]
             group.values["Orderers"].value = configuration_pb2.Orderers(consenter_mapping=mapping).SerializeToString()
         header = pb.ChannelHeader(type=pb.CONFIG, channel_id=CHANNEL)
