@@ -65,12 +65,17 @@ class Carried(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Transaction(Generic[A]):
-    """One transaction type. `roles`: the caller holds at least one of them (empty: any active DID)."""
+    """One transaction type. `roles`: the caller holds at least one of them (empty: any active DID).
+
+    `of_parties`: the function itself knows whose business it is, out of a time when they held the roles. Then who has
+    lost a role since may call too: its issuer is often the other party, and would get out of every dispute otherwise.
+    """
 
     name: str
     args: type[A]
     run: Callable[[ContractContext, Caller, A], Result]
     roles: tuple[str, ...] = ()
+    of_parties: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +210,7 @@ def _caller(ctx: ContractContext, carried: Carried, transaction: Transaction[Any
     if used is not None:
         raise Refused("intent_used", f"intent {intent.intent_id} is {used['status']} in {used['tx_id']}", "intent_id")
     roles = _roles(ctx, transaction.roles, grants) if grants else _NO_ROLES
-    if transaction.roles and not roles:
+    if transaction.roles and not roles and not transaction.of_parties:
         wanted = " or ".join(transaction.roles)
         raise Refused("role", f"{intent.actor} does not hold the role {wanted}", "actor")
     return Caller(intent.actor, kind, controller, ctx.creator.org, gateway, network, roles)

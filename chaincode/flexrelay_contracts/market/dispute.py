@@ -350,8 +350,8 @@ def _one(ctx: ContractContext, args: DisputeNamed) -> Any:
 
 
 TRANSACTIONS: tuple[Transaction[Any], ...] = (
-    Transaction("dispute.open", Open, _open, PARTIES),
-    Transaction("dispute.evidence", Show, _evidence, PARTIES),
-    Transaction("dispute.resolve", DisputeNamed, _resolve, PARTIES),
+    Transaction("dispute.open", Open, _open, PARTIES, of_parties=True),
+    Transaction("dispute.evidence", Show, _evidence, PARTIES, of_parties=True),
+    Transaction("dispute.resolve", DisputeNamed, _resolve, PARTIES, of_parties=True),
 )
 QUERIES: tuple[Query[Any], ...] = (Query("dispute.one", DisputeNamed, _one),)

@@ -273,6 +273,6 @@ def _offers(ctx: ContractContext, args: Named) -> Any:
 
 TRANSACTIONS: tuple[Transaction[Any], ...] = (
     Transaction("congestion.offer", Offer, _offer, PROVIDERS),
-    Transaction("congestion.revoke", OfferNamed, _revoke, PROVIDERS),
+    Transaction("congestion.revoke", OfferNamed, _revoke, PROVIDERS, of_parties=True),
 )
 QUERIES: tuple[Query[Any], ...] = (Query("congestion.offers", Named, _offers),)

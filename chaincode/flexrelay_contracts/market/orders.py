@@ -51,5 +51,7 @@ def _one(ctx: ContractContext, args: OrderNamed) -> Any:
     return {**order, "activations": activations}
 
 
-TRANSACTIONS: tuple[Transaction[Any], ...] = (Transaction("congestion.activation", Activation, _activation, PROVIDERS),)
+TRANSACTIONS: tuple[Transaction[Any], ...] = (
+    Transaction("congestion.activation", Activation, _activation, PROVIDERS, of_parties=True),
+)
 QUERIES: tuple[Query[Any], ...] = (Query("congestion.order", OrderNamed, _one),)

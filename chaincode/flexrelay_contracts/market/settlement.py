@@ -346,9 +346,9 @@ def _detail(ctx: ContractContext, args: SettlementNamed) -> Any:
 PARTIES: Final = (*BUYERS, *PROVIDERS)
 
 TRANSACTIONS: tuple[Transaction[Any], ...] = (
-    Transaction("settlement.propose", Propose, _propose, PARTIES),
-    Transaction("settlement.accept", SettlementNamed, _accept, PARTIES),
-    Transaction("settlement.finalise", SettlementNamed, _finalise, PARTIES),
+    Transaction("settlement.propose", Propose, _propose, PARTIES, of_parties=True),
+    Transaction("settlement.accept", SettlementNamed, _accept, PARTIES, of_parties=True),
+    Transaction("settlement.finalise", SettlementNamed, _finalise, PARTIES, of_parties=True),
 )
 QUERIES: tuple[Query[Any], ...] = (
     Query("settlement.one", SettlementNamed, _one),
