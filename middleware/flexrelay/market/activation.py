@@ -8,11 +8,10 @@ step may be come back to after a restart.
 import asyncio
 import logging
 from collections.abc import Callable
-from itertools import count
 from typing import Final
 
 from flexrelay.dispatch import Dispatcher, DispatchOrder, NoCapacity, Plan
-from flexrelay.market.desk import Desk, IntentExpired
+from flexrelay.market.desk import Desk, insist
 from flexrelay.outbox import OutboxFull
 from flexrelay.projections import Document, News, Views
 from flexrelay.store import StoreUnavailable
@@ -46,16 +45,8 @@ async def report(dispatcher: Dispatcher, desk: Desk, order_id: str) -> None:
 
 
 async def _record(desk: Desk, order_id: str, stage: str, digest: str) -> None:
-    """One intent id per try, so that after a restart the same try is found again. An intent that expired did nothing
-    and never will: the next one is another."""
     args = {"order_id": order_id, "stage": stage, "hash": digest}
-    for number in count(1):
-        intent_id = f"{order_id}.{stage}" if number == 1 else f"{order_id}.{stage}.{number}"
-        try:
-            await desk.do("congestion.activation", args, intent_id=intent_id, correlation_id=order_id)
-            return
-        except IntentExpired as error:
-            log.warning("order %s, stage %s: %s; recording it anew", order_id, stage, error)
+    await insist(desk, "congestion.activation", args, intent_id=f"{order_id}.{stage}", correlation_id=order_id)
 
 
 class Activations:
@@ -81,9 +72,9 @@ class Activations:
         self._day_of = day_of
         self._market_now = market_now
         self.news = News("congestion.ordered")
+        self._seen = 0
         self._open: dict[str, Document] = {}
         self._commanded: set[str] = set()
-        self._ended: set[str] = set()
 
     async def run(self) -> None:
         """Until cancelled. An order that cannot be activated is said once; it does not hold up the others."""
@@ -98,9 +89,11 @@ class Activations:
 
     async def _step(self) -> None:
         if self.news.taken():
-            for document in await self._views.documents("order"):
-                if document.id not in self._ended:
+            async for event in self._views.named("congestion.ordered", self._seen):
+                document = await self._views.document("order", event.payload["order_id"])
+                if document is not None and not _over(document):
                     self._open[document.id] = document
+                self._seen = event.sequence
         for document in list(self._open.values()):
             try:
                 ended = await self._one(document)
@@ -108,7 +101,6 @@ class Activations:
                 log.error("order %s is not activated: %s", document.id, error)
                 ended = True
             if ended:
-                self._ended.add(document.id)
                 self._commanded.discard(document.id)
                 del self._open[document.id]
 
@@ -130,3 +122,8 @@ class Activations:
             return False  # the last ones expire now
         await report(self._dispatcher, desk, order.order_id)
         return True
+
+
+def _over(document: Document) -> bool:
+    """Whether the ledger already holds what came of the order's commands."""
+    return any(record["stage"] == "activated" for record in document.body.get("activations", ()))

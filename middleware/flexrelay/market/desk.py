@@ -3,6 +3,7 @@
 The key stays behind the `Signer`; what leaves the desk is a signed intent. One desk is one actor on one gateway.
 """
 
+import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from flexrelay.identity.intents import sign_intent
 from flexrelay.identity.signer import Signer
 from flexrelay.outbox import CommittedIntent, ExpiredIntent, Outbox, OutboxId, RefusedIntent
 from flexrelay_contracts.refusal import Refused
+
+log = logging.getLogger(__name__)
 
 LIFETIME_MS: Final = 60_000
 """How long an intent may take to the ledger by default."""
@@ -95,3 +98,18 @@ class Desk:
     async def do(self, function: str, args: Mapping[str, Any], **options: Any) -> Done:
         """`send` and `wait`."""
         return await self.wait(await self.send(function, args, **options))
+
+
+async def insist(desk: Desk, function: str, args: Mapping[str, Any], *, intent_id: str, **options: Any) -> Done:
+    """`Desk.do`, again whenever it expired: the intent did nothing and never will, the next try has an id of its own.
+
+    After a restart the same try is found again. Raises Refused.
+    """
+    number, wanted = 1, intent_id
+    while True:
+        try:
+            return await desk.do(function, args, intent_id=wanted, **options)
+        except IntentExpired as error:
+            log.warning("%s of %s: %s; sent anew", function, desk.did, error)
+            number += 1
+            wanted = f"{intent_id}.{number}"

@@ -1,7 +1,8 @@
 """Opening sealed offers: when an auction's gate has closed, an aggregator's gateway opens the offers that it sealed.
 
-Nobody has to start it, and an offer is opened once: the intent's id follows from auction and offer. What the contract
-refuses (opened by the buyer already, lapsed) is said once and left.
+Nobody has to start it, and an offer is opened once: the intent's id follows from auction and offer. An intent that
+expires while the ledger is away is followed by another. What the contract refuses (opened by the buyer already, lapsed)
+is said once and left.
 """
 
 import asyncio
@@ -12,16 +13,16 @@ from typing import Final
 
 from flexrelay.ledger.port import Ledger, LedgerError
 from flexrelay.market.congestion import opening
-from flexrelay.market.desk import Desk, IntentExpired
+from flexrelay.market.desk import Desk, insist
 from flexrelay.outbox import OutboxFull
-from flexrelay.projections import Document, Event, News, Views
+from flexrelay.projections import Document, News, Views
 from flexrelay.store import StoreUnavailable
 from flexrelay_contracts.refusal import Refused
 
 log = logging.getLogger(__name__)
 
 RETRY_S: Final = 2.0
-_DONE: Final = frozenset({"congestion.opened", "congestion.revoked"})
+_GATE_CLOSED: Final = "congestion.gate_closed"
 
 
 class Openings:
@@ -32,8 +33,9 @@ class Openings:
         self._views = views
         self._ledger = ledger
         self._desk_of = desk_of
-        self.news = News("congestion.gate_closed")
-        self._ended: set[str] = set()
+        self.news = News(_GATE_CLOSED)
+        self._seen = 0
+        self._sealed: dict[str, Document] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -47,20 +49,17 @@ class Openings:
                 await asyncio.sleep(RETRY_S)
 
     async def _step(self) -> None:
-        closed = {event.payload["auction"] for event in await self._views.events("congestion.gate_closed")}
-        over = {_name(event) for name in sorted(_DONE) for event in await self._views.events(name)}
-        for document in await self._views.documents("offer"):
-            name = f"{document.body['auction']}/{document.body['offer_id']}"
-            if (
-                document.body["auction"] not in closed
-                or name in over | self._ended
-                or not document.body["contents_hash"]
-            ):
-                continue
+        async for event in self._views.named(_GATE_CLOSED, self._seen):
+            auction = await self._views.document("auction", event.payload["auction"])
+            if auction is not None and auction.status == "closed":  # not cleared since
+                sealed = await self._views.under("offer", auction.id)
+                self._sealed |= {offer.id: offer for offer in sealed if _is_sealed(offer)}
+            self._seen = event.sequence
+        for document in list(self._sealed.values()):
             desk = self._desk_of(document.body["aggregator"])
             if desk is not None:
                 await self._open(desk, document)
-            self._ended.add(name)
+            del self._sealed[document.id]
 
     async def _open(self, desk: Desk, document: Document) -> None:
         auction, offer_id = document.body["auction"], document.body["offer_id"]
@@ -69,10 +68,10 @@ class Openings:
                 "congestion.offer_contents", {"auction": auction, "offer_id": offer_id}
             )
             intent_id = "open-" + hashlib.sha256(f"{auction}/{offer_id}".encode()).hexdigest()[:32]
-            await desk.do("congestion.open_offer", opening(auction, offer_id, contents), intent_id=intent_id)
-        except (Refused, IntentExpired) as error:
+            await insist(desk, "congestion.open_offer", opening(auction, offer_id, contents), intent_id=intent_id)
+        except Refused as error:
             log.warning("offer %s in auction %s is not opened by %s: %s", offer_id, auction, desk.did, error)
 
 
-def _name(event: Event) -> str:
-    return f"{event.payload['auction']}/{event.payload['offer_id']}"
+def _is_sealed(offer: Document) -> bool:
+    return offer.status == "standing" and bool(offer.body["contents_hash"])

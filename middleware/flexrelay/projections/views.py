@@ -68,6 +68,12 @@ class Views:
         """In the order of their ids; `status` "" = all."""
         return await self._documents("kind = ? AND (? = '' OR status = ?)", kind, status, status)
 
+    async def under(self, kind: str, first: str) -> list[Document]:
+        """Those whose id is `first`, "/" and more, in the order of their ids; the others are not read."""
+        return await self._documents(
+            "kind = ? AND id > ? AND id < ?", kind, f"{first}/", f"{first}0"
+        )  # "0" follows "/"
+
     async def identity(self, did: str) -> Identity | None:
         rows = await self._rows(f"{_IDENTITIES} AND did = ?", did)
         return Identity(*rows[0]) if rows else None
@@ -103,7 +109,7 @@ class Views:
             tx_id,
             limit,
         )
-        return [Event(row[0], row[1], row[2], row[3], row[4], parse(row[5])) for row in rows]
+        return [_event(row) for row in rows]
 
     async def every(self, prefix: str) -> AsyncIterator[Event]:
         """All events whose name begins with `prefix`, in the chain's order, page by page."""
@@ -112,6 +118,17 @@ class Views:
             for event in events:
                 yield event
             after = events[-1].sequence
+
+    async def named(self, name: str, after: int = 0) -> AsyncIterator[Event]:
+        """All events of this name beyond sequence `after`, in the chain's order; the others are not read."""
+        query = (
+            "SELECT sequence, block, tx_id, at, name, payload FROM event WHERE tenant = ? AND name = ? "
+            "AND sequence > ? ORDER BY sequence LIMIT ?"
+        )
+        while rows := await self._rows(query, name, after, _PAGE):
+            for row in rows:
+                yield _event(row)
+            after = rows[-1][0]
 
     async def _documents(self, where: str, *values: Any) -> list[Document]:
         query = f"SELECT {_DOCUMENT} FROM document WHERE tenant = ? AND {where} ORDER BY kind, id"  # noqa: S608
@@ -123,3 +140,7 @@ class Views:
             return connection.execute(query, (self._tenant, *values)).fetchall()
 
         return await self._store.read(work)
+
+
+def _event(row: tuple[Any, ...]) -> Event:
+    return Event(row[0], row[1], row[2], row[3], row[4], parse(row[5]))

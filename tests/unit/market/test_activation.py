@@ -15,7 +15,7 @@ from flexrelay.market import activation
 from flexrelay.market.activation import Activations
 from flexrelay.market.desk import IntentExpired
 from flexrelay.outbox import OutboxFull
-from flexrelay.projections import Document
+from flexrelay.projections import Document, Event
 from flexrelay.store import Store
 from flexrelay_contracts.refusal import Refused
 from flexrelay_schemas.intervals import CalendarDay
@@ -36,9 +36,17 @@ class Orders:
 
     known: list[Document]
 
-    async def documents(self, kind: str) -> list[Document]:
+    read: list[str] = field(default_factory=list)
+
+    async def named(self, name: str, after: int) -> AsyncIterator[Event]:
+        assert name == "congestion.ordered"
+        for sequence, order in enumerate(self.known[after:], after + 1):
+            yield Event(sequence, 1, "t", 1, name, order.body)
+
+    async def document(self, kind: str, identifier: str) -> Document | None:
         assert kind == "order"
-        return self.known
+        self.read.append(identifier)
+        return next((order for order in self.known if order.id == identifier), None)
 
 
 @dataclass
@@ -120,6 +128,20 @@ async def test_an_expired_record_is_made_again_under_another_id(tmp_path: Path) 
     async with running(tmp_path, desk, "a"):
         await until(lambda: "a.activated" in desk.sent)
     assert desk.sent == ["a.commanded", "a.commanded.2", "a.commanded.3", "a.activated"]
+
+
+async def test_an_order_is_read_once_and_not_again_when_it_is_over(tmp_path: Path) -> None:
+    desk = ScriptedDesk({})
+    async with running(tmp_path, desk, "a", "b") as made:
+        orders: Any = made._views
+        orders.known[1].body["activations"] = [{"stage": "commanded"}, {"stage": "activated"}]  # type: ignore[index]
+        await until(lambda: "a.activated" in desk.sent)
+        orders.known.append(order("c"))
+        made.news.heard([Event(3, 1, "t", 1, "congestion.ordered", {})])
+        await until(lambda: "c.activated" in desk.sent)
+        await until(lambda: not made._open)
+    assert orders.read == ["a", "b", "c"]
+    assert desk.sent == ["a.commanded", "a.activated", "c.commanded", "c.activated"]
 
 
 async def test_a_full_outbox_is_waited_for(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The buyer's gateway watches the meters of what it bought, by itself."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +34,10 @@ def order(name: str, buyer_org: str) -> Document:
 class Orders:
     known: list[Document]
 
-    async def documents(self, kind: str) -> list[Document]:
-        return self.known
+    async def named(self, name: str, after: int) -> AsyncIterator[Event]:
+        assert name == "congestion.ordered"
+        for sequence, order in enumerate(self.known[after:], after + 1):
+            yield Event(sequence, 1, "t", 1, name, order.body)
 
 
 @dataclass

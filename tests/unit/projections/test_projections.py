@@ -93,6 +93,20 @@ async def test_money_identities_documents(tmp_path: Path) -> None:
         assert order.body["activations"] == [{"stage": "commanded", "hash": "h", "market_ms": 1, "gateway": "g"}]
         assert [e.name for e in await views.events("new.")] == ["new.kind"]
         assert await Views(store, "other").balances() == {}
+        assert [e.sequence async for e in views.named("accounts.posted")] == [2, 3]
+        assert [e.sequence async for e in views.named("accounts.posted", 2)] == [3]
+        assert [e.name async for e in views.named("accounts.")] == []
+
+
+async def test_documents_under_an_id(tmp_path: Path) -> None:
+    chain = Chain()
+    pairs = (("a", "1"), ("a", "2"), ("a.b", "1"), ("a0", "1"), ("a-", "1"), ("b", "1"))
+    last = chain.add([("congestion.offered", {"auction": auction, "offer_id": offer}) for auction, offer in pairs])
+    async with Store(tmp_path / "s.db", [PROJECTIONS]) as store, open_projections(chain, store) as projections:
+        await asyncio.wait_for(projections.reached(last), 60)
+        views = Views(store, "org1")
+        assert [found.id for found in await views.under("offer", "a")] == ["a/1", "a/2"]
+        assert await views.under("order", "a") == []
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
