@@ -7,7 +7,7 @@ here.
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Protocol
 from weakref import WeakValueDictionary
 
@@ -110,13 +110,10 @@ class BrokerLink:
             await self._publish(topic, payload, None, qos, retain)
             return True
         turn = self._turns.setdefault(topic, asyncio.Lock())
-        async with turn:
-            while (left_ms := expires_at - self.clock()) > 0:
-                try:
-                    async with asyncio.timeout(left_ms / 1000):
-                        await self._online.wait()
-                except TimeoutError:
-                    return False
+        if not await self._until(turn.acquire(), expires_at):
+            return False
+        try:
+            while await self._until(self._online.wait(), expires_at):
                 try:
                     await self._publish(topic, payload, max(1, (expires_at - self.clock()) // 1000), qos, retain)
                 except ConnectionLost as error:
@@ -124,7 +121,21 @@ class BrokerLink:
                     await asyncio.sleep(self.config.backoff_min_s)
                     continue
                 return True
-        return False
+            return False
+        finally:
+            turn.release()
+
+    async def _until(self, waiting: Coroutine[object, object, bool], expires_at: int) -> bool:
+        """Whether it came before `expires_at` (UTC ms)."""
+        left_ms = expires_at - self.clock()
+        if left_ms <= 0:
+            waiting.close()
+            return False
+        try:
+            async with asyncio.timeout(left_ms / 1000):
+                return await waiting
+        except TimeoutError:
+            return False
 
     async def _publish(self, topic: str, payload: bytes, expiry_s: int | None, qos: int, retain: bool) -> None:
         connection = self._connection
