@@ -35,11 +35,18 @@ def pay(postings: Postings, order: Record, record: Record, held: int) -> int:
     return unpaid
 
 
-def pay_difference(postings: Postings, order: Record, before: Record, after: Record) -> None:
-    """From actor to actor: what changed since the run before."""
+def pay_difference(postings: Postings, order: Record, before: Record, after: Record) -> int:
+    """From actor to actor: what changed since the run before; the result is what the provider still has not paid.
+
+    What was written off is set off against what the provider gets now: nobody gets back what it never paid.
+    """
     buyer, provider = actor_account(order["buyer"]), actor_account(order["aggregator"])
     for old, new in zip(before["lines"], after["lines"], strict=True):
         ref = f"{order['order_id']}/{new['isp']}"
         postings.transfer(buyer, provider, new["net_micro_eur"] - old["net_micro_eur"], "resettlement", ref)
     rounding = [r["buyer_micro_eur"] - r["provider_micro_eur"] for r in (before, after)]
     postings.transfer(buyer, ROUNDING, rounding[1] - rounding[0], "rounding", order["order_id"])
+    unpaid: int = before.get("unpaid_micro_eur", 0)
+    set_off = min(unpaid, max(after["provider_micro_eur"] - before["provider_micro_eur"], 0))
+    postings.transfer(provider, buyer, set_off, "unpaid_set_off", order["order_id"])
+    return unpaid - set_off

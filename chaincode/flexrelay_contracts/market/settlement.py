@@ -304,11 +304,10 @@ def _finalise(ctx: ContractContext, caller: Caller, args: SettlementNamed) -> Re
         raise Refused("dispute_window", message, "settlement")
     previous = _previous(ctx, product, record["order_id"], record["run"])
     postings = Postings(order["product"])
-    unpaid = 0
     if previous is None:
         unpaid = pay(postings, order, record, balance(ctx, actor_account(order["aggregator"])))
     else:
-        pay_difference(postings, order, previous, record)
+        unpaid = pay_difference(postings, order, previous, record)
     postings.commit(ctx)
     for dispute in record["disputes"]:
         for did in (order["buyer"], order["aggregator"]):

@@ -233,3 +233,25 @@ def test_what_is_earned_in_one_interval_pays_for_another() -> None:
     assert market.settle(order)["unpaid_micro_eur"] == 624_999
     assert market.money(market.agg_a) == 0
     assert market.money(market.dso) == before + 500_000 - 250_000 + 1_875_000 - 624_999
+
+
+def test_a_later_run_pays_nobody_back_what_it_never_paid() -> None:
+    """A draws 10 kW less instead of more in both ISPs, has nothing left and owes 1,500,000 µ€: 499,999 are written off.
+
+    The month's run finds 4 kW less of the wrong way in ISP 49: A owes less then, and what was written off goes off first. Otherwise an empty account at the right moment would be paid by the DSO.
+    """
+    market = Market.start()
+    order, _ = market.order()
+    market.energy["a1", 49] = market.energy["a1", 50] = -10_000 * ISP_S
+    everything = market.money(market.agg_a)
+    market.net.call(market.net.operator, "accounts.withdraw", account=f"actor:{market.agg_a.did}", micro_eur=everything)
+    before = market.money(market.dso)
+    assert market.settle(order)["unpaid_micro_eur"] == 499_999
+    market.energy["a1", 49] = -6_000 * ISP_S
+    assert market.settle(order, "month")["unpaid_micro_eur"] == 349_999  # 4 kW in a quarter of an hour: 150,000 µ€
+    assert market.money(market.agg_a) == 0
+    market.energy["a1", 49] = market.energy["a1", 50] = 10_000 * ISP_S
+    assert market.settle(order, "final")["unpaid_micro_eur"] == 0
+    assert market.money(market.agg_a) == 1_000_001 + 500_000  # its collateral and the price
+    assert market.money(market.dso) == before + 500_000 - 500_000
+    assert not [name for name in market.held() if market.agg_a.did in name]
