@@ -163,6 +163,7 @@ class Journey:
         except Rejected as error:
             return await self._reject(str(error))
         await self._outbox.record_prepared(self._entry, prepared)
+        self._noted = (State.PREPARED, prepared.tx_id)
         return self._keep(prepared, "intent")
 
     async def _refused(self, error: Refused) -> Outcome | None:

@@ -11,7 +11,7 @@ import pytest
 from support.contracts import Party
 from support.hostile_ledger import HostileLedger
 
-from flexrelay.ledger.port import Call, Committed, NotFound, TxStatus, Validation
+from flexrelay.ledger.port import Call, Committed, NeedsAttention, NotFound, TxStatus, Validation
 from flexrelay.outbox import OUTBOX, CommittedIntent, ExpiredIntent, Outbox, OutboxId, RefusedIntent, State
 from flexrelay.relay import Pace, Relay, RelayOptions
 from flexrelay.store import Store
@@ -297,6 +297,27 @@ async def test_a_cancelled_body_stops_the_relay(tmp_path: Path) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 60)
+
+
+class Questioned(HostileLedger):
+    """Nobody tells it how anything ended."""
+
+    async def status(self, tx_id: str) -> TxStatus:
+        raise NeedsAttention("somebody has to look", tx_id)
+
+
+async def test_an_envelope_that_exists_is_never_forgotten(tmp_path: Path) -> None:
+    """What is recorded while somebody has to look says that it exists: the next start asks for it by that."""
+    ledger = Questioned()
+    ledger.submit_script.append("unavailable")
+    async with running(tmp_path, ledger) as gateway:
+        entry = await gateway.outbox.add(gateway.intent("i"))
+        async with asyncio.timeout(60):
+            while not (await gateway.outbox.transitions(entry))[-1].detail.startswith("ledger: "):
+                await asyncio.sleep(0.01)
+        found = await gateway.outbox.entry(entry)
+        (attempt,) = await gateway.outbox.attempts(entry)
+        assert (found.state, found.tx_id) == (State.PREPARED, attempt.tx_id)
 
 
 class Late(HostileLedger):
