@@ -67,8 +67,8 @@ class PeerChannel:
             if self._tls is not None:
                 raise ProfileError(f"{self._field}: is empty, but the profile has client TLS; name the peer's TLS CA")
             return None, None
-        authorities = files.read_file(self._peer.tls_ca, self._field)
-        files.read_certificates(self._peer.tls_ca, self._field)
+        found = files.read_certificates(self._peer.tls_ca, self._field)
+        authorities = b"".join(item.public_bytes(serialization.Encoding.PEM) for item in found)
         context = _context(authorities)
         if self._tls is None:
             return grpc.ssl_channel_credentials(authorities), context
@@ -82,7 +82,10 @@ class PeerChannel:
             raise ProfileError(f"tls: the certificate in {self._tls.certificate} is not for the key in {self._tls.key}")
         chain = files.read_file(self._tls.certificate, "tls.certificate")
         self.tls_hash = hashlib.sha256(certificate.public_bytes(serialization.Encoding.DER)).digest()
-        context.load_cert_chain(self._tls.certificate, self._tls.key)
+        try:
+            context.load_cert_chain(self._tls.certificate, self._tls.key)
+        except OSError as error:  # OpenSSL reads them once more: they may have been replaced meanwhile
+            raise ProfileError(f"tls: {self._tls.certificate} and {self._tls.key} cannot be used: {error}") from None
         return grpc.ssl_channel_credentials(authorities, files.read_file(self._tls.key, "tls.key"), chain), context
 
     def _open(self) -> None:
@@ -163,6 +166,6 @@ def _context(authorities: bytes) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate may be all that the profile names
-    context.load_verify_locations(cadata=authorities.decode("ascii", "replace"))
+    context.load_verify_locations(cadata=authorities.decode("ascii"))
     context.set_alpn_protocols(["h2"])
     return context

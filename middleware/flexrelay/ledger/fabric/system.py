@@ -19,6 +19,7 @@ from flexrelay.ledger.fabric.verification import Consensus, configured
 from flexrelay.ledger.port import LedgerError
 
 _NO_TRANSACTION = "no such transaction ID"
+_BEFORE_SNAPSHOT = "not available. Ledger bootstrapped from a snapshot"
 
 
 class System:
@@ -49,11 +50,12 @@ class System:
         return block.header.number, configured(block, trust)
 
     async def block_of(self, tx_id: str, *, timeout_s: float | None = None) -> Any | None:
-        """The first block that holds the transaction, None when the peer has none."""
+        """The first block that holds the transaction, None when the peer has none: also when its snapshot has the
+        transaction, but no block of it."""
         try:
             data = await self._ask("qscc", [b"GetBlockByTxID", self._channel.encode(), tx_id.encode()], None, timeout_s)
         except LedgerError as error:
-            if _NO_TRANSACTION in str(error):
+            if _NO_TRANSACTION in str(error) or _BEFORE_SNAPSHOT in str(error):
                 return None
             raise
         block = _decoded(Block, data)

@@ -52,6 +52,8 @@ class Witness:
                 await self.compare()
             except (LedgerError, grpc.aio.UsageError) as error:
                 _LOG.info("no second opinion this time: %s", error)
+            except Exception:
+                _LOG.exception("asking for a second opinion on %s failed", self._channel)
 
     async def compare(self) -> None:
         """Ask up to two other organisations' peers for the newest followed block, and for the one after it."""

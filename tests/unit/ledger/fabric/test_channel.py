@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from unit.ledger.fabric.server import BlockServer
 from unit.ledger.fabric.world import Authority, new_key, pem
 
-from flexrelay.ledger.fabric import ClientTls, Peer, ProfileError
+from flexrelay.ledger.fabric import ClientTls, Peer, ProfileError, files
 from flexrelay.ledger.fabric.channel import PeerChannel
 from flexrelay.ledger.fabric.messages import EvaluateRequest
 
@@ -92,6 +92,33 @@ async def test_files_that_do_not_fit_leave_the_open_connection_alone(
         assert "is not for the key" in caplog.text
         assert channel.tls_hash == before
         await channel.evaluate(EvaluateRequest(), 5.0)
+        await channel.close()
+
+
+async def test_files_that_are_replaced_while_they_are_read(
+    material: Material, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel = PeerChannel(material.peer, 0, material.client)
+    read = files.read_key
+
+    def then_replaced(path: str, field: str) -> ec.EllipticCurvePrivateKey:
+        key = read(path, field)
+        material.write("client.key", _private(new_key()))
+        return key
+
+    material.renew()
+    monkeypatch.setattr(files, "read_key", then_replaced)
+    assert not channel.renew()
+    assert "cannot be used" in caplog.text
+    await channel.close()
+
+
+async def test_certificates_with_text_around_them(material: Material) -> None:
+    """As `openssl x509 -text` prints them."""
+    material.write("ca.pem", "Aussteller: Prüfstelle\n".encode() + (material.folder / "ca.pem").read_bytes())
+    async with BlockServer("dso", []).listening(0, material.credentials) as port:
+        channel = PeerChannel(material.at(port), 0, material.client)
+        await channel.evaluate(EvaluateRequest(), 60.0)
         await channel.close()
 
 

@@ -256,6 +256,26 @@ async def test_a_witness_finds_a_false_judgement(world: World) -> None:
         assert stage.pool.order()[0].org == "agga"
 
 
+async def test_a_witness_goes_on_after_a_defect(world: World) -> None:
+    class Once(Witness):
+        asked = 0
+
+        async def compare(self) -> None:
+            self.asked += 1
+            if self.asked == 1:
+                raise OSError("the key is out of reach")
+
+    async with following_from(world, 1, BlockServer("dso", chain(world, 1)), BlockServer("agga", [])) as stage:
+        me: Any = Me(world.client)
+        witness = Once(CHANNEL, me, stage.pool, stage.follower, lambda: 1, 0.01)
+        running = asyncio.create_task(witness.run())
+        async with asyncio.timeout(60):
+            while witness.asked < 2 and not running.done():  # noqa: ASYNC110 (it counts in the background)
+                await asyncio.sleep(0.01)
+        assert not running.done()
+        running.cancel()
+
+
 async def test_one_contradiction_is_told_and_nobody_is_outvoted(world: World) -> None:
     blocks = chain(world, 4)
     other = copied(blocks)
@@ -383,11 +403,34 @@ async def test_another_block_than_the_one_that_was_asked_for(world: World) -> No
         await System(CHANNEL, answering, lambda: 1).block_of("tx")
 
 
+@pytest.mark.parametrize(
+    ("said", "nothing"),
+    [
+        ("no such transaction ID [tx] in index", True),
+        (
+            "details for the TXID [tx] not available. Ledger bootstrapped from a snapshot. First available block = [7]",
+            True,
+        ),
+        ("entry not found in index", False),
+    ],
+)
+async def test_a_transaction_that_no_peer_has_a_block_of(said: str, nothing: bool) -> None:
+    answering: Any = Answering(LedgerUnavailable(f"peer a:1 says UNKNOWN: {said}"))
+    system = System(CHANNEL, answering, lambda: 1)
+    if nothing:
+        assert await system.block_of("tx") is None
+    else:
+        with pytest.raises(LedgerUnavailable):
+            await system.block_of("tx")
+
+
 class Answering:
     """A gateway whose peers answer everything with this."""
 
-    def __init__(self, answer: bytes) -> None:
+    def __init__(self, answer: bytes | LedgerError) -> None:
         self._answer = answer
 
     async def evaluate(self, *args: Any, **options: Any) -> bytes:
+        if isinstance(self._answer, LedgerError):
+            raise self._answer
         return self._answer
