@@ -92,7 +92,8 @@ def _clear(ctx: ContractContext, caller: Caller, args: Named) -> Result:
         save(ctx, key("order", order["order_id"]), order)
         announce(ctx, "congestion.ordered", order)
     give_award(ctx, args.auction, auction["buyer_org"], orders)
-    pin_metering(ctx, orders)
+    sold = [frozenset(share.connection for share in item.option.connections) for item in taken]
+    pin_metering(ctx, orders, {order["order_id"]: names for order, names in zip(orders, sold, strict=True)})
     for offer_id, record in offers:
         if record["status"] == "sealed":
             drop_contents(ctx, args.auction, offer_id, record)

@@ -47,6 +47,6 @@ def pay_difference(postings: Postings, order: Record, before: Record, after: Rec
     rounding = [r["buyer_micro_eur"] - r["provider_micro_eur"] for r in (before, after)]
     postings.transfer(buyer, ROUNDING, rounding[1] - rounding[0], "rounding", order["order_id"])
     unpaid: int = before.get("unpaid_micro_eur", 0)
-    set_off = min(unpaid, max(after["provider_micro_eur"] - before["provider_micro_eur"], 0))
+    set_off: int = min(unpaid, max(after["provider_micro_eur"] - before["provider_micro_eur"], 0))
     postings.transfer(provider, buyer, set_off, "unpaid_set_off", order["order_id"])
     return unpaid - set_off

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from support.contracts import Party
-from support.market import DATE, ISP_S, Market
+from support.market import DATE, ISP_S, Market, option
 
 from flexrelay_contracts.refusal import Refused
 
@@ -100,3 +100,53 @@ def test_an_auction_without_orders_pins_nothing(market: Market) -> None:
     market.request()
     market.close()
     assert market.clear() == []
+
+
+def test_an_order_is_settled_over_what_it_sold_wherever_the_mandates_went(market: Market) -> None:
+    """The offers stand, and all of A's connections are given to B before the clearing: A's order is measured where its
+    option said, or nobody could ever settle it; and what A sold there does not deliver B's order."""
+    market.nominate(market.agg_a)
+    market.nominate(market.agg_b)
+    market.request()
+    both = {"a1": [6_000, 6_000, 0], "a2": [4_000, 4_000, 0]}
+    market.offer(market.agg_a, option(100_000, [10_000, 10_000, 0], **both))
+    market.offer(market.agg_b, option(120_000, [10_000, 10_000, 0], b1=[10_000, 10_000, 0]))
+    market.close()
+    for name in ("a1", "a2"):
+        record(market, market.dso, "mandate", name, aggregator=market.agg_b.did)
+    first, second = market.clear()
+    assert sorted(meters(market, first)) == ["a1", "a2"]
+    assert sorted(meters(market, second)) == ["b1", "b2"]
+    assert meters(market, first)["a1"] == meter_of(market, "a1").did
+    market.deliver(first)
+    market.settle(first)
+    market.settle(second)
+    assert market.money(market.agg_a) == 1_000_000_000 + 500_000
+    assert market.money(market.agg_b) == 1_000_000_000 - 2 * 10_000 * 150_000 // 4_000
+    assert market.held() == {}
+
+
+def test_a_connection_that_left_the_congestion_point_is_still_measured(market: Market) -> None:
+    market.nominate(market.agg_a)
+    market.request()
+    market.offer(market.agg_a, option(100_000, [10_000, 10_000, 0], a1=[10_000, 10_000, 0]))
+    market.close()
+    place = {"congestion_point": "cp-2", "dso": market.dso.did, "owner": market.agg_a.did}
+    for name in ("a1", "a2"):
+        record(market, market.dso, "connection", name, **place)
+    (order,) = market.clear()
+    assert meters(market, order) == {"a1": meter_of(market, "a1").did}
+
+
+def test_what_two_orders_have_sold_is_measured_for_both(market: Market) -> None:
+    """B gets the mandate after A's offer and sells the rest of a1: neither order stays without a connection."""
+    market.nominate(market.agg_a)
+    market.nominate(market.agg_b)
+    market.request()
+    market.offer(market.agg_a, option(100_000, [10_000, 10_000, 0], a1=[10_000, 10_000, 0]))
+    record(market, market.dso, "mandate", "a1", aggregator=market.agg_b.did)
+    market.offer(market.agg_b, option(120_000, [10_000, 10_000, 0], a1=[10_000, 10_000, 0]))
+    market.close()
+    first, second = market.clear()
+    assert sorted(meters(market, first)) == ["a1", "a2"]
+    assert sorted(meters(market, second)) == ["a1", "b1", "b2"]

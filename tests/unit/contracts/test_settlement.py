@@ -238,7 +238,8 @@ def test_what_is_earned_in_one_interval_pays_for_another() -> None:
 def test_a_later_run_pays_nobody_back_what_it_never_paid() -> None:
     """A draws 10 kW less instead of more in both ISPs, has nothing left and owes 1,500,000 µ€: 499,999 are written off.
 
-    The month's run finds 4 kW less of the wrong way in ISP 49: A owes less then, and what was written off goes off first. Otherwise an empty account at the right moment would be paid by the DSO.
+    The month's run finds 4 kW less of the wrong way in ISP 49: A owes less then, and what was written off goes off
+    first. Otherwise the DSO would pay for an account that was empty at the right moment.
     """
     market = Market.start()
     order, _ = market.order()
