@@ -28,6 +28,10 @@ from flexrelay.network.errors import NetworkError
 
 STATE: Final = "network.json"
 _VERSION: Final = 1
+_REMEDY: Final = (
+    "bring it back from a copy, or end the network's processes (FLEXRELAY_NETWORK_PROCESS stands in their environment) "
+    "and remove the folder"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +93,13 @@ class Folder:
         except FileNotFoundError:
             return None
         except ValueError as error:
-            raise NetworkError(
-                f"{path} is damaged: {error}; `flexrelay network down --purge` removes the network"
-            ) from None
+            raise NetworkError(f"{path} is damaged: {error}; {_REMEDY}") from None
         if not isinstance(value, dict) or value.get("v") != _VERSION:
             raise NetworkError(f"{path} is of another version of this program; use that one")
         try:
             return State(**value)
         except TypeError as error:
-            raise NetworkError(f"{path} is damaged: {error}; `flexrelay network down --purge` removes it") from None
+            raise NetworkError(f"{path} is damaged: {error}; {_REMEDY}") from None
 
     def write(self, state: State) -> None:
         write_whole(self.root / STATE, json.dumps(asdict(state), indent=1).encode())

@@ -158,12 +158,13 @@ class Network:
     def backup(self, peer: str, to: Path) -> dict[str, int]:
         """Write a peer's snapshots to a new folder; the peer goes on. Channel → last block that is in it."""
         with self.folder.locked():
-            self.state  # noqa: B018  # says so when there is no network
+            self._of_processes("backup")
             return snapshots.backup(self.plan, self.peer(peer), to)
 
     def restore(self, peer: str, source: Path) -> Path | None:
         """Make a peer anew from a backup of its organisation. Where its former data lies now, None when it had none."""
         with self.folder.locked():
+            self._of_processes("restore")
             process = self._known(peer)
             commands = self.peer(process.name)
             blocks = snapshots.read_manifest(source, self.spec.name, process.name)
@@ -172,6 +173,14 @@ class Network:
             self._start([self.plan.program(process)])
             snapshots.join(self.plan, commands, source, blocks)
             return aside
+
+    def _of_processes(self, command: str) -> None:
+        """Raises NetworkError where no network is, and where what nodes keep is in containers."""
+        if self.state.containers:
+            raise NetworkError(
+                f"{self.folder.root} was rendered for containers, whose volumes are out of reach of `{command}`: use "
+                "Fabric's own commands in them (`peer snapshot`, `peer channel joinbysnapshot`)"
+            )
 
     # --- what others use
 

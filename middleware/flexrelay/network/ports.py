@@ -14,6 +14,7 @@ from flexrelay.network.errors import NetworkError
 
 _FIRST: Final = 20_000
 _LAST: Final = 32_000
+_HIGHEST: Final = 65_535
 _TRIES: Final = 10_000
 
 Ports = dict[str, int]
@@ -34,6 +35,10 @@ def choose(purposes: Iterable[str], had: Mapping[str, int], base: int | None) ->
         if following is not None:
             while following in used:
                 following += 1
+            if following > _HIGHEST:
+                raise NetworkError(
+                    f"base_port: from {base} on there is no port left for {purpose}; choose a lower base_port"
+                )
             if not is_free(following):
                 raise NetworkError(
                     f"base_port: port {following} (for {purpose}) is taken; free it or choose another base_port"

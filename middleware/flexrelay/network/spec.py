@@ -221,12 +221,16 @@ def _contract(
 ) -> Iterator[str]:
     yield from _unknown(f"{where}.channels", "channel", contract.channels, channels)
     yield from _unknown(f"{where}.entries", "contract", contract.entries.values(), contracts)
+    yield from _entries(spec, where, contract)
     if contract.forward_to is not None:
         yield from _unknown(f"{where}.forward_to", "contract", [contract.forward_to], contracts)
         if contract.forward_to == contract.name:
             yield f"{where}.forward_to: {contract.name} cannot be an entry of itself"
         elif any(other.name == contract.forward_to and other.forward_to for other in spec.contracts):
             yield f"{where}.forward_to: {contract.forward_to} is an entry itself; name the chaincode with the state"
+        for other in spec.contracts:
+            if other.name == contract.forward_to:
+                yield from _absent(spec, f"{where}.forward_to", contract, other)
         if contract.collections:
             yield f"{where}.collections: an entry has no state; name them at {contract.forward_to}"
     named = [(f"{where}.collections.{name}", item.orgs) for name, item in contract.collections.items()]
@@ -244,6 +248,26 @@ def _contract(
             outside = [org for org in members if org in orgs and org not in spec.members(channel)]
             if outside:
                 yield f"{field}.orgs: {', '.join(outside)} is not in the channel {channel.name}; add it there"
+
+
+def _entries(spec: Spec, where: str, contract: Contract) -> Iterator[str]:
+    """What enters elsewhere must come from there, on each of the contract's channels."""
+    for name, entry in contract.entries.items():
+        for other in spec.contracts:
+            if other.name == entry != contract.name:
+                if other.forward_to != contract.name:
+                    yield (
+                        f"{where}.entries.{name}: {entry} does not pass calls on to {contract.name}; give it "
+                        f'forward_to = "{contract.name}"'
+                    )
+                yield from _absent(spec, f"{where}.entries.{name}", contract, other)
+
+
+def _absent(spec: Spec, where: str, contract: Contract, other: Contract) -> Iterator[str]:
+    """Channels of the contract on which the other one, without which it does not work, is not."""
+    for channel in spec.channels_of(contract):
+        if channel not in spec.channels_of(other):
+            yield f"{where}: {other.name} is not on the channel {channel.name}; add it there"
 
 
 def _unknown(where: str, kind: str, named: Iterable[str], known: list[str]) -> Iterator[str]:

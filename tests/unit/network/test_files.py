@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from flexrelay.network import NetworkError
+from flexrelay.network import Network, NetworkError, parse
 from flexrelay.network.folder import Folder
 from flexrelay.network.ports import choose, is_free
 from flexrelay.network.toml import dumps
@@ -48,6 +49,13 @@ def test_a_taken_base_port_is_named() -> None:
             choose(["a"], {}, port)
 
 
+def test_a_base_port_with_too_few_above_it_is_named() -> None:
+    purposes = [f"p{number}" for number in range(600)]
+    had = {purpose: 65_000 + number for number, purpose in enumerate(purposes[:536])}
+    with pytest.raises(NetworkError, match=r"base_port: from 65000 on there is no port left for p536"):
+        choose(purposes, had, 65_000)
+
+
 def test_one_command_at_a_time(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "n")
     with folder.locked(), pytest.raises(NetworkError, match="another command works on"), folder.locked():
@@ -64,6 +72,20 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "network.json").write_text("{")
     with pytest.raises(NetworkError, match="is damaged"):
         Folder(tmp_path).read()
+
+
+def test_ledgers_in_containers_are_not_looked_for_here(tmp_path: Path) -> None:
+    spec = parse({"name": "n", "organisations": [{"name": "dso"}], "channels": [{"name": "market"}]}, "net.toml")
+    folder = Folder(tmp_path / "n")
+    with folder.locked():
+        folder.write(replace(folder.new_state(spec.model_dump(mode="json")), containers=True))
+    network = Network(spec, tmp_path / "n")
+    for command, work in (
+        ("backup", lambda: network.backup("peer0.dso", tmp_path / "kept")),
+        ("restore", lambda: network.restore("peer0.dso", tmp_path / "kept")),
+    ):
+        with pytest.raises(NetworkError, match=f"rendered for containers.*out of reach of `{command}`"):
+            work()
 
 
 def test_what_a_killed_first_write_has_left_does_not_count(tmp_path: Path) -> None:

@@ -93,6 +93,27 @@ def test_a_description_is_read_with_its_defaults(tmp_path: Path) -> None:
         (contract(collections={"c": {"orgs": ["x"]}}), "contracts.0.collections.c.orgs: there is no organisation x"),
         (contract(collections={"a.own": {"orgs": ["dso"]}}), "must match ^[A-Za-z0-9-]"),
         (contract(entries={"congestion": "other"}), "contracts.0.entries: there is no contract other"),
+        (
+            {"contracts": [{"name": "flexrelay", "entries": {"congestion": "other"}}, {"name": "other"}]},
+            "contracts.0.entries.congestion: other does not pass calls on to flexrelay; give it forward_to",
+        ),
+        (
+            {
+                "channels": [{"name": "market"}, {"name": "own"}],
+                "contracts": [
+                    {"name": "flexrelay", "entries": {"congestion": "other"}},
+                    {"name": "other", "forward_to": "flexrelay", "channels": ["market"]},
+                ],
+            },
+            "contracts.0.entries.congestion: other is not on the channel own; add it there",
+        ),
+        (
+            {
+                "channels": [{"name": "market"}, {"name": "own"}],
+                "contracts": [{"name": "flexrelay", "channels": ["own"]}, {"name": "other", "forward_to": "flexrelay"}],
+            },
+            "contracts.1.forward_to: flexrelay is not on the channel market; add it there",
+        ),
         (contract(forward_to="flexrelay"), "contracts.0.forward_to: flexrelay cannot be an entry of itself"),
         (contract(channels=["other"]), "contracts.0.channels: there is no channel other; there are market"),
         ({"ordrers": 3}, "ordrers is not a known key"),

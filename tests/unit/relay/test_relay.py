@@ -313,7 +313,7 @@ async def test_an_envelope_that_exists_is_never_forgotten(tmp_path: Path) -> Non
     async with running(tmp_path, ledger) as gateway:
         entry = await gateway.outbox.add(gateway.intent("i"))
         async with asyncio.timeout(60):
-            while not (await gateway.outbox.transitions(entry))[-1].detail.startswith("ledger: "):
+            while not (await gateway.outbox.transitions(entry))[-1].detail.startswith("ledger: "):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         found = await gateway.outbox.entry(entry)
         (attempt,) = await gateway.outbox.attempts(entry)
