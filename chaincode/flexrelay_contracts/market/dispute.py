@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -46,6 +46,9 @@ from flexrelay_schemas.intervals import IspIndex
 from flexrelay_schemas.model import Model
 from flexrelay_schemas.product import Product
 from flexrelay_schemas.quality import Provenance
+
+MAX_EVIDENCE_BYTES: Final = 500_000
+"""Room for two readings of the largest size; to resolve the dispute both sides' are read within one call's time."""
 
 
 class Open(Model):
@@ -151,7 +154,7 @@ def _evidence(ctx: ContractContext, caller: Caller, args: Show) -> Result:
         )
     if caller.did in record["evidence"]:
         raise Refused("evidence_exists", f"{caller.did} has shown its evidence", "dispute_id")
-    data = transient(ctx, "evidence")
+    data = transient(ctx, "evidence", MAX_EVIDENCE_BYTES)
     document = _parse(data, args.evidence_hash)
     if document.dispute_id != args.dispute_id:
         raise Refused("evidence", "the evidence is for another dispute", "evidence.dispute_id")

@@ -39,7 +39,7 @@ def pin_metering(ctx: ContractContext, orders: Sequence[Record], sold: Mapping[s
     for place in masterdata.connections_at(ctx, point, date):
         name = place["connection"]
         mandate = masterdata.at(ctx, "mandate", name, date)
-        pin(name, sellers.pop(name, None) or represents.get(mandate["aggregator"] if mandate else "", []))
+        pin(name, sellers.pop(name, []) or represents.get(mandate["aggregator"] if mandate else "", []))
     for name, order_ids in sorted(sellers.items()):  # they hang elsewhere now
         pin(name, order_ids)
     for order_id, found in pinned.items():

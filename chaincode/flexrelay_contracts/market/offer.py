@@ -117,7 +117,9 @@ def _offer(ctx: ContractContext, caller: Caller, args: Offer) -> Result:
     save(ctx, key("offer", args.auction, args.offer_id), record)
     save(ctx, key("standing_offer", args.auction, caller.did), {"offer_id": args.offer_id})
     if product.sealed:
-        put_among_members(ctx, collection, private_key(args.auction, args.offer_id), transient(ctx, "offer"))
+        put_among_members(
+            ctx, collection, private_key(args.auction, args.offer_id), transient(ctx, "offer", MAX_CONTENTS_BYTES)
+        )
     public = {name: record[name] for name in ("aggregator", "prognosis_revision", "options", "contents_hash")}
     announce(ctx, "congestion.offered", {"auction": args.auction, "offer_id": args.offer_id, **public})
     return {"auction": args.auction, "offer_id": args.offer_id, "collateral_micro_eur": collateral}
@@ -129,7 +131,7 @@ def _contents(ctx: ContractContext, args: Offer) -> tuple[Option, ...]:
         raise Refused("sealed", "options of a sealed offer are not public: send them as transient input", "options")
     if not args.contents_hash:
         raise Refused("sealed", "a sealed offer names the hash of its contents", "contents_hash")
-    return parse_contents(transient(ctx, "offer"), args.contents_hash).options
+    return parse_contents(transient(ctx, "offer", MAX_CONTENTS_BYTES), args.contents_hash).options
 
 
 def parse_contents(data: bytes, contents_hash: str) -> Contents:

@@ -45,6 +45,8 @@ from flexrelay_schemas.product import Product
 from flexrelay_schemas.quality import Provenance
 
 MAX_CONNECTIONS: Final = 5000
+MAX_DETAIL_BYTES: Final = 10_000_000
+"""Room for all connections in all ISPs; more could not be read again within a call's time."""
 OUT_OF_RANGE: Final = "out_of_range"
 _MOST_MICRO_EUR: Final = MAX_INTEGER // 2
 """Of all lines together: the difference of two runs stays exact."""
@@ -171,7 +173,7 @@ def _propose(ctx: ContractContext, caller: Caller, args: Propose) -> Result:
         )
     if [line.isp for line in args.lines] != [item["isp"] for item in order["isps"]]:
         raise Refused("isp_list", "the lines follow the order's ISP list", "lines")
-    detail = _parse_detail(transient(ctx, "detail"), args.detail_hash)
+    detail = _parse_detail(transient(ctx, "detail", MAX_DETAIL_BYTES), args.detail_hash)
     _check_detail(ctx, order, args, detail)
     _check_energies(day, args, detail)
     lines, totals = recompute(
@@ -194,7 +196,7 @@ def _propose(ctx: ContractContext, caller: Caller, args: Propose) -> Result:
     }
     record = with_lines(record, lines, totals)
     save(ctx, key("settlement", name), record)
-    put_among_members(ctx, collection, _private_key(name), transient(ctx, "detail"))
+    put_among_members(ctx, collection, _private_key(name), transient(ctx, "detail", MAX_DETAIL_BYTES))
     announce(ctx, "settlement.proposed", {"settlement": name, **record})
     return {
         "settlement": name,

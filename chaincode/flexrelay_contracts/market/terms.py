@@ -81,11 +81,13 @@ def shared_collection(caller: Caller, *orgs: str) -> str:
     raise Refused("no_collection", f"the network has no private collection of {' and '.join(wanted)}")
 
 
-def transient(ctx: ContractContext, name: str) -> bytes:
-    """An input that stays off the chain. Refused('transient_missing')."""
+def transient(ctx: ContractContext, name: str, most_bytes: int) -> bytes:
+    """An input that stays off the chain. Refused('transient_missing' | 'too_large')."""
     value = ctx.transient.get(name)
     if not value:
         raise Refused("transient_missing", f"the transient input {name!r} is missing", name)
+    if len(value) > most_bytes:
+        raise Refused("too_large", f"{name} has at most {most_bytes} bytes, this one {len(value)}", name)
     return value
 
 

@@ -1,16 +1,21 @@
 """What no amount can hold: it blocks no settlement, and takes no other interval's right value away."""
 
+import copy
+import hashlib
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.market import ISP_S, Market
 from support.refusals import refused
 from unit.contracts.test_dispute_neighbours import WH, Delivery
 
+from flexrelay_contracts.market.dispute import MAX_EVIDENCE_BYTES
+from flexrelay_contracts.market.settlement import MAX_DETAIL_BYTES
 from flexrelay_contracts.market.terms import MAX_POWER_W
 from flexrelay_contracts.refusal import Refused
-from flexrelay_schemas.canonical import MAX_INTEGER
+from flexrelay_schemas.canonical import MAX_INTEGER, canonical
 
 MOST_J = MAX_POWER_W * 900
 """10 GW over an interval."""
@@ -167,3 +172,29 @@ def test_who_holds_the_meters_signatures_ends_up_with_what_it_says(
     assert [line["actual_j"] for line in case.lines()] == list(case.true.values())
     assert not any(line["no_delivery"] for line in case.lines())
     case.finish()
+
+
+def test_what_is_shown_in_private_has_a_size_that_the_other_side_can_read() -> None:
+    """Whoever shows evidence that nobody can read within a call's time keeps a dispute from being resolved, and with it
+    the settlement from being final; so does a detail with a hundred megabytes of blanks."""
+    market = Market.start()
+    order, _ = market.order()
+    market.deliver(order)
+    proposal = market.proposal(order)
+    data = canonical(proposal["detail"]) + b" " * MAX_DETAIL_BYTES
+    named = {name: value for name, value in proposal.items() if name != "detail"}
+    named["detail_hash"] = hashlib.sha256(data).hexdigest()
+    market.net.to(market.day.end)
+    with pytest.raises(Refused) as caught:
+        market.net.call_with({"detail": data}, market.dso, "settlement.propose", **named)
+    assert (caught.value.code, caught.value.field) == ("too_large", "detail")
+
+    proofs = market.meter_proofs("agg-a", "a1", 49, 10_000 * ISP_S)
+    market.net.to(market.net.market_ms + 1000)
+    market.open(market.agg_a, market.propose(order, a1={49: 0}), 49, "a1", 10_000 * ISP_S)
+    padded = copy.deepcopy(proofs)
+    padded[0]["in_window"]["hashes"] = ["00" * 32] * (MAX_EVIDENCE_BYTES // 64)
+    with pytest.raises(Refused) as caught:
+        market.show(market.agg_a, padded)
+    assert (caught.value.code, caught.value.field) == ("too_large", "evidence")
+    market.show(market.agg_a, proofs)
