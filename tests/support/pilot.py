@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,8 +32,13 @@ ISP_MS = 900_000
 
 
 def flexrelay(*arguments: object) -> Result:
-    """Run a command in this process."""
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    """Run a command in this process, whose signals stay as they are."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def answer(*arguments: object) -> Any:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -14,6 +13,7 @@ import typer
 from flexrelay.app import Level, Site, open_site
 from flexrelay.cli.folder import Folder, in_use
 from flexrelay.cli.output import Json, err, explained, out
+from flexrelay.cli.signals import asked_to_stop
 from flexrelay.collector import settle
 from flexrelay.config import FILE_NAME, Config, ConfigError, load
 from flexrelay.ledger.embedded import LedgerLocked
@@ -45,7 +45,6 @@ def run(
 
 async def _serve(folder: Path, config: Config, http_port: int, as_json: bool) -> None:
     stop, up = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
     main = asyncio.current_task()
     assert main is not None
 
@@ -54,23 +53,22 @@ async def _serve(folder: Path, config: Config, http_port: int, as_json: bool) ->
             main.cancel()  # it waits for a ledger, or for its files
         stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, ask)
     port = http_port if http_port >= 0 else None
-    try:
-        async with open_site(folder, config, Level.SERVING, http_port=port, patient=True) as site:
-            up.set()
-            settle()
-            _announce(site, config, as_json)
-            await stop.wait()
-            err.print("stopping: what is under way is finished first", markup=False)
-    except LedgerLocked as error:
-        raise in_use(folder, config, error) from None
-    except asyncio.CancelledError:
-        if up.is_set() or not stop.is_set():
-            raise
-        main.uncancel()
-    err.print("stopped", markup=False)
+    with asked_to_stop(ask):
+        try:
+            async with open_site(folder, config, Level.SERVING, http_port=port, patient=True) as site:
+                up.set()
+                settle()
+                _announce(site, config, as_json)
+                await stop.wait()
+                err.print("stopping: what is under way is finished first", markup=False)
+        except LedgerLocked as error:
+            raise in_use(folder, config, error) from None
+        except asyncio.CancelledError:
+            if up.is_set() or not stop.is_set():
+                raise
+            main.uncancel()
+        err.print("stopped", markup=False)
 
 
 def _announce(site: Site, config: Config, as_json: bool) -> None:

@@ -62,6 +62,18 @@ def test_it_serves_until_a_signal(populated: Path, copy_of: Copy, number: signal
     assert answer("custody", "verify", folder)["verified"]
 
 
+def test_ctrl_c_pressed_on_and_on_is_no_traceback(populated: Path, copy_of: Copy) -> None:
+    folder = copy_of(populated)
+    with running(folder) as (process, _):
+        deadline = time.monotonic() + WAIT_S
+        while process.poll() is None and time.monotonic() < deadline:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.001)
+        assert process.poll() == 0
+    log = folder.with_name("log").read_text()
+    assert log.endswith("stopped\n") and "Traceback" not in log
+
+
 def test_a_second_process_is_told_which_one_runs(populated: Path, copy_of: Copy) -> None:
     folder = copy_of(populated)
     with running(folder) as (process, up):
