@@ -200,7 +200,19 @@ def _prepare(folder: Path, plan: NetworkPlan) -> Config:
             f"{folder} is of network {config.network} with {', '.join(orgs)}, not of {plan.network} with "
             f"{', '.join(plan.orgs)}: name another folder"
         )
+    _check_ledger(folder, plan, config)
     return config
+
+
+def _check_ledger(folder: Path, plan: NetworkPlan, config: Config) -> None:
+    """Raises CommissioningError when the folder's ledger is not the one that is asked for."""
+    there = {org: (folder / path).resolve() for org, path in config.ledger.profiles.items() if org in plan.orgs}
+    if there != {org: path.resolve() for org, path in plan.profiles.items()}:
+        options = " ".join(f"--profile {org}={path}" for org, path in there.items()) or "no --profile"
+        raise CommissioningError(
+            f"{folder} was begun with another ledger ({config.ledger.kind}, see [ledger] in {FILE_NAME}): give "
+            f"{options}, change {FILE_NAME}, or name another folder"
+        )
 
 
 def _write_new(path: Path, text: str, mode: int) -> None:
