@@ -7,7 +7,7 @@ import typer
 from flexrelay.app import Gateway, Level, Site
 from flexrelay.cli.folder import Folder, on_site
 from flexrelay.cli.instant import iso
-from flexrelay.cli.output import Json, out, show, table
+from flexrelay.cli.output import BAD_INPUT, Json, err, out, show, table
 from flexrelay.commissioning.actors import gateway_of
 from flexrelay.commissioning.errors import CommissioningError
 from flexrelay.ingest import redrive as send_again
@@ -87,15 +87,26 @@ def redrive(
     reason: Reason = "",
     json_: Json = False,
 ) -> None:
-    """Let letters come in again after their cause was removed. The gateways run meanwhile, adapters included."""
+    """Let letters come in again after their cause was removed. The gateways run meanwhile, adapters included.
+
+    Ids that there are not are named, and the exit code is 2; the others come in all the same.
+    """
 
     async def work(site: Site) -> dict[str, Any]:
         if bool(letters) == all_:
             raise CommissioningError("name letters, or say --all (with --reason for some)")
         gateway = gateway_of(site, org)
-        ids = letters or [letter.letter_id for letter in await _letters(gateway, reason, 0, 1_000_000)]
+        ids = list(dict.fromkeys(letters or ())) or [
+            letter.letter_id for letter in await _letters(gateway, reason, 0, 1_000_000)
+        ]
         done = await send_again(gateway.journal, gateway.ingest, gateway.codec_for, ids)
-        return {"asked": len(ids), "stored": done.stored, "duplicate": done.duplicate, "refused": done.refused}
+        return {
+            "asked": len(ids),
+            "stored": done.stored,
+            "duplicate": done.duplicate,
+            "refused": done.refused,
+            "unknown": list(done.gone) if letters else [],
+        }
 
     done = on_site(folder, Level.SERVING, json_, work)
 
@@ -104,6 +115,9 @@ def redrive(
         out.print(f"{done['stored']} stored, {done['duplicate']} were there, refused again: {refused}", markup=False)
 
     show(done, json_, render)
+    if unknown := done["unknown"]:
+        err.print(f"flexrelay: {org} has no dead letter {', '.join(map(str, unknown))}", style="bold red", markup=False)
+        raise typer.Exit(BAD_INPUT)
 
 
 async def _letters(gateway: Gateway, reason: str, after: int, limit: int) -> list[DeadLetter]:

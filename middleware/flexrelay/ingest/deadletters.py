@@ -13,11 +13,12 @@ CodecFor = Callable[[DeadLetter], Codec | None]
 
 @dataclass(frozen=True, slots=True)
 class Redriven:
-    """How many letters came in, were there already, and were refused again (by reason)."""
+    """How many letters came in, were there already, and were refused again (by reason); the ids that are gone."""
 
     stored: int
     duplicate: int
     refused: dict[str, int]
+    gone: tuple[int, ...] = ()
 
 
 async def redrive(letters: DeadLetters, sink: Sink, codec_for: CodecFor, letter_ids: Sequence[int]) -> Redriven:
@@ -25,13 +26,15 @@ async def redrive(letters: DeadLetters, sink: Sink, codec_for: CodecFor, letter_
 
     A letter goes when its frame is on disk again: as an entry, a duplicate, or as a new letter with its new reason.
     Where letters were dropped meanwhile the new one may be among them: then the old one stays.
-    Raises SinkUnavailable; then what was not sent yet stays. Ids that are gone are passed over.
+    Raises SinkUnavailable; then what was not sent yet stays. Ids that are gone are named.
     """
     outcomes: Counter[Outcome] = Counter()
     refused: Counter[str] = Counter()
+    gone: list[int] = []
     for letter_id in letter_ids:
         letter = await letters.letter(letter_id)
         if letter is None:
+            gone.append(letter_id)
             continue
         codec = codec_for(letter)
         if codec is None:
@@ -46,4 +49,4 @@ async def redrive(letters: DeadLetters, sink: Sink, codec_for: CodecFor, letter_
             if letters.dropped != dropped:
                 continue
         await letters.remove([letter_id])
-    return Redriven(outcomes[Outcome.STORED], outcomes[Outcome.DUPLICATE], dict(refused))
+    return Redriven(outcomes[Outcome.STORED], outcomes[Outcome.DUPLICATE], dict(refused), tuple(gone))

@@ -1,6 +1,7 @@
 """`flexrelay deadletter`: refused frames are listed, shown, and come in again once their cause is gone."""
 
 import asyncio
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -79,6 +80,18 @@ def test_a_letter_comes_in_after_its_cause_is_gone(folder: Path) -> None:
     assert (done["stored"], done["refused"]) == (1, {})
     assert answer("deadletter", "list", folder, "--org", "agg")["kept"] == 1
     assert answer("custody", "verify", folder, "--org", "agg")["verified"]
+
+
+def test_letters_that_there_are_not_are_named_and_the_others_come_in(folder: Path) -> None:
+    ids = [letter["id"] for letter in answer("deadletter", "list", folder, "--org", "agg")["letters"]]
+    redrive = ("deadletter", "redrive", folder, "--org", "agg")
+    result = flexrelay(*redrive, 98, ids[0], ids[0], 99)
+    assert result.exit_code == 2
+    assert "agg has no dead letter 98, 99" in result.stderr and "0 stored" in result.stdout
+    told = flexrelay(*redrive, ids[0], ids[1], "--json")  # the first one has another id now
+    done = json.loads(told.stdout)
+    assert told.exit_code == 2
+    assert (done["asked"], done["unknown"], sum(done["refused"].values())) == (2, [ids[0]], 1)
 
 
 @pytest.mark.parametrize("arguments", [(), ("1", "--all")])
