@@ -204,8 +204,7 @@ async def open_gateway(
         bounds = LetterBounds(total=limits.dead_letters, total_bytes=limits.dead_letter_bytes)
         looking = level is Level.LOOKING
         journal = await stack.enter_async_context(SqliteJournal(home / "journal.db", bounds, read_only=looking))
-        if journal.end:
-            _refuse_loss(home)
+        _refuse_loss(home, journal.end)
         store = await stack.enter_async_context(Store(home / "store.db", COMPONENTS, read_only=looking))
         registry = Registry(network, org)
         devices = await Enrolments.open(store, org, registry)
@@ -308,15 +307,25 @@ async def open_gateway(
         yield gateway
 
 
-def _refuse_loss(home: Path) -> None:
-    """A journal with entries has a store and a vault beside it: made anew, they would know no device and no salt."""
-    for name, what in (("store.db", "enrolments and the outbox"), ("vault.db", "the salts of its readings")):
-        path = home / name
-        if not path.exists() or not path.stat().st_size:
-            raise Damaged(
-                f"{path} is missing or empty, but {home / 'journal.db'} holds readings: {what} would be lost. Put the "
-                "whole folder back from a backup"
-            )
+def _refuse_loss(home: Path, readings: int) -> None:
+    """A journal with entries has a store and a vault beside it: made anew, they would know no device and no salt. Also
+    without any reading the store knows what is enrolled; it is made before the vault."""
+    store, vault = home / "store.db", home / "vault.db"
+    if not _filled(store) and (readings or _filled(vault)):
+        known = f"{home / 'journal.db'} holds readings" if readings else f"{vault} is there"
+        lost, path = "enrolments and the outbox", store
+    elif readings and not _filled(vault):
+        known = f"{home / 'journal.db'} holds readings"
+        lost, path = "the salts of its readings", vault
+    else:
+        return
+    raise Damaged(
+        f"{path} is missing or empty, but {known}: {lost} would be lost. Put the whole folder back from a backup"
+    )
+
+
+def _filled(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 async def _follow(journal: SqliteJournal, consumer: Consumer) -> None:

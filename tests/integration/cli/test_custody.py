@@ -208,6 +208,20 @@ def test_a_folder_without_one_of_its_databases_is_refused(populated: Path, copy_
     assert not (folder / "agg" / name).exists(), "what was not there is not made"
 
 
+def test_a_store_that_is_missing_is_refused_before_the_first_reading_too(tmp_path: Path) -> None:
+    """What is enrolled, and intents that are under way, are in no other file."""
+    folder = tmp_path / "data"
+    answer("init", folder, "--network", "pilot", "--org", "dso", "--http-port", 0)
+    answer("device", "list", folder)
+    store = folder / "dso" / "store.db"
+    store.unlink()
+    for command in (("device", "list"), ("run",)):
+        result = flexrelay(*command, folder)
+        assert result.exit_code == 1
+        assert "store.db is missing or empty" in result.stderr and "enrolments" in result.stderr
+    assert not store.exists(), "what was not there is not made"
+
+
 def forge(path: Path, change: Callable[[bytes], bytes]) -> None:
     """Change payloads and recompute every segment's hash, as somebody who knows the format would."""
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
