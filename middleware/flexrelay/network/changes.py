@@ -19,8 +19,8 @@ _ALLOWED: dict[Command, tuple[str, ...]] = {
 _COMMAND_FOR = {"contract": "upgrade", "organisation": "add-org", "peer": "add-peer", "channel": "add-channel"}
 
 
-def check(had: Spec, wanted: Spec, command: Command) -> set[str]:
-    """The organisations that are new. Raises SpecError when `wanted` asks for more than the command may change."""
+def check(had: Spec, wanted: Spec, command: Command) -> None:
+    """Raises SpecError when `wanted` asks for more than the command may change."""
     problems = [*_fixed(had, wanted), *_removed(had, wanted), *_sequences(had, wanted)]
     for kind, what in _added(had, wanted):
         if kind not in _ALLOWED[command]:
@@ -29,8 +29,6 @@ def check(had: Spec, wanted: Spec, command: Command) -> set[str]:
             )
     if problems:
         raise SpecError("\n".join(problems))
-    before = {organisation.name for organisation in had.organisations}
-    return {organisation.name for organisation in wanted.organisations} - before
 
 
 def _fixed(had: Spec, wanted: Spec) -> Iterator[str]:
@@ -61,6 +59,13 @@ def _removed(had: Spec, wanted: Spec) -> Iterator[str]:
         for org in had.members(channel):
             if channel.name in members and org not in members[channel.name]:
                 yield f"channels.{channel.name}.organisations: {org} cannot be taken out; write it again"
+    contracts = {contract.name: contract for contract in wanted.contracts}
+    for contract in had.contracts:
+        if contract.name in contracts:
+            stays = [channel.name for channel in wanted.channels_of(contracts[contract.name])]
+            for channel in had.channels_of(contract):
+                if channel.name not in stays:
+                    yield f"contracts.{contract.name}.channels: cannot be taken out of {channel.name}; write it again"
     peers = {organisation.name: organisation.peers for organisation in wanted.organisations}
     for organisation in had.organisations:
         if peers.get(organisation.name, organisation.peers) < organisation.peers:

@@ -56,6 +56,14 @@ def test_each_change_has_its_command(edit: Edit, command: Command) -> None:
         check(had, wanted, "up")
 
 
+def test_a_contract_stays_on_its_channels() -> None:
+    had = changed(new_channel)
+    wanted = changed(new_channel, lambda spec: spec["contracts"][0].update(channels=["market"]))
+    with pytest.raises(SpecError, match=r"contracts\.flexrelay\.channels: cannot be taken out of own; write it again"):
+        check(had, wanted, "upgrade")
+    check(wanted, had, "upgrade")
+
+
 def test_nothing_changed_is_always_allowed() -> None:
     check(changed(), changed(), "up")
     check(changed(), changed(), "upgrade")
