@@ -26,6 +26,7 @@ async def blocks(
 
     Raises AccessDenied, and LedgerUnavailable when the stream breaks.
     """
+    identity.renew()  # who only follows asks nothing else by which a new certificate would be noticed
     payload = seek_payload(channel, identity.creator, now_ms, start, stop, peer.tls_hash)
     call = peer.deliver()
     try:

@@ -15,7 +15,16 @@ from flexrelay.ledger.fabric import follower as follower_module
 from flexrelay.ledger.fabric.channel import PeerChannel
 from flexrelay.ledger.fabric.follower import Follower
 from flexrelay.ledger.fabric.gateway import Gateway, Limits
-from flexrelay.ledger.fabric.messages import COMMIT_HASH, TRANSACTIONS_FILTER, Block, SignedProposal
+from flexrelay.ledger.fabric.messages import (
+    COMMIT_HASH,
+    TRANSACTIONS_FILTER,
+    Block,
+    DeliverResponse,
+    Envelope,
+    Payload,
+    SignatureHeader,
+    SignedProposal,
+)
 from flexrelay.ledger.fabric.pool import PeerPool
 from flexrelay.ledger.fabric.profile import Peer
 from flexrelay.ledger.fabric.system import System
@@ -334,6 +343,27 @@ async def test_a_slow_peer_keeps_its_calls_and_a_hanging_one_does_not(world: Wor
             call.cancel()
         else:
             assert "hangs" in str(call.exception())
+
+
+async def test_a_renewed_certificate_is_taken_by_who_only_follows(world: World) -> None:
+    asked: list[bytes] = []
+
+    class Noting(BlockServer):
+        async def deliver(self, requests: Any, context: Any) -> AsyncIterator[Any]:
+            envelope = Envelope.FromString(await anext(aiter(requests)))
+            header = Payload.FromString(envelope.payload).header.signature_header
+            asked.append(SignatureHeader.FromString(header).creator)
+            yield DeliverResponse(block=self.blocks[0]).SerializeToString()
+
+    class Renewed(Me):
+        def renew(self) -> bool:
+            self.creator = b"the new one"
+            return True
+
+    me: Any = Renewed(world.client)
+    async with Noting("dso", chain(world, 1)).serving() as peer:
+        await deliver.one_block(peer, me, CHANNEL, 0, 1)
+    assert asked == [b"the new one"]
 
 
 async def test_a_stream_that_breaks_while_its_request_is_signed(world: World) -> None:
