@@ -3,6 +3,9 @@
 A record holds from `valid_from` (a local date) until the day before `valid_to`, or until the next record of the same
 kind begins. What is already in force is corrected only with `supersede`, visibly: the record counts its revisions and
 names the transaction it replaces.
+
+A congestion point belongs to who first hangs a connection on it, and to whom it hands one over: key("point_operators",
+point), where the genesis says so (`network.Bootstrap.point_operators`).
 """
 
 from typing import Annotated, Any, Literal
@@ -15,7 +18,7 @@ from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.grants import holds
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import Caller, Query, Result, Transaction
-from flexrelay_contracts.state import Record, announce, key, save, scan
+from flexrelay_contracts.state import Record, announce, key, load, save, scan
 from flexrelay_schemas.did import Did
 from flexrelay_schemas.intervals import LocalDate
 from flexrelay_schemas.model import Items, Model
@@ -148,6 +151,8 @@ def _record(ctx: ContractContext, caller: Caller, args: RecordData) -> Result:
     if not _is_dso(ctx, caller, args, data):
         _check_holder(ctx, caller, args, data)
     _check_parties(ctx, args.kind, data)
+    if args.kind == "connection":
+        _check_point(ctx, caller, data)
     if args.kind in ("meter", "device"):
         _claim(ctx, args, data["device"])
     if args.kind == "receiver" and not _behind(ctx, args.connection, data["device"], args.valid_from):
@@ -203,6 +208,21 @@ def _is_dso(ctx: ContractContext, caller: Caller, args: RecordData, data: Record
     if args.kind == "connection":
         raise Refused("role", "a connection is recorded by its own DSO, which holds the role dso", "data.dso")
     return False
+
+
+def _check_point(ctx: ContractContext, caller: Caller, data: Record) -> None:
+    """Refused('not_dso') for another operator's congestion point: a foreign connection would keep it out of its own
+    markets."""
+    if not caller.network.get("point_operators", False):
+        return
+    name = key("point_operators", data["congestion_point"])
+    record = load(ctx, name)
+    operators = record["dsos"] if record is not None else []
+    if data["dso"] in operators:
+        return
+    if operators and caller.did not in operators:
+        raise Refused("not_dso", f"{data['congestion_point']} belongs to another operator", "data.congestion_point")
+    save(ctx, name, {"dsos": sorted([*operators, data["dso"]])})
 
 
 def _check_holder(ctx: ContractContext, caller: Caller, args: RecordData, data: Record) -> None:

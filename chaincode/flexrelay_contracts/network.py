@@ -38,6 +38,7 @@ class Proven(Model):
 class Bootstrap(Model):
     """`tx_time_guard_ms`: how far a transaction's timestamp may be from the ledger's own clock. `entrusted_attesters`:
     a gateway's word for a reading is evidence only from gateways that were entrusted with the device.
+    `point_operators`: connections are hung on a congestion point by its operators only (`masterdata`).
     """
 
     network: NetworkId
@@ -49,6 +50,7 @@ class Bootstrap(Model):
     collections: dict[str, Items[OrgName]] = Field(default_factory=dict)
     tx_time_guard_ms: Annotated[int, Field(ge=1000, le=3_600_000)] = 30_000
     entrusted_attesters: bool = False
+    point_operators: bool = False
 
 
 class StatePage(Model):
@@ -73,6 +75,8 @@ def _bootstrap(ctx: ContractContext, caller: Caller, args: Bootstrap) -> Result:
     }
     if args.entrusted_attesters:  # networks from before there was this rule have no such member
         record["entrusted_attesters"] = True
+    if args.point_operators:  # likewise
+        record["point_operators"] = True
     at = Now(ctx.tx_time, market_of(record, ctx.tx_time))
     save(ctx, key("network"), record)
     created = didlog.create(ctx, operator, args.operator.proof, at, ctx.creator.org)

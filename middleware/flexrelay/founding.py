@@ -139,6 +139,7 @@ async def found(
         "gateways": entries,
         "collections": {name: list(orgs) for name, orgs in sorted(private_collections(members).items())},
         "entrusted_attesters": True,
+        "point_operators": True,
     }
     signer = wallets[operator_org].signer(operator.did)
     intent = await sign_intent(signer, network, "network.bootstrap", args, wall_ms() + 60_000, _BOOTSTRAP_ID)

@@ -103,6 +103,7 @@ class Chain:
                 }
             ],
             "entrusted_attesters": True,
+            "point_operators": True,
         }
         prepared = await connection.prepare(Call(self.intent("network.bootstrap", arguments)))
         await connection.submit(prepared.envelope)

@@ -94,6 +94,7 @@ class Network:
             ],
             "collections": {"disputes": sorted(self.gateways)},
             "entrusted_attesters": True,
+            "point_operators": True,
         }
 
     # -- time

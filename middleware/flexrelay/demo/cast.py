@@ -316,7 +316,9 @@ async def _master_data(cast: Cast) -> None:
                 await record("receiver", name, {"device": cast.controls[name], "orgs": [org]})
             await record("mandate", name, {"aggregator": cast.desk(org, "aggregator").did})
 
-    await asyncio.gather(*(connect(name) for name in names))
+    first, *others = names
+    await connect(first)  # which makes the DSO the congestion point's operator: the others only read that
+    await asyncio.gather(*(connect(name) for name in others))
 
 
 async def _money(cast: Cast) -> None:

@@ -107,7 +107,7 @@ class TestTheSystemOperatorsGrant:
         dso, other = net.actor("dso", org="dso"), net.actor("dso", org="agg-a")
         owner = net.actor(org="agg-b")
         meter = net.connection("c1", dso=dso, owner=owner, meter=True).meter
-        net.connection("c2", dso=other, owner=owner)
+        net.connection("c2", dso=other, owner=owner, congestion_point="cp-2")
         assert meter is not None
         payload = stated(meter, net.market_ms)
         for org in ("dso", "agg-b"):

@@ -163,7 +163,7 @@ def test_who_may_receive_a_devices_readings(grid: Grid) -> None:
 def test_another_dso_gets_at_no_meter_through_a_connection_of_its_own(grid: Grid) -> None:
     meter, other = grid.net.device(grid.owner), grid.net.actor("dso")
     grid.record("meter", data={"device": meter.did}, valid_from="2016-05-12")
-    grid.record("connection", "mine", data=grid.place(dso=other.did), by=other, valid_from="2016-05-12")
+    grid.record("connection", "mine", data=grid.place("cp-9", dso=other.did), by=other, valid_from="2016-05-12")
     for kind, data in (("meter", {"device": meter.did}), ("device", {"device": meter.did, "device_kind": "meter"})):
         with refused("device_elsewhere", "data.device"):
             grid.record(kind, "mine", data=data, by=other)
@@ -244,3 +244,41 @@ def test_what_holds_is_the_last_that_began_unless_it_ended(spans: list[tuple[int
 
 def day(offset: int) -> str:
     return (date(2016, 5, 19) + timedelta(days=offset)).isoformat()
+
+
+def test_nobody_hangs_a_connection_on_anothers_congestion_point(grid: Grid) -> None:
+    """One foreign connection at a point keeps its operator from every market there (`not_dso`)."""
+    stranger = grid.net.actor("dso", org="agg-b")
+    foreign = grid.place(dso=stranger.did)
+    for valid_from in ("2016-05-01", "2016-05-12", "2016-06-01"):
+        with refused("not_dso", "data.congestion_point"):
+            grid.record("connection", "theirs", by=stranger, data=foreign, valid_from=valid_from)
+    elsewhere = grid.place("cp-9", dso=stranger.did)
+    grid.record("connection", "theirs", by=stranger, data=elsewhere, valid_from="2016-05-20")
+    with refused("not_dso", "data.congestion_point"):
+        grid.record("connection", "theirs", by=stranger, data=foreign, valid_from="2016-05-21")
+    grid.record("connection", "c2", data=grid.place(), valid_from="2016-05-20")
+
+
+def test_a_point_is_taken_over_from_its_operator(grid: Grid) -> None:
+    """Connection by connection; whoever takes over then records further ones there by itself."""
+    heir = grid.net.actor("dso", org="agg-b")
+    grid.record("connection", "c2", data=grid.place(), valid_from="2016-05-12")
+    for name in ("c1", "c2"):
+        grid.record("connection", name, data=grid.place(dso=heir.did), valid_from="2016-05-22")
+    grid.record("connection", "c3", by=heir, data=grid.place(dso=heir.did), valid_from="2016-05-22")
+    found = masterdata.connections_at(grid.context(), "cp-1", "2016-05-22")
+    assert [place["dso"] for place in found] == [heir.did] * 3
+
+
+def test_networks_from_before_points_had_operators_write_what_they_wrote() -> None:
+    class Old(Network):
+        def genesis(self, **options: Any) -> dict[str, Any]:
+            return {name: value for name, value in super().genesis(**options).items() if name != "point_operators"}
+
+    net = Old.start()
+    assert "point_operators" not in net.ask("network.show")
+    grid, stranger = Grid(net, net.actor("dso"), net.actor("prosumer", org="agg-a")), net.actor("dso", org="agg-b")
+    grid.record("connection", data=grid.place())
+    grid.record("connection", "theirs", by=stranger, data=grid.place(dso=stranger.did))
+    assert not [name for name in net.ledger.state if "point_operators" in name]
