@@ -86,7 +86,7 @@ class Connection:
 
     def close(self) -> None:
         with self._lock:
-            for stream in self.sessions:
+            for stream in self.sessions.copy():
                 self._http2.finish(stream)
             self._http2.goodbye()
         self.flush()

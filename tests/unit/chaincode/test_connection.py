@@ -4,11 +4,14 @@ import asyncio
 import socket
 import threading
 
+import pytest
 from unit.chaincode.network import config, failure
 from unit.chaincode.peer import Client, PeerDouble
 
 from flexrelay_chaincode import wire
+from flexrelay_chaincode.connection import Connection
 from flexrelay_chaincode.context import Peer
+from flexrelay_chaincode.pool import Pool
 from flexrelay_chaincode.program import Answer
 from flexrelay_chaincode.proposal import Invocation
 from flexrelay_chaincode.server import ChaincodeServer
@@ -66,6 +69,18 @@ async def test_calls_have_their_reply_when_no_thread_is_left() -> None:
             assert failure(found) == ("rejected", "deadline")
             found = await peer.call([b"quick"], client=CLIENT)
         assert server._pool.stalled_s == 0
+
+
+def test_a_stream_that_ends_while_its_connection_is_closed_hinders_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reading thread forgets sessions whenever their streams end, whoever looks at them."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as theirs:
+        ours, _ = server.accept()
+        connection = Connection(ours, "a peer", None, 65_536, Pool(1, 1), lambda _: pytest.fail("no"), lambda _: None)
+        connection.sessions.update(dict.fromkeys((1, 3)))  # type: ignore[arg-type]  # nobody asks what they are
+        monkeypatch.setattr(connection._http2, "finish", connection.sessions.pop)
+        connection.close()
+        assert not connection.sessions
+        ours.close()
 
 
 async def test_strangers_are_sent_away() -> None:
