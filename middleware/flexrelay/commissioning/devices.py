@@ -127,13 +127,21 @@ async def list_devices(site: Site, org: str = "") -> list[Device]:
 
 
 def find_device(site: Site, named: str, org: str = "") -> tuple[Gateway, DeviceRecord]:
-    """By name or DID. Raises CommissioningError when no gateway (of `org`, or any) has enrolled it."""
-    for name, gateway in sorted(site.gateways.items()):
-        if org in ("", name):
-            record = gateway.devices.named(named) or gateway.devices.get(named)
-            if record is not None:
-                return gateway, record
-    raise CommissioningError(f"no device {named!r} is enrolled" + (f" at {org}" if org else "") + "; see device list")
+    """By name or DID. Raises CommissioningError when no gateway (of `org`, or any) has enrolled it, or two have
+    enrolled two devices under the name: each organisation gives its own."""
+    found = [
+        (gateway, record)
+        for name, gateway in sorted(site.gateways.items())
+        if org in ("", name)
+        if (record := gateway.devices.named(named) or gateway.devices.get(named)) is not None
+    ]
+    if not found:
+        where = f" at {org}" if org else ""
+        raise CommissioningError(f"no device {named!r} is enrolled{where}; see device list")
+    if len({record.did for _, record in found}) > 1:
+        told = ", ".join(f"{gateway.org}'s {record.did}" for gateway, record in found)
+        raise CommissioningError(f"{named!r} is the name of several devices: {told}; say --org, or the DID")
+    return found[0]
 
 
 async def describe(gateway: Gateway, record: DeviceRecord) -> Device:

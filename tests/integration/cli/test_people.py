@@ -103,6 +103,20 @@ def test_a_devices_life(populated: Path, copy_of: Copy, tmp_path: Path) -> None:
     assert flexrelay("device", "revoke", folder, "m2").exit_code == 3
 
 
+def test_a_name_that_two_organisations_gave_is_nobodys_without_the_organisation(populated: Path, copy_of: Copy) -> None:
+    """Revoking is for ever: it must not hit whoever comes first in the alphabet."""
+    folder = copy_of(populated)
+    theirs = answer("device", "show", folder, "m1")["did"]
+    answer("actor", "add", folder, "--org", "dso", "--label", "grid", "--role", "dso")
+    ours = answer("device", "add", folder, "--org", "dso", "--controller", "grid", "--kind", "meter", "--name", "m1")
+    for verb in (("show",), ("revoke",), ("declare-exchange", "--at", "2026-03-02T01:00:00Z", "--import-final", "9")):
+        told = flexrelay("device", verb[0], folder, "m1", *verb[1:])
+        assert told.exit_code == 2
+        assert all(text in " ".join(told.stderr.split()) for text in (theirs, ours["did"], "--org")), told.stderr
+    assert answer("device", "revoke", folder, "m1", "--org", "dso")["did"] == ours["did"]
+    assert answer("device", "show", folder, theirs)["status"] == "active"
+
+
 def test_a_taken_name_and_a_taken_credential_change_nothing(populated: Path, copy_of: Copy) -> None:
     folder = copy_of(populated)
     answer("actor", "add", folder, "--org", "dso", "--label", "grid", "--role", "dso")
