@@ -79,7 +79,8 @@ class Anchoring:
         of its own; the expired one can never commit."""
         entries = []
         for anchor in await self._windows.anchors(await self._outbox.lapsed(ANCHOR)):
-            turn = 1 + len(await self._outbox.by_correlation(anchor.anchor_id))
+            last = (await self._outbox.by_correlation(anchor.anchor_id))[-1].intent_id  # older ones may be purged
+            turn = int(last.removeprefix(anchor.anchor_id).removeprefix(".") or 1) + 1
             intent = await self._sign(anchor, turn)
             entries.append(await self._outbox.add(intent, correlation_id=anchor.anchor_id))
             _LOG.warning("anchor %s expired before the ledger took it; handed over again", anchor.anchor_id)

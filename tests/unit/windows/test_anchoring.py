@@ -62,6 +62,19 @@ async def test_an_expired_anchor_is_handed_over_again_until_the_ledger_has_it(ga
     assert await gateway.anchoring.step() == []
 
 
+async def test_an_outage_beyond_the_outboxs_retention_gives_no_turn_twice(gateway: Gateway) -> None:
+    await gateway.anchoring.step()
+    (anchor,) = await gateway.outbox.open_entries()
+    for turn in (2, 3, 4, 5):
+        (earlier,) = await gateway.outbox.open_entries()
+        gateway.outbox.clock = lambda turn=turn: turn  # type: ignore[misc]  # this turn's
+        await gateway.outbox.conclude(earlier, ExpiredIntent(""))
+        assert await gateway.outbox.purge(turn) == (turn > 2), "all but the newest"
+        await gateway.anchoring.step()
+        (later,) = await gateway.outbox.open_entries()
+        assert later.intent_id == f"{anchor.intent_id}.{turn}"
+
+
 async def test_a_refused_anchor_is_not_repeated(gateway: Gateway) -> None:
     (entry,) = await gateway.anchoring.step()
     await gateway.outbox.conclude(await gateway.outbox.entry(entry), RefusedIntent("not_authorized", "no grant", ""))
