@@ -97,10 +97,10 @@ class Custody:
     async def by_window(self, did: str, date: str, isp: int, *, order_id: str = "") -> CustodyRecord:
         """The reading that closes the interval."""
         start, end = self._bounds(date, isp)
-        found = await self._twin.history(did, start + 1, end)
-        if not found:
+        found = await self._twin.last(did, start + 1, end)
+        if found is None:
             raise NoCustody(f"there is no reading of {did} in {date} ISP {isp}")
-        return await self.by_reading(did, found[-1].observed_at, order_id=order_id)
+        return await self.by_reading(did, found.observed_at, order_id=order_id)
 
     async def by_transaction(self, tx_id: str) -> CustodyRecord:
         """Of an anchor of this gateway, an order, or a settlement."""
@@ -128,8 +128,8 @@ class Custody:
         order = await self._order(document.body["order_id"])
         start, end = self._bounds(order.body["date"], isp)
         for did in await self._meters(order.id):
-            if found := await self._twin.history(did, start + 1, end):
-                return await self.by_reading(did, found[-1].observed_at, order_id=order.id)
+            if found := await self._twin.last(did, start + 1, end):
+                return await self.by_reading(did, found.observed_at, order_id=order.id)
         return await self._by_evidence(order.id, lambda observed_at: start < observed_at <= end)
 
     # --- verifying ---

@@ -134,6 +134,11 @@ class Twin:
             did, "AND observed_at BETWEEN ? AND ? ORDER BY observed_at LIMIT ?", start, end, limit
         )
 
+    async def last(self, did: str, start: int, end: int) -> Measurement | None:
+        """The newest reading with an instant in [start, end]."""
+        found = await self._select(did, "AND observed_at BETWEEN ? AND ? ORDER BY observed_at DESC LIMIT 1", start, end)
+        return found[0] if found else None
+
     async def entities(self, did: str, start: int, end: int, limit: int = 10_000) -> list[Mapping[str, Any]]:
         """`history` as normalized NGSI-LD entities."""
         device = self._describe(did)

@@ -50,6 +50,17 @@ def reading(at: int, imported: int, exported: int = 0, **more: int) -> str:
     return f'{{"t": {at}, "import_j": {imported}, "export_j": {exported}{extra}}}'
 
 
+async def test_the_last_reading_of_an_interval_is_the_one_that_closes_it_however_many_there_are(tmp_path: Path) -> None:
+    meter = Party.new("device")
+    count = 10_050  # more than a page of the history
+    async with side_of(tmp_path, meter) as side:
+        await side.put(meter, *(reading(T0 + number, number) for number in range(1, count + 1)))
+        last = await side.twin.last(meter.did, T0 + 1, T0 + count - 1)
+        assert last is not None and last.observed_at == T0 + count - 1
+        assert await side.twin.last(meter.did, T0 - 5, T0) is None
+        assert await side.twin.last("did:flexrelay:test:nobody", T0, T0 + count) is None
+
+
 async def test_newest_state_and_history_survive_reordering_and_a_restart(tmp_path: Path) -> None:
     meter = Party.new("device")
     async with side_of(tmp_path, meter, kinds={meter.did: "pv"}) as side:
