@@ -80,7 +80,7 @@ class IngestConfig(_Section):
     stale_after_days: Annotated[int, Field(ge=1, le=3_650)] = 30
     dead_letters: Annotated[int, Field(ge=1)] = 100_000
     dead_letter_bytes: Annotated[int, Field(ge=65_536)] = 256 * 1024 * 1024
-    retention_days: Annotated[int, Field(ge=1)] = 400
+    retention_days: Annotated[int, Field(ge=1, le=1_000_000)] = 400
     fill_gaps_days: Annotated[int, Field(ge=0, le=366)] = 7
 
     @model_validator(mode="after")

@@ -81,6 +81,7 @@ def test_environment_overrides_one_nested_key(tmp_path: Path, monkeypatch: pytes
         (SAMPLE.replace('type = "mqtt"', ""), "adapters.meters has no type"),
         (SAMPLE.replace('kind = "embedded"', 'kind = "paper"'), "ledger.kind"),
         (SAMPLE.replace("max_frame_bytes = 32768", "retention_days = 30"), "must be more than stale_after_days 30"),
+        (SAMPLE.replace("max_frame_bytes = 32768", f"retention_days = {10**12}"), "retention_days"),
         ("network = ", "flexrelay.toml"),
     ],
 )
