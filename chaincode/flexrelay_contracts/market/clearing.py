@@ -135,7 +135,7 @@ def _rooms(auction: str, direction: str, request: list[RequestedIsp], taken: lis
     """Watts of rebound room per order and ISP (0 in requested ISPs); they never add up to more than the request's.
 
     What the orders declared as rebound comes first (cut pro rata where it is too much), what is left goes by their
-    ordered power.
+    ordered power (nothing where all of them are ordered less than a watt).
     """
     rooms = [[0] * len(request) for _ in taken]
     weights = [
@@ -152,8 +152,8 @@ def _rooms(auction: str, direction: str, request: list[RequestedIsp], taken: lis
             names = [Order(item.offer_id, quantity, 0) for item, quantity in zip(taken, declared, strict=True)]
             shares = pro_rata(auction, names, room)
         else:
-            left = room - sum(declared)
-            shares = [d + left * w // sum(weights) for d, w in zip(declared, weights, strict=True)]
+            left, total = room - sum(declared), max(sum(weights), 1)
+            shares = [d + left * w // total for d, w in zip(declared, weights, strict=True)]
         for place, share in enumerate(shares):
             rooms[place][index] = share
     return rooms

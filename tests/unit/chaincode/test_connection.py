@@ -73,7 +73,7 @@ async def test_calls_have_their_reply_when_no_thread_is_left() -> None:
 
 def test_a_stream_that_ends_while_its_connection_is_closed_hinders_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The reading thread forgets sessions whenever their streams end, whoever looks at them."""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as theirs:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
         ours, _ = server.accept()
         connection = Connection(ours, "a peer", None, 65_536, Pool(1, 1), lambda _: pytest.fail("no"), lambda _: None)
         connection.sessions.update(dict.fromkeys((1, 3)))  # type: ignore[arg-type]  # nobody asks what they are

@@ -420,3 +420,22 @@ def test_an_order_is_contained_where_it_was_given() -> None:
     watts[79] = -4_000
     elsewhere = {"date": "2016-05-21", "revision": 2, "orders": [order["order_id"]]}
     refused("unknown_order", "orders.0", lambda: market.nominate(market.agg_a, watts, **elsewhere))
+
+
+def test_orders_of_less_than_a_watt_share_the_room_too() -> None:
+    """Of needs (1, 1, 1) W and options (1, 1, 0), (0, 1, 1), (1, 0, 1) W half of each covers everything for the least
+    money; half a watt is ordered as none, and the room of ISP 80 has no weights to go by."""
+    market = Market.start(granularity_w=1, min_quantity_w=1)
+    third = market.net.actor("aggregator", org="agg-b")
+    market.net.call(market.net.operator, "accounts.fund", account=f"actor:{third.did}", micro_eur=1_000_000)
+    market.net.connection("c1", dso=market.dso, owner=third, meter=True, aggregator=third)
+    qualified = {"connection": "c1", "direction": "withdrawal", "max_w": 20, "valid_from": "2016-05-12"}
+    market.net.call(market.dso, "portfolio.qualify", **qualified)
+    market.request([*(requested(isp, 0, 1) for isp in (49, 50, 51)), available(80, -8, 0)])
+    offers = ((market.agg_a, "a1", [1, 1, 0, 0]), (market.agg_b, "b1", [0, 1, 1, 0]), (third, "c1", [1, 0, 1, 0]))
+    for party, connection, power in offers:
+        market.nominate(party)
+        offered = option(100_000, power, isps=(49, 50, 51, 80), min_percent=1, **{connection: power})
+        market.offer(party, offered, offer_id=f"offer-{connection}")
+    market.close()
+    assert len(market.net.call(market.dso, "congestion.clear", auction=AUCTION)["orders"]) == 3
