@@ -106,8 +106,11 @@ async def register_device(site: Site, gateway: Gateway, operation: Create, proof
 
 
 async def receive_device(site: Site, record: DeviceRecord) -> list[Gateway]:
-    """Enrol a device at its receivers' gateways of this folder; which. Raises CommissioningError."""
+    """Enrol a device at its receivers' gateways of this folder; which. Raises CommissioningError: name or credential is
+    another device's at one of them; then it is enrolled at none."""
     here = [site.gateways[org] for org in record.orgs if org in site.gateways]
+    for gateway in here:
+        _check_free(gateway, record)
     for gateway in here:
         try:
             await gateway.devices.add(record)

@@ -122,6 +122,24 @@ async def test_a_certificate_of_the_devices_own_key(tmp_path: Path) -> None:
         assert found is not None and found.did == made.device.did
 
 
+async def test_a_certificates_name_that_is_anothers_at_one_receiver_is_bound_at_none(tmp_path: Path) -> None:
+    async with site(tmp_path / "data", ("agg", "dso")) as opened:
+        await add_actor(opened, "agg", "owner")
+        await add_actor(opened, "dso", "grid")
+        taken = (("lwm2m", "meter-1.example"),)
+        await enrol_device(opened, NewDevice("dso", "other", "meter", "grid", credentials=taken))
+        new = NewDevice("agg", "m1", "meter", "owner", credentials=(("mqtt", "plant"),), receivers=("agg", "dso"))
+        await enrol_device(opened, new)
+        request = x509.load_pem_x509_csr(await signing_request(opened, "m1", name="meter-1.example"))
+        certificate = issued(request, ec.generate_private_key(ec.SECP256R1()))
+        with pytest.raises(CommissioningError, match=r"dso: lwm2m credential 'meter-1\.example' is bound to"):
+            await bind_certificate(opened, "m1", certificate, "lwm2m")
+        agg = opened.gateways["agg"]
+        assert agg.registry.identify("lwm2m", "meter-1.example") is None
+        record = agg.devices.named("m1")
+        assert record is not None and record.credentials == (("mqtt", "plant"),)
+
+
 async def test_what_is_told_of_a_device(tmp_path: Path) -> None:
     async with site(tmp_path / "data") as opened:
         gateway = opened.gateways["dso"]
