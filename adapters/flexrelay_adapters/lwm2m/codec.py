@@ -303,7 +303,8 @@ def _sensor_units(records: list[Record]) -> dict[Path, str]:
 
 
 def _as_text(value: Value) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+    """A text as it came: as such, or in TLV as bytes; "" for all else."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value if isinstance(value, str) else ""
 
 
 def _scaled(value: Value, numerator: int, denominator: int, target: _Target, path: Path) -> int:

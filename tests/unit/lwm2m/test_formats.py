@@ -144,3 +144,44 @@ def test_any_text_is_a_path_or_refused(text: str) -> None:
     except FormatError:
         return
     assert len(path) <= 4 and all(0 <= part <= 65_535 for part in path)
+
+
+def nested_instances(depth: int) -> bytes:
+    data = b""
+    for _ in range(depth):
+        data = b"\x10\x00" + len(data).to_bytes(2, "big") + data
+    return data
+
+
+def shared_maps(width: int) -> bytes:
+    """Three maps of `width` entries each, which are all the one map below: tags 28 and 29 of CBOR."""
+    below = b"\xd8\x1c\xa0"
+    for level in range(3):
+        keys = [cbor2.dumps(key) for key in range(width)]
+        entries = keys[0] + below + b"".join(key + b"\xd8\x1d" + cbor2.dumps(2 - level + 1) for key in keys[1:])
+        below = b"\xd8\x1c" + b"\xb9" + width.to_bytes(2, "big") + entries
+    return below
+
+
+@pytest.mark.parametrize(
+    ("content_format", "payload", "reason"),
+    [
+        (SENML_CBOR, cbor2.dumps([{0: "/3305/0/5800", 2: 2**20_000}]), "out_of_range"),
+        (SENML_CBOR, cbor2.dumps([{-5: 1.5, 0: "/3305/0/5800", 2: 2**2_000}]), "out_of_range"),
+        (SENML_CBOR, cbor2.dumps([{-5: 1, 0: "/3305/0/5800", 2: cbor2.CBORTag(4, [9**17, 1])}]), "not_a_number"),
+        (LWM2M_CBOR, cbor2.dumps({3305: {0: {5800: 2**20_000}}}), "out_of_range"),
+        (LWM2M_CBOR, cbor2.dumps({2**20_000: 1}), "bad_path"),
+        (LWM2M_CBOR, bytes.fromhex("d81c a1 80 d81d00"), "bad_path"),  # the map itself, under a path of no parts
+        (LWM2M_CBOR, shared_maps(300), "too_many"),  # a few kB that would be 27 million entries
+        (TLV, nested_instances(3_000), "not_tlv"),
+    ],
+)
+def test_what_only_malice_writes_is_refused(content_format: int, payload: bytes, reason: str) -> None:
+    with pytest.raises(FormatError) as error:
+        decode(content_format, payload, (3305, 0), NOW)
+    assert error.value.reason == reason
+
+
+def test_a_base_value_and_a_decimal_fraction_are_added_exactly() -> None:
+    pack = [{-5: 1.5, 0: "/3305/0/5800", 2: Decimal("0.1")}, {0: "/3305/0/5805", 2: 1}]
+    assert [record.value for record in decode(SENML_CBOR, cbor2.dumps(pack), (), NOW)] == [Decimal("1.6"), 2.5]

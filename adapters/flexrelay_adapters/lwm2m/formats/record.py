@@ -32,6 +32,14 @@ class FormatError(ValueError):
         self.message = message
 
 
+def checked(value: Value, path: Path) -> Value:
+    """Raises FormatError for a whole number of more than 64 bits, LwM2M's largest: CBOR knows ones that Python does not
+    even write out."""
+    if type(value) is int and value.bit_length() > 64:
+        raise FormatError("out_of_range", f"{path_text(path)} is an integer of {value.bit_length()} bits")
+    return value
+
+
 def parse_path(text: str) -> Path:
     """(3305, 0, 5800) of "/3305/0/5800". Raises FormatError."""
     parts = text.split("/")

@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
-from flexrelay_adapters.lwm2m.formats.record import MAX_RECORDS, FormatError, Path, Record, Value, parse_path, path_text
+from flexrelay_adapters.lwm2m.formats.record import (
+    MAX_RECORDS,
+    FormatError,
+    Path,
+    Record,
+    Value,
+    checked,
+    parse_path,
+    path_text,
+)
 
 ABSOLUTE_S: Final = 2**28
 _KNOWN_PATHS: Final = 8192
@@ -92,11 +101,11 @@ def records_of(pack: Any, labels: Labels, now_s: float) -> list[Record]:
                 time_s = now_s + float(seconds)
         value: Value
         if v_label in item:
-            value = item[v_label]
+            value = checked(item[v_label], path)
             if type(value) not in _NUMBERS or (type(value) is float and not math.isfinite(value)):
                 raise FormatError("not_a_number", f"{path_text(path)} is no number")
             if base_value is not None:
-                value = base_value + value
+                value = _sum(base_value, value, path)
         else:
             value = _other(item, labels)
             if value is None and base_value is not None:
@@ -128,6 +137,17 @@ def _other(item: Mapping[Any, Any], labels: Labels) -> Value:
     if labels.objlnk in item:
         return _text(item[labels.objlnk])
     return None
+
+
+def _sum(base: Any, value: Any, path: Path) -> Value:
+    """Of two numbers, of which one may be a decimal fraction and the other a float."""
+    try:
+        if type(value) is Decimal or type(base) is Decimal:
+            return Decimal(str(base)) + Decimal(str(value))
+        total: Value = base + value
+        return total
+    except (ArithmeticError, ValueError):
+        raise FormatError("not_a_number", f"{path_text(path)} and its base have no sum") from None
 
 
 def _text(value: Any) -> str:

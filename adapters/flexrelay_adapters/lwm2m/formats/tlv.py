@@ -30,7 +30,8 @@ def decode(payload: bytes, base: Path) -> list[Record]:
     return records
 
 
-def _walk(data: bytes, at: int, end: int, base: Path, records: list[Record]) -> None:
+def _walk(data: bytes, at: int, end: int, base: Path, records: list[Record], *, inside: bool = False) -> None:
+    """`inside` an object instance there is no other one."""
     while at < end:
         head = data[at]
         kind = head >> 6
@@ -52,9 +53,9 @@ def _walk(data: bytes, at: int, end: int, base: Path, records: list[Record]) -> 
         if stop > end:
             raise _cut()
         if kind == _OBJECT_INSTANCE:
-            if len(base) > 2 or (len(base) == 2 and base[1] != number):
+            if inside or len(base) > 2 or (len(base) == 2 and base[1] != number):
                 raise FormatError("not_tlv", f"object instance {number} within {base}")
-            _walk(data, at, stop, (base[0], number), records)
+            _walk(data, at, stop, (base[0], number), records, inside=True)
         elif kind in (_RESOURCE, _MULTIPLE):
             # an object's answer may leave its only instance out (§7.4.3): then it is instance 0
             owner = base if len(base) == 2 else base[:2] if len(base) > 2 else (base[0], 0)
