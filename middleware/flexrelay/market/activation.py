@@ -7,7 +7,7 @@ step may be come back to after a restart.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from flexrelay.dispatch import Dispatcher, DispatchOrder, NoCapacity, Plan
@@ -25,17 +25,11 @@ RETRY_S: Final = 5.0
 """After the store or the outbox could not take anything."""
 
 
-async def activate(dispatcher: Dispatcher, desk: Desk, order: DispatchOrder, plan: Plan) -> list[str]:
-    """Accept the order's commands for sending and record on the ledger what is commanded; the command ids.
-
-    Asked again after a restart it adds nothing. Raises NoCapacity, and what `Desk.do` raises.
-    """
-    commands = [known.command.command_id for known in await dispatcher.commands(order.order_id)]
-    if not commands:  # what was planned stands, whichever devices are there now
+async def accept(dispatcher: Dispatcher, order: DispatchOrder, plan: Plan) -> None:
+    """Accept the order's commands for sending. Asked again after a restart it adds nothing. Raises NoCapacity."""
+    if not await dispatcher.commands(order.order_id):  # what was planned stands, whichever devices are there now
         planned = plan.commands(order)
-        commands = await dispatcher.accept(order, planned, watch=sorted({command.did for command in planned}))
-    await _record(desk, order.order_id, "commanded", await dispatcher.commanded_hash(order.order_id))
-    return commands
+        await dispatcher.accept(order, planned, watch=sorted({command.did for command in planned}))
 
 
 async def report(dispatcher: Dispatcher, desk: Desk, order_id: str) -> None:
@@ -74,6 +68,7 @@ class Activations:
         self.news = News("congestion.ordered")
         self._seen = 0
         self._open: dict[str, Document] = {}
+        self._accepted: dict[str, tuple[Desk, DispatchOrder]] = {}
         self._commanded: set[str] = set()
 
     async def run(self) -> None:
@@ -94,27 +89,41 @@ class Activations:
                 if document is not None and not _over(document):
                     self._open[document.id] = document
                 self._seen = event.sequence
+        await self._each(self._accept)  # of all orders before the ledger, which may be away, is waited for
+        await self._each(self._follow)
+
+    async def _each(self, step: Callable[[Document], Awaitable[bool]]) -> None:
+        """`step` tells whether there is nothing more to do for the order here."""
         for document in list(self._open.values()):
             try:
-                ended = await self._one(document)
+                ended = await step(document)
             except (NoCapacity, Refused) as error:
                 log.error("order %s is not activated: %s", document.id, error)
                 ended = True
             if ended:
                 self._commanded.discard(document.id)
+                self._accepted.pop(document.id, None)
                 del self._open[document.id]
 
-    async def _one(self, document: Document) -> bool:
-        """The next step of one order; whether there is nothing more to do for it here."""
+    async def _accept(self, document: Document) -> bool:
+        if document.id in self._accepted:
+            return False
         desk = self._desk_of(document.body["aggregator"])
-        day = self._day_of(document.body["date"])
         if desk is None or self._plan is None:
             return True  # another gateway's order
-        if day is None:
-            return False  # its calendar day is on the way
-        order = DispatchOrder.from_event(document.body, day)
+        day = self._day_of(document.body["date"])
+        if day is not None:  # else it is on the way
+            order = DispatchOrder.from_event(document.body, day)
+            await accept(self._dispatcher, order, self._plan)
+            self._accepted[document.id] = desk, order
+        return False
+
+    async def _follow(self, document: Document) -> bool:
+        if document.id not in self._accepted:
+            return False
+        desk, order = self._accepted[document.id]
         if order.order_id not in self._commanded:
-            await activate(self._dispatcher, desk, order, self._plan)
+            await _record(desk, order.order_id, "commanded", await self._dispatcher.commanded_hash(order.order_id))
             self._commanded.add(order.order_id)
         if self._market_now() < order.until_ms:
             return False

@@ -144,6 +144,19 @@ async def test_an_order_is_read_once_and_not_again_when_it_is_over(tmp_path: Pat
     assert desk.sent == ["a.commanded", "a.activated", "c.commanded", "c.activated"]
 
 
+async def test_no_orders_commands_wait_for_the_ledger_to_take_anothers_record(tmp_path: Path) -> None:
+    class Away(ScriptedDesk):
+        async def do(self, function: str, args: Mapping[str, Any], *, intent_id: str, correlation_id: str) -> None:
+            self.sent.append(intent_id)
+            await asyncio.Event().wait()
+
+    desk = Away({})
+    async with running(tmp_path, desk, "a", "b") as made:
+        await until(lambda: bool(desk.sent))
+        assert desk.sent == ["a.commanded"]
+        assert [len(await made._dispatcher.commands(name)) for name in ("a", "b")] == [1, 1]
+
+
 async def test_a_full_outbox_is_waited_for(tmp_path: Path) -> None:
     desk = ScriptedDesk({"a": [OutboxFull("full"), OutboxFull("full")]})
     async with running(tmp_path, desk, "a", "b"):
