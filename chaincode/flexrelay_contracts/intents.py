@@ -4,7 +4,7 @@ Every envelope that carries the intent has read the marker, so an older one that
 from then on. Only with this marker committed does an outbox say *expired*.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import StringConstraints
 
@@ -12,7 +12,9 @@ from flexrelay_contracts import didlog
 from flexrelay_contracts.context import ContractContext
 from flexrelay_contracts.refusal import Refused
 from flexrelay_contracts.runtime import (
+    MAX_INTENT_BYTES,
     REGISTER,
+    VOID,
     Caller,
     Carried,
     Query,
@@ -29,11 +31,14 @@ from flexrelay_schemas.encoding import b64u_decode
 from flexrelay_schemas.intent import Intent, IntentId
 from flexrelay_schemas.model import Model
 
+_MAX_TEXT: Final = -(-MAX_INTENT_BYTES * 4 // 3)
+"""base64url of the largest intent."""
+
 
 class Void(Model):
     """`intent`: base64url of the signed intent's bytes, as they were to be carried."""
 
-    intent: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=700_000)]
+    intent: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$", max_length=_MAX_TEXT)]
 
 
 class Status(Model):
@@ -93,5 +98,5 @@ def _status(ctx: ContractContext, args: Status) -> Record:
     return {"status": record["status"], "tx_id": record["tx_id"]}
 
 
-TRANSACTIONS: tuple[Transaction[Any], ...] = (Transaction("intents.void", Void, _void),)
+TRANSACTIONS: tuple[Transaction[Any], ...] = (Transaction(VOID, Void, _void),)
 QUERIES: tuple[Query[Any], ...] = (Query("intents.status", Status, _status),)

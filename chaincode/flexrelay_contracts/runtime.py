@@ -23,9 +23,12 @@ A = TypeVar("A", bound=BaseModel)
 Result = Mapping[str, Any]
 
 MAX_INTENT_BYTES: Final = 1_000_000
+MAX_VOID_BYTES: Final = 1_340_000
+"""Only the voiding of an intent is larger: it holds the whole intent, in base64url."""
 BOOTSTRAP: Final = "network.bootstrap"
 REGISTER: Final = "identity.register"
 GRANT_GATEWAY: Final = "gateways.grant"
+VOID: Final = "intents.void"
 _UNREGISTERED: Final = frozenset({BOOTSTRAP, REGISTER})
 _NETWORK: Final = key("network")
 _NO_ROLES: Final[Mapping[str, frozenset[str]]] = MappingProxyType({})
@@ -94,19 +97,27 @@ def decode_intent(data: bytes) -> SignedIntent:
 
 def carried_intent(data: bytes) -> Carried:
     """The intent out of its wire form, with what its actor has signed. Raises as `decode_intent`."""
-    if len(data) > MAX_INTENT_BYTES:
-        raise Refused("too_large", f"an intent has at most {MAX_INTENT_BYTES} bytes, this one {len(data)}")
+    if len(data) > MAX_VOID_BYTES:
+        raise _too_large(data)
     try:
         value, exact = parse_exact(data)
     except CanonicalError as error:
+        if len(data) > MAX_INTENT_BYTES:
+            raise _too_large(data) from None
         raise Refused("malformed", f"the intent is not canonical JSON: {error}") from None
     if isinstance(value, dict) and isinstance(value.get("intent"), dict):
         version = value["intent"].get("v")
         if version != 1 or version is True:
             raise Refused("unknown_version", f"intent version {version!r} is not known here; known: 1", "v")
     signed = _validate(SignedIntent, value, "malformed")
+    if len(data) > MAX_INTENT_BYTES and signed.intent.function != VOID:
+        raise _too_large(data)
     message = INTENT_DOMAIN + data[len(_HEAD) : -_TAIL] if exact else signed.intent.message()
     return Carried(signed, message)
+
+
+def _too_large(data: bytes) -> Refused:
+    return Refused("too_large", f"an intent has at most {MAX_INTENT_BYTES} bytes, this one {len(data)}")
 
 
 def invoke(ctx: ContractContext, data: bytes, transactions: Mapping[str, Transaction[Any]]) -> Result:

@@ -7,6 +7,7 @@ from support.contracts import Party
 from support.network import Network
 from support.refusals import refused
 
+from flexrelay_contracts.runtime import MAX_INTENT_BYTES
 from flexrelay_schemas.encoding import b64u
 
 
@@ -116,3 +117,20 @@ def test_other_strangers_intents_and_other_networks(net: Network) -> None:
 def test_malformed(net: Network, text: str) -> None:
     with refused("malformed"):
         net.call(net.gateways["dso"], "intents.void", intent=text)
+
+
+def test_the_largest_intent_can_be_voided_and_only_a_void_is_larger(net: Network) -> None:
+    """Or an outbox could never say of it that it has expired."""
+    actor, empty = net.actor(), len(net.operator.intent("products.publish", {"pad": ""}, deadline=net.ledger.now))
+    largest = {"pad": "x" * (MAX_INTENT_BYTES - empty)}
+    data = actor.intent("products.publish", largest, deadline=net.ledger.now, intent_id="0" * 16)
+    assert len(data) == MAX_INTENT_BYTES
+    net.ledger.now += 1
+    net.call(net.gateways["dso"], "intents.void", intent=b64u(data))
+    assert net.ask("intents.status", actor=actor.did, intent_id="0" * 16)["status"] == "void"
+    more = {"pad": largest["pad"] + "x"}
+    with refused("too_large"):
+        net.call(actor, "products.publish", **more)
+    with refused("invalid_argument", "intent"):
+        late_one = actor.intent("products.publish", more, deadline=net.ledger.now - 1)
+        net.call(net.gateways["dso"], "intents.void", intent=b64u(late_one))
