@@ -76,7 +76,6 @@ class _Call:
     done: asyncio.Future[bytes]
     window: int
     body: bytearray = field(default_factory=bytearray)
-    taken: int = 0
     waiting: memoryview | None = None
     """What the window has no room for."""
 

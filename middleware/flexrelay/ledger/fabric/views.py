@@ -140,5 +140,5 @@ def _version(item: Any) -> list[int]:
 def _text(data: bytes) -> Any:
     try:
         return json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return data.decode(errors="backslashreplace")

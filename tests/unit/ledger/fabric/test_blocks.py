@@ -52,7 +52,9 @@ def test_a_block_without_codes_proves_nothing(world: World) -> None:
 def test_configuration_blocks_are_known(world: World) -> None:
     assert is_config(world.block(0, b"", [world.configuration("etcdraft")], []))
     assert is_config(world.block(3, PREVIOUS, [world.configuration("BFT")], [0]))
-    assert not is_config(world.block(3, PREVIOUS, [world.configuration("BFT")], [6]))
+    assert is_config(world.block(3, PREVIOUS, [world.configuration("BFT")], [6])), (
+        "peers do not judge what orderers did"
+    )
     assert not is_config(world.block(3, PREVIOUS, [b"x"], [0]))
 
 
@@ -72,6 +74,14 @@ def test_a_view_says_who_endorsed_and_whether_it_is_proved(world: World) -> None
     assert first["creator"][0] == "dso"
     assert second["validation"] == "ENDORSEMENT_POLICY_FAILURE"
     assert third["validation"] == "INVALID"
+
+
+def test_a_view_shows_what_no_parser_takes(world: World) -> None:
+    """Another chaincode's arguments may be anything."""
+    deep = b"[" * 100_000
+    hostile = world.envelope(world.endorsed(world.proposal((b"submit", deep)), [world.peers["dso"]], deep))
+    (shown,) = block_view(world.block(4, PREVIOUS, [hostile], [0]), b"\x01", world.trust, {CHAINCODE}).transactions
+    assert shown["intent"] == shown["result"] == deep.decode()
 
 
 def item(tx_id: str, block: int, validation: Validation) -> TxEvents:

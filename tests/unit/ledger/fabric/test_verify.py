@@ -3,17 +3,55 @@
 import hashlib
 import itertools
 import random
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 
-from flexrelay.ledger.fabric.messages import QueryReads
+from flexrelay.ledger.fabric.messages import Block, QueryReads
 from flexrelay.ledger.fabric.verify.policies import signed_by
 from flexrelay.ledger.fabric.verify.ranges import summary
+from flexrelay.ledger.fabric.verify.recompute import _replay
+from flexrelay.ledger.fabric.verify.report import Report
 from flexrelay_chaincode.wire import MSPPrincipal, MSPRole, SignaturePolicy, SignaturePolicyEnvelope
 from flexrelay_chaincode.writes import key_policy
 from flexrelay_contracts.context import policy_met, policy_terms
 
 ORGS = ("dso", "agga", "aggb")
+
+
+class Ending:
+    """A peer that gives fewer blocks than it says it has."""
+
+    name = "peer0.dso of dso"
+
+    def __init__(self, blocks: Sequence[Any]) -> None:
+        self._blocks = blocks
+
+    async def blocks(self, start: int, stop: int) -> AsyncIterator[Any]:
+        for block in self._blocks:
+            yield block
+
+
+class Counting:
+    def __init__(self) -> None:
+        self.report = Report()
+
+    def block(self, block: Any) -> bool:
+        self.report.height += 1
+        return True
+
+
+async def test_a_chain_that_ends_too_early_is_not_verified() -> None:
+    run: Any = Counting()
+    await _replay(
+        Ending([Block(header={"number": number}) for number in range(3)]), run, 0, 3, lambda done, total: None
+    )
+    assert run.report.ok
+    await _replay(Ending([Block(header={"number": 3})]), run, 3, 6, lambda done, total: None)
+    assert [str(problem) for problem in run.report.problems] == [
+        "block 3: is the last one that the peer gives, though it says that it has 6 blocks"
+    ]
 
 
 def some_orgs() -> list[tuple[str, ...]]:

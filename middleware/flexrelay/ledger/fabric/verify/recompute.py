@@ -82,6 +82,9 @@ async def _replay(view: Any, run: "Replay", start: int, stop: int, progress: Pro
             if not await asyncio.to_thread(run.block, block):
                 return
             progress(run.report.height, stop)
+    if run.report.height < stop:
+        last = run.report.height - 1
+        run.report.note(f"is the last one that the peer gives, though it says that it has {stop} blocks", last)
 
 
 class Replay:
