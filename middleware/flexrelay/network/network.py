@@ -31,7 +31,9 @@ Progress = Callable[[str], None]
 BEHIND: Final = 100
 """Blocks that a process may lack: one that has just come back, or is slow. One with more may have come to a stand."""
 
-_READY_S: Final = 60.0
+_READY_S: Final = 120.0
+_BEGUN_S: Final = 5.0
+"""Within it a process that was started is seen; later one that was never seen has ended, too."""
 _FREE_S: Final = 5.0
 
 
@@ -353,14 +355,14 @@ class Network:
 
     def _listening(self, name: str) -> None:
         ports = [port for _, port in self._ports_of(name)]
-        seen = False
+        seen, begun = False, time.monotonic()
 
         def listens() -> bool:
             nonlocal seen
             if all(answers(port) for port in ports):
                 return True
             runs = name in self.processes.running()
-            if seen and not runs:
+            if not runs and (seen or time.monotonic() > begun + _BEGUN_S):
                 raise NetworkError(f"{name} has ended; {self.processes.log(name)} ends:\n{self.processes.tail(name)}")
             seen = seen or runs
             return False

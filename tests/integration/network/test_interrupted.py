@@ -15,6 +15,7 @@ import pytest
 from support.fabric import PATIENCE_S, describe, healthy, level, native
 
 from flexrelay.network import Network, NetworkError, SpecError, ensure, parse
+from flexrelay.network.processes import Processes, Program
 from flexrelay.network.waiting import until
 
 pytestmark = pytest.mark.timeout(1200)
@@ -126,10 +127,20 @@ def test_networks_do_not_touch_each_other(tmp_path: Path, network: Network) -> N
     healthy(network)
 
 
-def test_a_first_description_that_failed_may_be_replaced(tmp_path: Path) -> None:
+def test_a_first_description_that_failed_may_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = describe(("dso",), contracts=[{"name": "flexrelay", "module": "no.such.module"}])
     network = Network(wrong, tmp_path / "network", ensure("3.1"))
     with pytest.raises(NetworkError, match=r"flexrelay_1\.dso has ended"):
+        network.up()
+    plain = Processes.start
+
+    def over_before_it_is_seen(self: Processes, program: Program) -> None:
+        plain(self, program)
+        if program.name == "flexrelay_1.dso":
+            until(lambda: program.name not in self.running(), "it goes on", PATIENCE_S)
+
+    with monkeypatch.context() as patched, pytest.raises(NetworkError, match=r"flexrelay_1\.dso has ended"):
+        patched.setattr(Processes, "start", over_before_it_is_seen)
         network.up()
     right = Network(describe(("dso",)), tmp_path / "network", ensure("3.1"))
     try:
