@@ -36,6 +36,8 @@ from flexrelay_sdk import ClockState, Codec, Command, CommandUpdate, DeviceFacts
 log = logging.getLogger(__name__)
 
 TIDY_S = 5.0
+FETCHES = 16
+"""Notifications of one device that may wait for the rest of their bodies; others must come again."""
 NAMEPLATE_S = 86_400.0
 """What a device says of itself is read again after that: batteries empty."""
 NAMEPLATE_AGAIN_S = 3_600.0
@@ -263,10 +265,14 @@ class Lwm2mAdapter:
             self.layer.release(exchange)
 
     def fetch_rest(self, exchange: Exchange, registration: Registration, path: str) -> None:
+        if len(registration.fetches) >= FETCHES:
+            self.layer.release(exchange)
+            return
+
         async def fetch() -> None:
             peer, message = exchange
             try:
-                async with self._turns:
+                async with registration.fetching, self._turns:  # of all devices' turns it has one
                     whole = await complete(self.layer, peer, GET, path_options(path), b"", message)
             except NoAnswer as error:
                 log.info("%s: the rest of a notification of %s did not come: %s", self.name, path, error)
@@ -277,7 +283,10 @@ class Lwm2mAdapter:
             frame = Frame(PROTOCOL, peer.credential, whole.payload, instant, channel(path, content_format))
             self.take(exchange, frame)
 
-        self._spawn(fetch(), f"{self.name} notification of {registration.credential}")
+        task = self._spawn(fetch(), f"{self.name} notification of {registration.credential}")
+        if task is not None:
+            registration.fetches.add(task)
+            task.add_done_callback(registration.fetches.discard)
 
     def bootstrap(self, exchange: Exchange, body: bytes) -> None:
         if self._bootstrap is None:

@@ -83,6 +83,10 @@ class Registration:
     """Whether its observations are still to be set up."""
     nameplate_at: float = 0.0
     """When its device object was asked for last."""
+    fetching: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the rest of one of its notifications is fetched."""
+    fetches: set[asyncio.Task[None]] = field(default_factory=set)
+    """Such notifications, fetched or waiting. Both are the credential's: registering again gives no other ones."""
     taken_at: int = 0
     """UTC ms of its newest frame."""
 
@@ -172,6 +176,7 @@ class Registrations:
                 self.moved(former.peer)
             self.remove(former)
             registration.taken_at = former.taken_at
+            registration.fetching, registration.fetches = former.fetching, former.fetches
         self._by_id[registration.id] = registration
         self._by_credential[registration.credential] = registration
 

@@ -185,6 +185,26 @@ async def test_an_answer_in_blocks_is_fetched() -> None:
         await transfer(bench.layer, bench.peer, codes.GET, path_options("/3305"), most=1000)
 
 
+def test_a_peer_that_begins_many_bodies_ends_no_other_peers() -> None:
+    patient, hasty = Bench().peer, Bench().peer
+    bodies = Assemblies(most=10, most_bytes=10_000, body_bytes=4_000)
+    assert bodies.add(patient, "a", Block(0, True, 16), bytes(16), 0.0) is None
+    for number in range(50):
+        assert bodies.add(hasty, number, Block(0, True, 16), bytes(16), 0.0) is None
+    assert len(bodies) == 5 and bodies.bytes == 5 * 16
+    assert bodies.add(patient, "a", Block(1, False, 16), b"end", 0.0) == bytes(16) + b"end"
+    bodies.tidy(100.0)
+    assert len(bodies) == 0 and bodies.bytes == 0 and bodies._of == {}
+
+
+async def test_empty_blocks_without_end_are_no_answer() -> None:
+    bench = Bench()
+    more = uint(codes.BLOCK2, 0x0E)
+    bench.on_sent = lambda message: bench.come(codes.ACK, codes.CONTENT, message.mid, message.token, more)
+    with pytest.raises(NoAnswer, match="empty block"):
+        await transfer(bench.layer, bench.peer, codes.GET, path_options("/3305"))
+
+
 def test_bodies_in_blocks() -> None:
     peer = Bench().peer
     bodies = Assemblies(most=2, most_bytes=10_000, body_bytes=4_000)

@@ -14,6 +14,8 @@ from flexrelay_adapters.lwm2m.coap.message import Message, Option, uint
 from flexrelay_adapters.lwm2m.coap.peer import Peer
 
 SIZE: Final = 1024
+OF_ONE: Final = 4
+"""Bodies of one peer that are under way: it has no more requests at a time, and takes no other's place."""
 
 
 class Block(NamedTuple):
@@ -52,7 +54,7 @@ class _Body:
 
 
 class Assemblies:
-    """Bodies under way by peer and resource. Bounded: the oldest goes when there are too many."""
+    """Bodies under way by peer and resource. Bounded: the oldest goes when there are too many of one peer or of all."""
 
     def __init__(self, *, most: int, most_bytes: int, body_bytes: int, lifetime_s: float = 93.0) -> None:
         self._most = most
@@ -60,6 +62,7 @@ class Assemblies:
         self._body_bytes = body_bytes
         self._lifetime_s = lifetime_s
         self._bodies: dict[tuple[Peer, object], _Body] = {}
+        self._of: dict[Peer, list[tuple[Peer, object]]] = {}
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -72,8 +75,9 @@ class Assemblies:
             self._drop(key)
             if not block.more:
                 return payload
-            self._make_room(now)
+            self._make_room(peer, now)
             self._bodies[key] = _Body(now)
+            self._of.setdefault(peer, []).append(key)
         body = self._bodies.get(key)
         if body is None or block.number * block.size != len(body.data):
             self._drop(key)
@@ -97,7 +101,10 @@ class Assemblies:
         for key in [key for key, body in self._bodies.items() if now - body.at > self._lifetime_s]:
             self._drop(key)
 
-    def _make_room(self, now: float) -> None:
+    def _make_room(self, peer: Peer, now: float) -> None:
+        own = self._of.get(peer, [])
+        if len(own) >= OF_ONE:
+            self._drop(own[0])
         if len(self._bodies) >= self._most:
             self.tidy(now)
         while len(self._bodies) >= self._most:
@@ -107,6 +114,10 @@ class Assemblies:
         body = self._bodies.pop(key, None)
         if body is not None:
             self.bytes -= len(body.data)
+            own = self._of[key[0]]
+            own.remove(key)
+            if not own:
+                del self._of[key[0]]
 
 
 def slice_of(body: bytes, asked: bytes | None) -> tuple[bytes, list[Option]]:
@@ -175,6 +186,8 @@ async def complete(
             block = Block.of(value)
             if block.number * block.size != len(body):
                 raise ValueError("another block than asked for")
+            if block.more and not part.payload:
+                raise ValueError("an empty block that is not the last")
             body += part.payload
     except ValueError as error:
         raise NoAnswer(f"{peer}: block-wise answer: {error}") from None
