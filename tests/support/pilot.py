@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,8 +33,9 @@ ISP_MS = 900_000
 
 
 def flexrelay(*arguments: object) -> Result:
-    """Run a command in this process, whose signals stay as they are."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Run a command in this process, whose signals stay as they are (only its main thread can change them)."""
+    changeable = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    handlers = {number: signal.getsignal(number) for number in changeable}
     try:
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
     finally:
