@@ -24,7 +24,7 @@ def calls(net: Network) -> dict[str, tuple[Party, dict[str, Any]]]:
     """One good call of each transaction of the network's core at the present state."""
     dso, owner = net.actor("dso"), net.actor()
     meter, issuer = net.device(owner), net.actor()
-    net.connection("c1", dso=dso, owner=owner)
+    net.connection("c1", dso=dso, owner=owner, congestion_point="cp-calls")
     gone, renewed = net.device(owner), net.device(owner)
     window = {"nbf": net.ledger.now, "exp": net.ledger.now + 10_000}
     net.call(net.operator, "grants.accredit", subject=issuer.did, roles=["brp"], markets=["*"], **window)
