@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conformance.ledger.embedded import held
+
 from flexrelay import network as native_networks
 from flexrelay.founding import endorsement_policies, private_collections
 from flexrelay.ledger.embedded import BlockCutting, Connection, EmbeddedLedger, Genesis, Organisation, key_identifier
@@ -282,13 +284,10 @@ class TwoLedgers:
                     return None
 
     async def fill(self, messages: int, seconds: float) -> None:
-        """Stands where the embedded ledger waits for a block to be full: a block's time must not pass on a busy
-        machine between two envelopes which Fabric has in one."""
+        """Stands where the embedded ledger waits for a block to be full: it holds what Fabric has in one."""
         assert self.ledger is not None
         async with asyncio.timeout(_PATIENCE_S):
-            while len(self.ledger._waiting) < self.block and not self.ledger._closing:
-                self.ledger._arrived.clear()
-                await self.ledger._arrived.wait()
+            await held(self.ledger, self.block)
 
     async def _on_embedded(self, several: Sequence[Prepared]) -> list[Committed]:
         ledger, self.block = self.embedded["dso"], len(several)

@@ -76,6 +76,6 @@ class EmbeddedHarness(LedgerHarness):
 async def held(ledger: EmbeddedLedger, count: int) -> None:
     """Until so many envelopes wait for a block. Stands where the ledger waits for it to be full: on a busy machine a
     block's time would pass between two of them."""
-    while len(ledger._waiting) < count:
+    while len(ledger._waiting) < count and not ledger._closing:
         ledger._arrived.clear()
         await ledger._arrived.wait()
