@@ -107,20 +107,16 @@ async def carry_out(
             async with asyncio.timeout(max(0.0, command.expires_at - clock()) / 1000):
                 refusal = await _give(connection, route, arguments)
         except ConnectionLost as error:
-            if error.name and error.name not in NO_ANSWER:
-                newest.over(command)
-                await tell(CommandState.FAILED, error.name)  # the whole request was refused
-                return
-            detail = f"no answer: {error}"
-            await asyncio.sleep(RETRY_S)
-            continue
+            if not error.name or error.name in NO_ANSWER:
+                detail = f"no answer: {error}"
+                await asyncio.sleep(RETRY_S)
+                continue
+            refusal = error.name  # the whole request was refused
         except TimeoutError:
             detail = "the server did not answer in time"
             break
         except ValueError as error:
-            newest.over(command)
-            await tell(CommandState.FAILED, str(error))
-            return
+            refusal = str(error) or repr(error)
         if refusal:
             newest.over(command)
         await tell(CommandState.FAILED if refusal else CommandState.ACKED, refusal)
